@@ -1,0 +1,49 @@
+"""Train the demo model: a whole FLUX pipeline from nothing, on two CPU cores, in one command.
+
+    python examples/bundled_model/train.py --out training/
+
+Stop it at any time; the same command goes on where it was.
+"""
+
+import argparse
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from vae import train_vae
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How long each stage trains, in optimizer steps."""
+
+    vae: int = 12000
+
+    def scaled(self, scale: float) -> "Steps":
+        """A shorter or longer training of the same kind."""
+        return Steps(vae=max(2, round(self.vae * scale)))
+
+
+def main() -> None:
+    """Run the stages one after another; a stage that is done only loads its result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints, sheets, log and pipeline")
+    parser.add_argument("--seed", type=int, default=0, help="decides weights, scenes and noise (default 0)")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
+    parser.add_argument("--scale", type=float, default=1.0, help="all steps times this; 0.002 tries every stage quickly")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(message)s",
+        handlers=[logging.StreamHandler(), logging.FileHandler(arguments.out / "train.log")],
+    )
+    torch.set_num_threads(arguments.threads)
+    steps = Steps().scaled(arguments.scale)
+    train_vae(arguments.out, seed=arguments.seed, steps=steps.vae)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""A diffusers pipeline from local files, loaded once a process."""
+
+import functools
+import inspect
+import logging
+import warnings
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import DiffusionPipeline
+
+from t2i_core.errors import ConfigError, ModelError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSettings:
+    """What decides which pipeline is in memory; equal settings share one."""
+
+    path: str
+    dtype: str
+    device: str
+    scheduler: str | None = None
+    adapters: tuple[tuple[str, float], ...] = ()  # (local file, weight)
+
+
+# One: a second model would not fit beside the first on a GPU.
+@functools.lru_cache(maxsize=1)
+def load_pipeline(settings: LoadSettings) -> Any:
+    """The pipeline on its device, silent, in evaluation mode. Never runs code from the model's folder.
+
+    Raises:
+        ModelError: for a folder diffusers cannot load, or an adapter that does not fit.
+        ConfigError: for an unknown scheduler or a device that is not there.
+    """
+    device = resolve_device(settings.device)
+    diffusers.utils.logging.disable_progress_bar()
+    try:
+        pipeline = DiffusionPipeline.from_pretrained(
+            settings.path,
+            dtype=getattr(torch, settings.dtype),
+            use_safetensors=True,
+            local_files_only=True,
+            **_unmarked(settings.path),
+        )
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"{settings.path}: diffusers {diffusers.__version__} cannot load it: {_first_line(error)}") from error
+    if settings.scheduler:
+        pipeline.scheduler = _scheduler(settings.scheduler).from_config(pipeline.scheduler.config)
+    pipeline.to(device)
+    _add_adapters(pipeline, settings.adapters)
+    pipeline.set_progress_bar_config(disable=True)
+    for component in pipeline.components.values():
+        if isinstance(component, torch.nn.Module):
+            component.eval()
+    return pipeline
+
+
+def resolve_device(name: str) -> str:
+    """`auto` -> the best device there is. A named device that is missing is refused."""
+    available = {"cuda": torch.cuda.is_available(), "xpu": torch.xpu.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return next((kind for kind, there in available.items() if there), "cpu")
+    kind = name.split(":")[0]
+    if kind != "cpu" and not available[kind]:
+        there = ", ".join(["cpu", *(k for k, v in available.items() if v)])
+        raise ConfigError([f"device: torch {torch.__version__} finds no {kind} here; use {there} or auto (got {name!r})"])
+    return name
+
+
+def device_name(device: str) -> str:
+    """What the record calls the device: `cpu`, or the card's own name."""
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+
+
+def library_versions() -> dict[str, str]:
+    """The versions that have a say in the pixels."""
+    return {name: version(name) for name in ("torch", "diffusers", "transformers")}
+
+
+def _unmarked(path: str) -> dict[str, Any]:
+    """SDXL draws an invisible watermark when that package happens to be installed; a data set wants the model's pixels."""
+    name = DiffusionPipeline.load_config(path).get("_class_name", "")
+    pipeline_class = getattr(diffusers, name, None)
+    takes = inspect.signature(pipeline_class.__init__).parameters if pipeline_class else {}
+    return {"add_watermarker": False} if "add_watermarker" in takes else {}
+
+
+def _scheduler(name: str) -> Any:
+    scheduler = getattr(diffusers, name, None)
+    if scheduler is None or not hasattr(scheduler, "from_config"):
+        raise ConfigError([f"scheduler: diffusers {diffusers.__version__} has no {name}; leave it out for the model's own"])
+    return scheduler
+
+
+def _add_adapters(pipeline: Any, adapters: tuple[tuple[str, float], ...]) -> None:
+    names = [f"lora{i}" for i in range(len(adapters))]
+    for name, (file, _) in zip(names, adapters, strict=True):
+        if not hasattr(pipeline, "load_lora_weights"):
+            raise ModelError(f"{type(pipeline).__name__} takes no LoRA; leave --lora out")
+        try:
+            with warnings.catch_warnings():
+                # A file without a single matching key is only a warning to diffusers; to a data set it is an error.
+                warnings.simplefilter("error")
+                pipeline.load_lora_weights(file, adapter_name=name)
+        except (OSError, ValueError, KeyError, RuntimeError, UserWarning) as error:
+            raise ModelError(f"{file}: does not fit {type(pipeline).__name__}: {_first_line(error)}") from error
+        if name not in {n for names in pipeline.get_list_adapters().values() for n in names}:
+            raise ModelError(f"{file}: holds no LoRA weights for {type(pipeline).__name__}")
+    if names:
+        pipeline.set_adapters(names, [weight for _, weight in adapters])
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,162 @@
+"""What is known of images: their records, compacted into one table by key and checked against the files themselves."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from t2i_core.images import read_image
+from t2i_core.store import Store
+
+SCHEMA_VERSION = 1
+DECODERS = 4
+
+TABLE = pa.schema(
+    [
+        ("key", pa.string()),
+        ("status", pa.string()),  # made | failed
+        ("run", pa.string()),
+        ("created", pa.string()),
+        ("pixels_sha256", pa.string()),
+        ("file_size", pa.int64()),
+        ("mtime_ns", pa.int64()),
+        ("batch_size", pa.int32()),
+        ("seconds", pa.float64()),
+        ("device", pa.string()),
+        ("versions", pa.string()),
+        ("model_name", pa.string()),
+        ("commit", pa.string()),
+        ("error", pa.string()),
+        ("replaces", pa.string()),
+        ("schema", pa.int32()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageRecord:
+    """What is known of one image that was made, or that failed and will fail again.
+
+    The header of the picture holds the same, but for `file_size`, `mtime_ns` and `error`. `seconds` is its share of the
+    batch's time; `replaces` is the key of the failed image that this one, with a new seed, stands in for.
+    """
+
+    key: str
+    status: str
+    run: str
+    created: str
+    batch_size: int
+    seconds: float
+    device: str
+    versions: dict[str, str]
+    model_name: str
+    commit: str | None
+    spec: dict[str, Any] = field(default_factory=dict)
+    pixels_sha256: str | None = None
+    file_size: int | None = None
+    mtime_ns: int | None = None
+    error: str | None = None
+    replaces: str | None = None
+    schema: int = SCHEMA_VERSION
+
+    def header(self) -> dict[str, Any]:
+        """What goes into the picture: everything that is known before its file is written."""
+        absent = {"file_size", "mtime_ns", "error", "status"}
+        return {k: v for k, v in asdict(self).items() if k not in absent and v is not None}
+
+
+def compact(previous: pa.Table | None, new: Iterable[dict[str, Any]], scan: pa.Table, store: Store) -> pa.Table:
+    """One table of every image that is known, a row a key; a later record wins over an earlier one.
+
+    A record counts only with its file: same size and modification time as recorded, else the file is decoded and must
+    hold the pixels its own header names. Files without a record are adopted in the same way.
+    """
+    fresh = pa.Table.from_pylist([_table_row(record) for record in new], schema=TABLE)
+    parts = [fresh] if previous is None else [previous.select(TABLE.names), fresh]
+    frame: pd.DataFrame = pa.concat_tables(parts).to_pandas()
+    frame = frame.drop_duplicates("key", keep="last")
+    files: pd.DataFrame = scan.select(["key", "size", "mtime_ns"]).to_pandas()
+    merged = frame.merge(files, on="key", how="outer", suffixes=("", "_found"))
+    failed = merged["status"].eq("failed")
+    found = merged["size"].notna()
+    unchanged = found & merged["file_size"].eq(merged["size"]) & merged["mtime_ns"].eq(merged["mtime_ns_found"])
+    keep = merged.loc[(failed & ~found) | (unchanged & ~failed), TABLE.names]
+    suspects = merged.loc[found & (failed | ~unchanged), "key"].tolist()
+    adopted = pa.Table.from_pylist(_adopt(suspects, store), schema=TABLE)
+    kept = pa.Table.from_pandas(keep, schema=TABLE, preserve_index=False)
+    return pa.concat_tables([kept, adopted]).sort_by("key")
+
+
+def _adopt(keys: list[str], store: Store) -> list[dict[str, Any]]:
+    """Rows for those of `keys` whose file decodes, is about this key, and holds the pixels its header names."""
+
+    def adopt(key: str) -> dict[str, Any] | None:
+        path = store.image_path(key)
+        image = read_image(path)
+        if image is None or image.record.get("key") != key:
+            return None
+        status = path.stat()
+        return _table_row(
+            image.record | {"status": "made", "file_size": status.st_size, "mtime_ns": status.st_mtime_ns}
+        )
+
+    with ThreadPoolExecutor(DECODERS) as pool:
+        return [row for row in pool.map(adopt, keys) if row is not None]
+
+
+def _table_row(record: dict[str, Any]) -> dict[str, Any]:
+    row = {name: record.get(name) for name in TABLE.names}
+    row["versions"] = json.dumps(record.get("versions") or {}, sort_keys=True)
+    return row
+
+
+def table_digest(table: pa.Table) -> str:
+    """SHA-256 of a table's columns of strings and integers; equal for equal content."""
+    digest = hashlib.sha256()
+    for name in table.column_names:
+        column = table.column(name)
+        if pa.types.is_string(column.type):
+            digest.update("\n".join(column.to_pylist()).encode())
+        else:
+            digest.update(np.ascontiguousarray(column.to_numpy()).tobytes())
+    return digest.hexdigest()
+
+
+class Known:
+    """Look-ups in the table of records, a column at a time."""
+
+    def __init__(self, table: pa.Table, only_run: str | None = None) -> None:
+        """`only_run`: images of other runs do not count as made (`--refresh`)."""
+        made = pc.equal(table["status"], "made")
+        if only_run is not None:
+            made = pc.and_(made, pc.equal(table["run"], only_run))
+        self.made = table.filter(made).combine_chunks()
+        self._failed = table.filter(pc.equal(table["status"], "failed")).combine_chunks()
+        self.errors: dict[str, str] = dict(
+            zip(self._failed["key"].to_pylist(), self._failed["error"].to_pylist(), strict=True)
+        )
+        stand_ins = self.made.filter(pc.is_valid(self.made["replaces"]))
+        self._stand_in: dict[str, str] = dict(
+            zip(stand_ins["replaces"].to_pylist(), stand_ins["key"].to_pylist(), strict=True)
+        )
+
+    def effective(self, keys: pa.Array) -> pa.Array:
+        """The keys whose pictures are shown: a failed image's is that of its stand-in with a new seed."""
+        if not self._stand_in:
+            return keys
+        return pa.array([self._stand_in.get(key, key) for key in keys.to_pylist()], pa.string())
+
+    def index(self, keys: pa.Array) -> pa.Array:
+        """Row numbers in `made` of the pictures for `keys`; null where there is none."""
+        return pc.index_in(self.effective(keys), value_set=self.made["key"].combine_chunks())
+
+    def attempts(self, key: str) -> int:
+        """How many times a failed image was tried with a new seed, and failed again."""
+        return self._failed["replaces"].to_pylist().count(key)

@@ -1,0 +1,126 @@
+"""What is missing -> batches of one shape -> shards."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from t2i_core.plan import CHUNK, spec_of
+from t2i_core.records import Known
+from t2i_core.spec import ImageSpec, derive_seed, digest
+
+# The call arguments that all images of a batch share (ImageSpec.call_group, as columns).
+CALL_COLUMNS = ["height", "width", "steps", "guidance_scale", "true_cfg_scale", "max_sequence_length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One image to make. `replaces`: the key of the failed image that this one stands in for."""
+
+    spec: ImageSpec
+    key: str
+    replaces: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Up to `save_interval` batches: one task. `number` counts from 1 to `total`."""
+
+    number: int
+    total: int
+    batch_size: int
+    batches: tuple[tuple[Order, ...], ...]
+
+    @property
+    def orders(self) -> list[Order]:
+        """All its images, in order."""
+        return [order for batch in self.batches for order in batch]
+
+    @property
+    def digest(self) -> str:
+        """Names its stored result: what is made and in which batch shape, not its place in the run."""
+        return digest([self.batch_size, [[order.key for order in batch] for batch in self.batches]])
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a run has to make, counted before anything is made."""
+
+    images: int
+    batches: int
+    shards: int
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which missing images to make: everything without a picture, and on request what failed before."""
+
+    known: Known
+    retry_failed: bool = False
+    reseed: bool = False
+
+    def missing(self, keys: pa.Array) -> pa.Array:
+        """Mask over `keys`: true where an image has to be made."""
+        missing = pc.is_null(self.known.index(keys))
+        if self.known.errors and not self.retry_failed:
+            missing = pc.and_not(missing, pc.is_in(keys, value_set=pa.array(list(self.known.errors), pa.string())))
+        return missing
+
+    def order(self, spec: ImageSpec, key: str) -> Order:
+        """The image to make for `key`: itself, or with `reseed` its next stand-in."""
+        if not (self.reseed and key in self.known.errors):
+            return Order(spec, key)
+        other = replace(spec, seed=derive_seed(spec.seed, "reseed", self.known.attempts(key) + 1))
+        return Order(other, other.key, replaces=key)
+
+
+def count_work(specs_file: Path, selection: Selection, batch_size: int, save_interval: int) -> Work:
+    """Images, batches and shards to make, from the key and call columns alone."""
+    table = pq.read_table(specs_file, columns=["key", "negative_prompt", *CALL_COLUMNS])
+    table = table.filter(selection.missing(table["key"].combine_chunks()))
+    table = table.set_column(1, "without_negative", pc.is_null(table["negative_prompt"]))
+    groups = table.group_by(["without_negative", *CALL_COLUMNS]).aggregate([("key", "count_distinct")])
+    counts = groups["key_count_distinct"].to_pylist()
+    batches = sum(-(-n // batch_size) for n in counts)
+    return Work(sum(counts), batches, -(-batches // save_interval))
+
+
+def make_shards(
+    specs_file: Path, selection: Selection, batch_size: int, save_interval: int, total: int
+) -> Iterator[Shard]:
+    """The shards of what is missing, in data-set order, streamed: a shard in memory at a time."""
+    batches: list[tuple[Order, ...]] = []
+    number = 0
+    for batch in _batches(_orders(specs_file, selection), batch_size):
+        batches.append(batch)
+        if len(batches) == save_interval:
+            number += 1
+            yield Shard(number, total, batch_size, tuple(batches))
+            batches = []
+    if batches:
+        yield Shard(number + 1, total, batch_size, tuple(batches))
+
+
+def _orders(specs_file: Path, selection: Selection) -> Iterator[Order]:
+    seen: set[bytes] = set()  # keys shared by several rows are made once; 32 bytes each, only of what is missing
+    with pq.ParquetFile(specs_file) as parquet:
+        for batch in parquet.iter_batches(CHUNK):
+            for row in batch.filter(selection.missing(batch["key"])).to_pylist():
+                key = bytes.fromhex(row["key"])
+                if key not in seen:
+                    seen.add(key)
+                    yield selection.order(spec_of(row), row["key"])
+
+
+def _batches(orders: Iterable[Order], batch_size: int) -> Iterator[tuple[Order, ...]]:
+    open_batches: dict[tuple[object, ...], list[Order]] = {}
+    for order in orders:
+        batch = open_batches.setdefault(order.spec.call_group, [])
+        batch.append(order)
+        if len(batch) == batch_size:
+            yield tuple(batch)
+            batch.clear()
+    yield from (tuple(batch) for batch in open_batches.values() if batch)

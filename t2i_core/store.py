@@ -1,0 +1,99 @@
+"""Where an output keeps its files, and how a file is written so that a crash never leaves half of one."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+
+STALE_SECONDS = 3600
+
+SCAN_SCHEMA = pa.schema([("key", pa.string()), ("size", pa.int64()), ("mtime_ns", pa.int64()), ("inode", pa.uint64())])
+
+
+class Store:
+    """The folders of one output. `root` is the output folder as the user gave it."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        self.hidden = self.root / ".t2i"
+        self.images = self.hidden / "images"
+        self.results = self.hidden / "results"
+        self.plans = self.hidden / "plans"
+        self.records = self.hidden / "records"
+        self.manifests = self.hidden / "manifests"
+
+    def image_path(self, key: str) -> Path:
+        """`.t2i/images/ab/cd/<key>.png`"""
+        return self.images / key[:2] / key[2:4] / f"{key}.png"
+
+    def scan(self) -> pa.Table:
+        """Every stored image, one directory scan: key, size in bytes, mtime_ns, inode; sorted by key.
+
+        Temporary files that a killed process left behind are removed on the way, once they are an hour old.
+        """
+        keys, sizes, mtimes, inodes = [], [], [], []
+        for entry in _files_below(self.images, 2):
+            if entry.name.endswith(".png"):
+                status = entry.stat()
+                keys.append(entry.name[:-4])
+                sizes.append(status.st_size)
+                mtimes.append(status.st_mtime_ns)
+                inodes.append(status.st_ino)
+            elif entry.name.endswith(".tmp"):
+                _remove_if_stale(entry.path)
+        table = pa.table(
+            [keys, np.array(sizes, np.int64), np.array(mtimes, np.int64), np.array(inodes, np.uint64)],
+            schema=SCAN_SCHEMA,
+        )
+        return table.sort_by("key")
+
+
+@contextmanager
+def atomic_write(path: Path, *, read_only: bool = False) -> Iterator[BinaryIO]:
+    """A file that appears whole or not at all: temporary file beside it, fsync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{time.monotonic_ns()}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            if read_only:
+                os.fchmod(file.fileno(), 0o444)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small text file atomically, as UTF-8."""
+    with atomic_write(path) as file:
+        file.write(text.encode("utf-8"))
+
+
+def _files_below(folder: Path, depth: int) -> Iterator[os.DirEntry[str]]:
+    try:
+        entries = os.scandir(folder)
+    except FileNotFoundError:
+        return
+    with entries:
+        for entry in entries:
+            if depth == 0:
+                if entry.is_file(follow_symlinks=False):
+                    yield entry
+            elif entry.is_dir(follow_symlinks=False):
+                yield from _files_below(Path(entry.path), depth - 1)
+
+
+def _remove_if_stale(path: str) -> None:
+    try:
+        if time.time() - os.stat(path).st_mtime > STALE_SECONDS:
+            os.unlink(path)
+    except FileNotFoundError:
+        pass  # another run finished or removed it between the scan and here
