@@ -23,6 +23,15 @@ log = logging.getLogger(__name__)
 CallModel = Callable[[Sequence[ImageSpec], int, Callable[[], bool]], npt.NDArray[np.float32]]
 
 
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model in memory: how to call it, and what its records say of where it ran."""
+
+    call: CallModel
+    device: str
+    versions: dict[str, str]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Making:
     """What a shard's images have in common; goes into their records."""
@@ -31,8 +40,6 @@ class Making:
     refresh: bool
     model_name: str
     commit: str | None
-    device: str
-    versions: dict[str, str]
     png_compress_level: int
 
 
@@ -54,14 +61,14 @@ def generate_shard(
     shard: Shard,
     store: Store,
     making: Making,
-    call_model: Callable[[], CallModel],
+    load_model: Callable[[], LoadedModel],
     *,
     on_images: Callable[[int], None],
     should_stop: Callable[[], bool],
 ) -> list[ImageRecord]:
     """Make what of `shard` is not on disk yet; return the records of all its images.
 
-    `call_model` loads the model and is called only if something is missing; `on_images` is told how many images are
+    `load_model` is called only if something is missing; `on_images` is told how many images are
     done as they are. Idempotent: run again after a crash, it makes only what is missing.
 
     Raises:
@@ -83,7 +90,7 @@ def generate_shard(
         on_images(len(batch) - len(missing))
         if not missing:
             continue
-        model = call_model()
+        model = load_model()
         try:
             records += _make(missing, shard.batch_size, store, making, model, should_stop)
         except (Stopped, UserError):
@@ -103,11 +110,11 @@ def _make(
     batch_size: int,
     store: Store,
     making: Making,
-    call_model: CallModel,
+    model: LoadedModel,
     should_stop: Callable[[], bool],
 ) -> list[ImageRecord]:
     started = time.perf_counter()
-    images = call_model([order.spec for order in orders], batch_size, should_stop)
+    images = model.call([order.spec for order in orders], batch_size, should_stop)
     seconds = (time.perf_counter() - started) / len(orders)
     records = []
     for order, image in zip(orders, images, strict=True):
@@ -119,8 +126,8 @@ def _make(
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "batch_size": batch_size,
             "seconds": round(seconds, 4),
-            "device": making.device,
-            "versions": making.versions,
+            "device": model.device,
+            "versions": model.versions,
             "model_name": making.model_name,
             "commit": making.commit,
             "replaces": order.replaces,

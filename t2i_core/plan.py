@@ -115,7 +115,7 @@ def write_plan(name: str, rows: Iterable[Row], plans: Path, config: Config, reci
     plan = Plan(name, 0, 0, 0, 0, 0)
     with atomic_write(plan.rows_file(plans)) as file:
         rows_writer = _RowsPass(config, recipe, preset)
-        _write_table(file, ROWS, rows_writer.run(rows))
+        write_table(file, ROWS, rows_writer.run(rows))
     counts = rows_writer.counts
     if not counts["usable"] and not counts["skipped"]:
         plan.rows_file(plans).unlink()
@@ -129,7 +129,7 @@ def write_plan(name: str, rows: Iterable[Row], plans: Path, config: Config, reci
             yield spec
 
     with atomic_write(plan.specs_file(plans)) as file:
-        _write_table(file, SPECS, counted())
+        write_table(file, SPECS, counted())
     return replace(plan, images=images, **counts)
 
 
@@ -279,7 +279,8 @@ def stream(file: Path, columns: list[str] | None = None) -> Iterator[dict[str, A
             yield from batch.to_pylist()
 
 
-def _write_table(file: Any, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> None:
+def write_table(file: Any, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> None:
+    """Stream dicts into a Parquet file, a chunk in memory at a time."""
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         chunk: list[dict[str, Any]] = []
         for row in rows:

@@ -24,6 +24,7 @@ TABLE = pa.schema(
         ("status", pa.string()),  # made | failed
         ("run", pa.string()),
         ("created", pa.string()),
+        ("seed", pa.int64()),
         ("pixels_sha256", pa.string()),
         ("file_size", pa.int64()),
         ("mtime_ns", pa.int64()),
@@ -113,6 +114,7 @@ def _adopt(keys: list[str], store: Store) -> list[dict[str, Any]]:
 
 def _table_row(record: dict[str, Any]) -> dict[str, Any]:
     row = {name: record.get(name) for name in TABLE.names}
+    row["seed"] = record["spec"]["seed"]
     row["versions"] = json.dumps(record.get("versions") or {}, sort_keys=True)
     return row
 

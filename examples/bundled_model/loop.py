@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-CHECKPOINT_SECONDS = 20
-LOG_SECONDS = 5
+CHECKPOINT_SECONDS = 120
+LOG_SECONDS = 60
 _LONGEST_STEP = 10.0  # a step that took longer was paused from outside: the pause is not counted as training time
 
 log = logging.getLogger(__name__)

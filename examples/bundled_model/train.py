@@ -19,7 +19,7 @@ from vae import train_vae
 class Steps:
     """How long each stage trains, in optimizer steps."""
 
-    vae: int = 12000
+    vae: int = 8000
 
     def scaled(self, scale: float) -> "Steps":
         """A shorter or longer training of the same kind."""

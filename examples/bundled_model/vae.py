@@ -22,7 +22,7 @@ from scenes import SIZE, Scene, render, sample_scene
 
 KL_WEIGHT = 3e-3
 CROP = 32
-CROP_BATCH, FULL_BATCH = 16, 6
+CROP_BATCH, FULL_BATCH = 16, 4
 FULL_FROM = 0.6  # share of the stage after which whole pictures follow the crops
 
 
@@ -72,7 +72,7 @@ def train_vae(folder: Path, *, seed: int, steps: int) -> AutoencoderKL:
         name="vae",
         folder=folder,
         module=vae,
-        optimizers=split_optimizers(vae, lambda _, weight: weight.ndim == 4, muon_lr=0.01, adam_lr=2e-3),
+        optimizers=split_optimizers(vae, lambda _, weight: weight.ndim == 4, muon_lr=0.02, adam_lr=2e-3),
         schedule=Schedule(steps=steps),
         loss=loss,
         evaluate=evaluate,

@@ -12,7 +12,9 @@ import diffusers
 import torch
 from diffusers import DiffusionPipeline
 
+from t2i_core.engine.call import call_pipeline
 from t2i_core.errors import ConfigError, ModelError
+from t2i_core.generate import LoadedModel
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,13 @@ def load_pipeline(settings: LoadSettings) -> Any:
     return pipeline
 
 
+def load_model(settings: LoadSettings) -> LoadedModel:
+    """The model behind `settings`, ready to be called; see `load_pipeline` for what can go wrong."""
+    pipeline = load_pipeline(settings)
+    call = functools.partial(call_pipeline, pipeline)
+    return LoadedModel(call, _device_name(str(pipeline.device)), library_versions())
+
+
 def resolve_device(name: str) -> str:
     """`auto` -> the best device there is. A named device that is missing is refused."""
     available = {"cuda": torch.cuda.is_available(), "xpu": torch.xpu.is_available(), "mps": torch.backends.mps.is_available()}
@@ -72,7 +81,7 @@ def resolve_device(name: str) -> str:
     return name
 
 
-def device_name(device: str) -> str:
+def _device_name(device: str) -> str:
     """What the record calls the device: `cpu`, or the card's own name."""
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 

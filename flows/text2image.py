@@ -1,0 +1,246 @@
+"""From a file of prompts to images and a manifest.
+
+    python -m flows.text2image --dataset prompts.jsonl --model flux-dev
+"""
+
+if __name__ == "__main__":
+    # Before the imports below, so that --help and a wrong flag are answered at once; and so that the flow always
+    # lives in an importable module: what lives in `__main__` is pickled by value for other processes.
+    from flows.cli import main
+
+    raise SystemExit(main())
+
+import inspect
+import time
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.exceptions import TerminationSignal
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.steps import Resolved, claim_output, prune, resolve, unreferenced
+from t2i_core.config import Config, parameters
+from t2i_core.errors import UserError
+from t2i_core.generate import Making, ShardIncomplete
+from t2i_core.manifest import Accounting, Outcome, manifest_is_right, write_manifest
+from t2i_core.plan import Plan
+from t2i_core.records import Known, table_digest
+from t2i_core.report import Report, write_report
+from t2i_core.shards import Selection, Work, count_work, make_shards
+from t2i_core.store import Store
+from tasks.caching import ResultCache, cache_key
+from tasks.dataset import load_dataset_task
+from tasks.generation import SHARD_RECIPE, THIS_PROCESS, Weights, generate_shard_task, in_window
+from tasks.manifest import write_manifest_task
+from tasks.model import fetch_weights_task, weights_are_there
+from tasks.records import collect_records, collect_records_task
+from tasks.reporting import progress, report_task
+
+# Names of final states that are not a plain success; the command line turns them into exit codes.
+REFUSED = "Refused"
+TOO_MANY_FAILURES = "TooManyFailures"
+
+# Shards submitted and unfinished: one that runs and one that is ready when it ends.
+WINDOW = 2
+# A runner kills 30 s after it asked to stop; the manifest still has to be written within them.
+STOP_SECONDS = 15
+
+
+class Text2Image:
+    """One run: the steps of the flow in their order, and what they hand to each other."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.run = str(flow_run.get_id())
+        self.store = Store(config.output)
+        self.cache = ResultCache(self.store.results, config.retries)
+        self.started = time.perf_counter()
+        self.generating_seconds = 0.0
+        self.errors: dict[str, str] = {}
+
+    def __call__(self) -> State[Any]:
+        identity, fingerprint = claim_output(self.config, self.store)
+        resolved = resolve(self.config, self.cache, identity, self.store)
+        plan = self.load_dataset(resolved, fingerprint)
+        known = self.collect()
+        selection = Selection(known, self.config.retry_failed, self.config.reseed)
+        specs_file = plan.specs_file(self.store.plans)
+        work = count_work(specs_file, selection, self.config.batch_size, self.config.save_interval)
+        if self.config.dry_run:
+            return self.dry_run(resolved, plan, work)
+        try:
+            if work.images:
+                self.generate(resolved, plan, selection, work)
+                known = self.collect()
+            return self.finish(resolved, plan, known, work)
+        except (KeyboardInterrupt, TerminationSignal):
+            self.stop(resolved, plan, work)
+            raise
+
+    def load_dataset(self, resolved: Resolved, fingerprint: str) -> Plan:
+        """Rows -> image specs with their keys, on disk."""
+        key = cache_key(fingerprint, resolved.plan_settings())
+        task = self.cache.bind(load_dataset_task, key, lambda stored: Plan(**stored).exists(self.store.plans))
+        return Plan(**task(key, self.config, resolved.recipe, resolved.preset))
+
+    def collect(self) -> Known:
+        """What is known of images, checked against the files."""
+        scan = self.store.scan()
+        key = self._records_key(scan)
+        task = self.cache.bind(collect_records_task, key, lambda name: (self.store.records / name).is_file())
+        return self._known(task(key, self.config.output, scan))
+
+    def generate(self, resolved: Resolved, plan: Plan, selection: Selection, work: Work) -> None:
+        """Make what is missing, shard by shard through a sliding window."""
+        key = cache_key(resolved.model.identity, [a.sha256 for a in resolved.adapters], self.config.local_dir)
+        fetch = self.cache.bind(fetch_weights_task, key, weights_are_there)
+        resolved.announce_download()
+        paths = fetch(
+            key,
+            resolved.model.to_json(),
+            [adapter.to_json() for adapter in resolved.adapters],
+            self.config.cache_dir,
+            self.config.local_dir,
+        )
+        weights = Weights(
+            path=paths["model"],
+            dtype=resolved.recipe.dtype,
+            device=self.config.device,
+            scheduler=resolved.recipe.sampling.scheduler,
+            adapters=tuple((p, a.weight) for p, a in zip(paths["adapters"], resolved.adapters, strict=True)),
+        )
+        making = Making(
+            run=self.run,
+            refresh=self.config.refresh,
+            model_name=self.config.model,
+            commit=resolved.model.commit,
+            png_compress_level=self.config.png_compress_level,
+        )
+
+        def submit(shard: Any) -> Any:
+            # Its images are missing, so a stored result of this very shard is stale. Only this run's own may stand.
+            task = self.cache.bind(generate_shard_task, shard.digest, lambda _: False)
+            return task.submit(shard.digest, shard, self.config.output, weights, making)
+
+        specs_file = plan.specs_file(self.store.plans)
+        shards = make_shards(specs_file, selection, self.config.batch_size, self.config.save_interval, work.shards)
+        started, done = time.perf_counter(), 0
+        THIS_PROCESS.stop.clear()
+        try:
+            with progress(work.images) as bar:
+                for shard, future in in_window(shards, submit, WINDOW):
+                    future.wait()
+                    self._note_failures(shard.orders, future.state)
+                    done += len(shard.orders)
+                    bar.n = done
+                    bar.refresh()
+        finally:
+            self.generating_seconds = time.perf_counter() - started
+
+    def _note_failures(self, orders: list[Any], state: State[Any]) -> None:
+        """A shard that failed says why for each image; a lost one says why for all. What is on disk counts anyway."""
+        if state.is_completed():
+            return
+        error = state.data
+        if isinstance(error, UserError):
+            raise error
+        if isinstance(error, ShardIncomplete):
+            self.errors |= error.failures
+        else:
+            self.errors |= {order.replaces or order.key: f"the shard was lost: {state.message}" for order in orders}
+
+    def finish(self, resolved: Resolved, plan: Plan, known: Known, work: Work) -> State[Any]:
+        """Manifest, report, and the sentence that says how it went."""
+        outcome = Outcome(self.config, plan, known, self.run, self.errors)
+        scan = self.store.scan()
+        key = cache_key(
+            plan.digest,
+            table_digest(known.made.select(["key", "pixels_sha256", "replaces"])),
+            sorted(known.errors.items()),
+            sorted(self.errors.items()),
+            [self.config.output, self.config.manifest_name, self.config.image_key, outcome.named],
+        )
+        task = self.cache.bind(
+            write_manifest_task, key, lambda stored: manifest_is_right(stored["files"], outcome, self.store, scan)
+        )
+        stored = task(key, outcome, scan)
+        accounting = Accounting(**stored["accounting"])
+        if stored["run"] != self.run:
+            accounting = accounting.all_reused()
+        if self.config.prune:
+            prune(outcome, self.store)
+        report = self._report("finished", resolved, outcome, work, accounting)
+        report_task(report, outcome)
+        print(report.summary(), flush=True)
+        if report.too_many_failures:
+            return Failed(name=TOO_MANY_FAILURES, message=report.message())
+        return Completed(message=report.message())
+
+    def stop(self, resolved: Resolved, plan: Plan, work: Work) -> None:
+        """Told to stop: the batch in flight ends at its next step; then the files are written without Prefect.
+
+        Prefect raises the signal again when the flow's body ends, so all that must still happen happens here.
+        """
+        THIS_PROCESS.stop.set()
+        THIS_PROCESS.idle.wait(STOP_SECONDS)
+        scan = self.store.scan()
+        known = self._known(collect_records(self._records_key(scan), self.config.output, scan))
+        outcome = Outcome(self.config, plan, known, self.run, self.errors, interrupted=True)
+        accounting = write_manifest(outcome, self.store, scan)
+        report = self._report("interrupted", resolved, outcome, work, accounting)
+        write_report(report, outcome, self.store)
+        print(report.summary(), flush=True)
+
+    def dry_run(self, resolved: Resolved, plan: Plan, work: Work) -> State[Any]:
+        """Say what would be made."""
+        message = (
+            f"{plan.rows} rows: {plan.usable} usable, {plan.skipped} skipped (have images), {plan.rejected} rejected; "
+            f"{plan.images} images, of which {work.images} would be made in {work.batches} batches, {work.shards} shards"
+        )
+        print(f"model     {resolved.preset.name}\nplan      {message}", flush=True)
+        return Completed(message=message)
+
+    def _records_key(self, scan: pa.Table) -> str:
+        return cache_key(table_digest(scan.drop(["inode"])), self.cache.listing(SHARD_RECIPE))
+
+    def _known(self, table_name: str) -> Known:
+        table = pq.read_table(self.store.records / table_name)
+        return Known(table, only_run=self.run if self.config.refresh else None)
+
+    def _report(
+        self, state: str, resolved: Resolved, outcome: Outcome, work: Work, accounting: Accounting
+    ) -> Report:
+        return Report(
+            state=state,
+            run=self.run,
+            config=self.config,
+            model=resolved.model,
+            preset=resolved.preset,
+            work=work,
+            accounting=accounting,
+            seconds=time.perf_counter() - self.started,
+            generating_seconds=self.generating_seconds,
+            unreferenced=unreferenced(outcome, self.store),
+        )
+
+
+def _text2image(**values: Any) -> State[Any]:
+    try:
+        return Text2Image(Config.from_values(values))()
+    except UserError as error:
+        return Failed(name=REFUSED, message=str(error))
+
+
+# Prefect builds the form and the checks of a deployment from a signature: the one of the configuration, flat, because
+# a deployment's nested parameters are replaced whole when one of them is overridden.
+_text2image.__signature__ = inspect.Signature(parameters())  # type: ignore[attr-defined]
+_text2image.__doc__ = "Text to image over a data set.\n\nArgs:\n" + "\n".join(
+    f"    {name}: {field.description}" for name, field in Config.model_fields.items()
+)
+
+text2image = flow(name="text2image", task_runner=ThreadPoolTaskRunner(max_workers=1))(_text2image)

@@ -1,0 +1,304 @@
+"""A data set file or hub data set, as a stream of raw records.
+
+Records are counted from 0 over non-blank lines, and a record that cannot be read keeps its number and carries its
+rejection. Everything streams except `.json`, an array that is parsed as a whole. Text is UTF-8, with or without BOM;
+a line that is not costs only itself.
+"""
+
+import csv
+import gzip
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from t2i_core.errors import DatasetError, shorten
+from t2i_core.json_values import encodable, parse_json, plain
+from t2i_core.rows import Rejection
+
+SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
+PICKLES = (".pkl", ".pickle", ".p", ".pt", ".pth", ".ckpt", ".joblib", ".dill")
+TEXT_COLUMN = "prompt"  # the one column of a .txt file
+PARQUET_BATCH = 256  # rows
+
+NOT_UTF8 = "is not UTF-8; save the data set as UTF-8"
+HAS_NUL = "holds a NUL byte, so the file is damaged or not text; write the line again"
+
+
+@dataclass(frozen=True, slots=True)
+class RawRecord:
+    """One record: `value` in plain Python types, or the `rejection` that says why there is none.
+
+    `line` is where the record starts in a text file, counted from 1; None where the format has no lines.
+    """
+
+    index: int
+    line: int | None
+    value: object = None
+    rejection: Rejection | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An opened data set: its name for messages, its format ("jsonl", ..., "hub"), its records."""
+
+    name: str
+    format: str
+    records: Iterator[RawRecord]
+
+    @property
+    def is_table(self) -> bool:
+        """True where every record has the same columns, and a cell may hold JSON as text."""
+        return self.format not in ("jsonl", "json")
+
+
+def open_records(dataset: str) -> Source:
+    """Open a file, or `hf:name[:config]:split`.
+
+    Raises:
+        DatasetError: now for a data set that cannot be used; while reading for one that is damaged or holds no row.
+    """
+    if dataset.startswith("hf:"):
+        return Source(dataset, "hub", _not_empty(dataset, _hub(dataset)))
+    path = check_file(dataset)
+    kind = _suffix(path)
+    records = READERS[kind](path)
+    return Source(str(path), kind.removeprefix("."), _not_empty(str(path), records))
+
+
+def check_file(dataset: str) -> Path:
+    """The path of a data set file that exists and has a format we read; DatasetError otherwise."""
+    works = f"give a {' '.join(SUFFIXES)} file (each also .gz)"
+    if dataset.startswith("ms:"):
+        raise DatasetError(f"{dataset}: ModelScope is not read directly; download the data set and give its file")
+    if "://" in dataset:
+        raise DatasetError(f"{dataset}: a URL is not read directly; download it and give the file")
+    path = Path(dataset).expanduser()
+    suffix = _suffix(path)
+    if suffix in PICKLES:
+        raise DatasetError(f"{path}: a pickle runs code when it is read, so it is refused; {works}")
+    if path.is_dir():
+        raise DatasetError(f"{path}: is a folder; {works}")
+    if not path.exists():
+        fix = "check the path" if suffix in SUFFIXES else f"{works}, or hf:name:split for a hub data set"
+        raise DatasetError(f"{path}: no such file (looked in {Path.cwd()}); {fix}")
+    if suffix not in SUFFIXES:
+        raise DatasetError(f"{path}: unknown format {path.suffix or 'without a suffix'}; {works}")
+    if suffix == ".parquet" and path.suffix.lower() == ".gz":
+        raise DatasetError(f"{path}: Parquet compresses inside and is not read through gzip; gunzip it first")
+    return path
+
+
+def parse_hub_name(dataset: str) -> tuple[str, str | None, str]:
+    """`hf:name[:config]:split` -> (name, config, split)."""
+    parts = dataset.removeprefix("hf:").split(":")
+    if len(parts) not in (2, 3) or not all(part.strip() for part in parts) or "[" in dataset:
+        hint = "; for a part of a split use --limit" if "[" in dataset else ""
+        raise DatasetError(f"{dataset}: write hf:name:split or hf:name:config:split{hint}")
+    if Path(parts[0]).expanduser().exists():
+        raise DatasetError(f"{dataset}: {parts[0]} is on this disk, and hf: is for hub data sets; give the file itself")
+    return parts[0], parts[1] if len(parts) == 3 else None, parts[-1]
+
+
+# --- formats -------------------------------------------------------------------------------------------------------
+
+
+def _jsonl(path: Path) -> Iterator[RawRecord]:
+    for index, (line, text, problem) in enumerate(_text_lines(path)):
+        value: object = None
+        if not problem:
+            try:
+                value = parse_json(text)
+            except ValueError as error:
+                problem = f"is not JSON: {_short(error)}; write one JSON object a line"
+        yield _record(index, line, value, problem, text)
+
+
+def _json(path: Path) -> Iterator[RawRecord]:
+    content = b"".join(raw for _, raw in _lines(path))
+    if not content.strip():
+        return
+    try:
+        array = parse_json(content.decode())
+    except UnicodeDecodeError:
+        raise DatasetError(f"{path}: {NOT_UTF8}") from None
+    except ValueError as error:
+        fix = "correct it, or rename the file to .jsonl if it has one object a line"
+        raise DatasetError(f"{path}: is not JSON: {_short(error)}; {fix}") from None
+    if not isinstance(array, list):
+        raise DatasetError(f"{path}: holds {shorten(array)}; a .json data set is one array of objects")
+    for index, value in enumerate(array):
+        yield RawRecord(index, None, value)
+
+
+def _txt(path: Path) -> Iterator[RawRecord]:
+    for index, (line, text, problem) in enumerate(_text_lines(path)):
+        yield _record(index, line, {TEXT_COLUMN: text}, problem, text)
+
+
+def _tsv(path: Path) -> Iterator[RawRecord]:
+    """Tab-separated values as IANA defines them: no quoting, so a quotation mark is just a character."""
+    return _table(path, ((line, text.split("\t"), problem) for line, text, problem in _text_lines(path)))
+
+
+def _csv(path: Path) -> Iterator[RawRecord]:
+    return _table(path, _csv_cells(path))
+
+
+def _csv_cells(path: Path) -> Iterator[tuple[int, list[str], str | None]]:
+    """RFC 4180, strictly. A record that breaks its rules is lost up to the line where that shows, and no further."""
+    last = ""
+
+    def lines() -> Iterator[str]:
+        nonlocal last
+        for _, raw in _lines(path):
+            last = raw.decode(errors="surrogateescape")
+            yield last
+
+    reader = csv.reader(lines(), strict=True)
+    while True:
+        start = reader.line_num + 1
+        try:
+            cells, problem = next(reader), None
+        except StopIteration:
+            return
+        except csv.Error as error:
+            cells, problem = [last], f"is not CSV: {error}, seen at line {reader.line_num}; quote the field, and double"
+            problem += " the quotation marks in it"
+        if problem or reader.line_num > start or last.strip():
+            yield start, cells, problem or _bad_text("\n".join(cells))
+
+
+def _table(path: Path, rows: Iterable[tuple[int, list[str], str | None]]) -> Iterator[RawRecord]:
+    """Rows of cells -> records; the first row is the header."""
+    header: list[str] | None = None
+    for index, (line, cells, problem) in enumerate(rows, -1):
+        if header is None:
+            if problem:
+                raise DatasetError(f"{path}, line {line}: the header {problem}")
+            header = _columns(path, cells)
+            continue
+        if not problem and len(cells) != len(header):
+            problem = f"has {len(cells)} fields where the header has {len(header)}; give each column one field"
+        yield _record(index, line, dict(zip(header, cells, strict=False)), problem, "\t".join(cells))
+
+
+def _parquet(path: Path) -> Iterator[RawRecord]:
+    parquet, arrow = import_module("pyarrow.parquet"), import_module("pyarrow")
+    index = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            _columns(path, file.schema_arrow.names)
+            for batch in file.iter_batches(batch_size=PARQUET_BATCH):
+                for value, problem in _batch_values(batch):
+                    yield _record(index, None, value, problem, "")
+                    index += 1
+    except (arrow.ArrowException, OSError) as error:
+        raise DatasetError(f"{path}: cannot be read as Parquet: {_short(error)}; write or download it again") from None
+
+
+def _batch_values(batch: Any) -> Iterator[tuple[object, str | None]]:
+    """The rows of an arrow batch; if it holds a value Python cannot (bad UTF-8, a far date), only its row is lost."""
+    try:
+        yield from [(plain(value), None) for value in batch.to_pylist()]
+        return
+    except (ValueError, OverflowError):
+        pass
+    for position in range(batch.num_rows):
+        try:
+            result: tuple[object, str | None] = plain(batch.slice(position, 1).to_pylist()[0]), None
+        except (ValueError, OverflowError) as error:
+            result = None, f"cannot be read: {_short(error)}; correct the value"
+        yield result
+
+
+def _hub(dataset: str) -> Iterator[RawRecord]:
+    name, config, split = parse_hub_name(dataset)
+    try:
+        datasets = import_module("datasets")
+    except ImportError:
+        raise DatasetError(f"{dataset}: needs the datasets package; pip install 'text2image[hf]'") from None
+    datasets.disable_progress_bars()
+
+    def records() -> Iterator[RawRecord]:
+        try:
+            stream = datasets.load_dataset(name, config, split=split, streaming=True)
+            for index, value in enumerate(stream.decode(False)):  # pictures stay undecoded
+                yield RawRecord(index, None, plain(value))
+        except Exception as error:  # the library retries by itself and raises what its many back ends raise
+            fix = "check name, config, split and network"
+            raise DatasetError(f"{dataset}: {type(error).__name__}: {_short(error)}; {fix}") from error
+
+    return records()
+
+
+READERS = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".tsv": _tsv, ".parquet": _parquet, ".txt": _txt}
+
+# --- pieces --------------------------------------------------------------------------------------------------------
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Lines with their ends, counted from 1, without BOM. Only a line feed ends a line: U+2028 is text."""
+    compressed = path.suffix.lower() == ".gz"
+    try:
+        with cast(BinaryIO, gzip.open(path)) if compressed else path.open("rb") as file:
+            for number, raw in enumerate(file, 1):
+                yield number, raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DatasetError(f"{path}: is no whole gzip file: {_short(error)}; compress or download it again") from None
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read: {error.strerror or error}; check the file") from None
+
+
+def _text_lines(path: Path) -> Iterator[tuple[int, str, str | None]]:
+    """Non-blank lines as (line, text without its end, what is wrong with it)."""
+    for number, raw in _lines(path):
+        text = raw.decode(errors="surrogateescape")
+        problem = _bad_text(text)
+        if problem or text.strip():
+            yield number, text.rstrip("\r\n"), problem
+
+
+def _bad_text(text: str) -> str | None:
+    """What is wrong with text decoded with `surrogateescape`, which marks bytes that are not UTF-8."""
+    if not encodable(text):
+        return NOT_UTF8
+    return HAS_NUL if "\0" in text else None
+
+
+def _record(index: int, line: int | None, value: object, problem: str | None, shown: str) -> RawRecord:
+    if problem is None:
+        return RawRecord(index, line, value)
+    cut = shorten(shown[:200]) if shown else ""
+    return RawRecord(index, line, None, Rejection(row=index, line=line, field="row", value=cut, reason=problem))
+
+
+def _columns(path: Path, names: list[str]) -> list[str]:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DatasetError(f"{path}: column {twice[0]!r} appears twice; give each column its own name")
+    return names
+
+
+def _not_empty(name: str, records: Iterator[RawRecord]) -> Iterator[RawRecord]:
+    """The records, or DatasetError if there is none."""
+    empty = True
+    for record in records:
+        empty = False
+        yield record
+    if empty:
+        raise DatasetError(f"{name}: is empty; give a data set with at least one row")
+
+
+def _suffix(path: Path) -> str:
+    """The lower-case suffix that names the format, `.gz` taken off."""
+    name = path.name.lower().removesuffix(".gz")
+    return Path(name).suffix
+
+
+def _short(error: Exception) -> str:
+    """The first line of a library's message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -1,0 +1,85 @@
+"""JSON as we read and write it: strictly, so that a row that was read can be written, and read again by anything."""
+
+import base64
+import json
+import math
+from collections.abc import Mapping
+
+MAX_DEPTH = 200  # levels; far below where Python's JSON gives up, wherever on the stack it is called
+
+
+def parse_json(text: str) -> object:
+    """Strict JSON: no NaN or Infinity, no number out of range, at most MAX_DEPTH levels. ValueError says what is wrong.
+
+    Unpaired surrogates are let through: whether they matter depends on the field.
+    """
+    try:
+        value: object = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{error.msg} at character {error.pos + 1}") from None
+    except RecursionError:
+        raise ValueError(f"more than {MAX_DEPTH} levels deep") from None
+    except ValueError as error:
+        raise ValueError("an integer with thousands of digits" if "digits" in str(error) else str(error)) from None
+    if text.count("[") + text.count("{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+        raise ValueError(f"more than {MAX_DEPTH} levels deep")
+    return value
+
+
+def json_text(value: object) -> str:
+    """`value` as JSON on one line; readable where it can be encoded as UTF-8, with escapes where it cannot."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return text if encodable(text) else json.dumps(value, allow_nan=False)
+
+
+def encodable(text: str) -> bool:
+    """False for text with unpaired surrogates, which no UTF-8 file can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def plain(value: object) -> object:
+    """A Parquet, arrow or numpy value as what JSON knows.
+
+    NaN is null; bytes become text (base64 where they are not UTF-8); dates, decimals and all else become strings.
+    """
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None if math.isnan(value) else str(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, bytes | bytearray):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return base64.b64encode(value).decode()
+    for convert in ("tolist", "as_py", "isoformat"):  # numpy, arrow, dates
+        if hasattr(value, convert):
+            return plain(getattr(value, convert)())
+    return str(value)
+
+
+def _depth(value: object) -> int:
+    """How deep lists and objects nest, without recursion."""
+    depth, level = 0, [value]
+    while level := [item for item in level if isinstance(item, dict | list)]:
+        depth += 1
+        level = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
+    return depth
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON value")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text[:40]} is out of range")
+    return value

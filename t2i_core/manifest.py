@@ -1,0 +1,284 @@
+"""What a run leaves for people and programs: manifest, provenance and failures, each written as a stream."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from t2i_core.config import Config
+from t2i_core.errors import shorten
+from t2i_core.names import NamedImage, Names, retire_manifest
+from t2i_core.plan import CHUNK, SPECS, Plan, stream, write_table
+from t2i_core.records import Known
+from t2i_core.store import Store, atomic_write
+
+NAMED_IMAGES_LIMIT = 100_000
+MANIFEST_VERSION = 1
+
+# Provenance: a row an image, what was asked for and what is known of the picture.
+_KNOWN_COLUMNS = ["run", "created", "pixels_sha256", "file_size", "batch_size", "seconds", "device", "versions"]
+_KNOWN_COLUMNS += ["model_name", "commit", "replaces"]
+
+
+@dataclass(slots=True)
+class Accounting:
+    """Every row and every image, each counted once: rows = generated + reused + skipped + failed + pending.
+
+    `pending` is what an interrupted run did not come to; it is 0 for a finished run. A row counts as failed if any of its
+    images failed, else as pending, else as generated if any image was made in this run.
+    """
+
+    rows: int = 0
+    rows_generated: int = 0
+    rows_reused: int = 0
+    rows_skipped: int = 0
+    rows_failed: int = 0
+    rows_pending: int = 0
+    images: int = 0
+    images_generated: int = 0
+    images_reused: int = 0
+    images_failed: int = 0
+    images_pending: int = 0
+
+    rows_rejected: int = 0  # part of rows_failed
+
+    @property
+    def failures(self) -> int:
+        """Rejected rows and failed images: what `max_failures` is about."""
+        return self.images_failed + self.rows_rejected
+
+    def all_reused(self) -> "Accounting":
+        """The same at the end of a later run that made nothing."""
+        return replace(
+            self,
+            rows_generated=0,
+            rows_reused=self.rows_generated + self.rows_reused,
+            images_generated=0,
+            images_reused=self.images_generated + self.images_reused,
+        )
+
+    def add_row(self, states: list[str]) -> None:
+        """Count a row and its images, each `generated`, `reused`, `failed` or `pending`."""
+        self.rows += 1
+        for state in states:
+            self.images += 1
+            setattr(self, f"images_{state}", getattr(self, f"images_{state}") + 1)
+        worst = next((s for s in ("failed", "pending", "generated", "reused") if s in states), "reused")
+        setattr(self, f"rows_{worst}", getattr(self, f"rows_{worst}") + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run knows at its end, and how to say it: everything the writers below need."""
+
+    config: Config
+    plan: Plan
+    known: Known
+    run: str
+    errors: dict[str, str]  # key -> why it could not be made in this run
+    interrupted: bool = False
+
+    @property
+    def named(self) -> bool:
+        """Whether images also get names."""
+        choice = self.config.named_images
+        return choice == "always" or (choice == "auto" and self.plan.images <= NAMED_IMAGES_LIMIT)
+
+    @property
+    def prefix(self) -> str:
+        """What stands in front of every path in the manifest: the output as given."""
+        return self.config.output.rstrip("/") + "/"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageState:
+    """One image of the data set at the end of a run."""
+
+    spec: dict[str, Any]
+    state: str
+    key: str | None  # of the picture: not the spec's where a stand-in with a new seed took its place
+    index: int  # of the picture's record in the table of made images
+    record: dict[str, Any]
+    error: str | None
+
+
+def write_manifest(outcome: Outcome, store: Store, scan: pa.Table) -> Accounting:
+    """Names, provenance, failures, then the manifest: the last file written, so that its presence means done."""
+    manifest = store.root / outcome.config.manifest_name
+    names = Names(store)
+    wrong, extra = names.differences(_wanted_names(outcome, store, scan))
+    if manifest.exists() and _meaning_changes(wrong, extra, names, store):
+        retire_manifest(manifest, outcome.prefix, store, names, outcome.config.image_key)
+    names.apply(wrong, extra)
+    _write_provenance(outcome, store)
+    accounting = Accounting()
+    with (
+        atomic_write(manifest) as manifest_file,
+        atomic_write(store.root / "failures.jsonl") as failures_file,
+    ):
+        for row, images in _rows_with_images(outcome, store):
+            record = _manifest_row(row, images, outcome, store)
+            if record is not None:
+                manifest_file.write((record + "\n").encode("utf-8"))
+            _count(row, images, accounting)
+            for failure in _failures(row, images, outcome.config):
+                failures_file.write((json.dumps(failure, ensure_ascii=False) + "\n").encode("utf-8"))
+    return accounting
+
+
+def files_written(outcome: Outcome, store: Store) -> dict[str, list[int]]:
+    """Size and modification time of each file that `write_manifest` leaves."""
+    result = {}
+    for name in (outcome.config.manifest_name, "images.parquet", "failures.jsonl"):
+        status = (store.root / name).stat()
+        result[name] = [status.st_size, status.st_mtime_ns]
+    return result
+
+
+def manifest_is_right(files: dict[str, list[int]], outcome: Outcome, store: Store, scan: pa.Table) -> bool:
+    """Whether the files are as `files_written` saw them and every name still stands for its image."""
+    try:
+        if files_written(outcome, store) != files:
+            return False
+    except FileNotFoundError:
+        return False
+    wrong, extra = Names(store).differences(_wanted_names(outcome, store, scan))
+    return not wrong and not extra
+
+
+def _meaning_changes(wrong: list[NamedImage], extra: list[Path], names: Names, store: Store) -> bool:
+    """Whether a name that stands for a picture now will stand for another or vanish. A new name changes no meaning."""
+    return bool(extra) or any(names.key_of(store.root / image.name) not in (None, image.key) for image in wrong)
+
+
+def _wanted_names(outcome: Outcome, store: Store, scan: pa.Table) -> Iterator[tuple[NamedImage, int]]:
+    if not outcome.named:
+        return
+    place = pc.index_in(outcome.known.made["key"].combine_chunks(), value_set=scan["key"].combine_chunks())
+    inodes = scan["inode"].take(place).to_numpy()
+    for image in _images(outcome, store):
+        if image.key is not None:
+            yield NamedImage(image.spec["name"], image.key), int(inodes[image.index])
+
+
+def _images(outcome: Outcome, store: Store) -> Iterator[ImageState]:
+    """Every image of the plan with what is known of it, a chunk in memory at a time."""
+    file = outcome.plan.specs_file(store.plans)
+    made = outcome.known.made
+    index = outcome.known.index(pq.read_table(file, columns=["key"])["key"].combine_chunks())
+    with pq.ParquetFile(file) as parquet:
+        start = 0
+        for batch in parquet.iter_batches(CHUNK):
+            places = index.slice(start, len(batch))
+            start += len(batch)
+            records = made.take(places).to_pylist()
+            for spec, place, record in zip(batch.to_pylist(), places.to_pylist(), records, strict=True):
+                if place is not None:
+                    state = "generated" if record["run"] == outcome.run else "reused"
+                    yield ImageState(spec, state, record["key"], place, record, None)
+                    continue
+                error = outcome.known.errors.get(spec["key"]) or outcome.errors.get(spec["key"])
+                if error is None and not outcome.interrupted:
+                    error = "not made, for no recorded reason; run again, and report it if it stays"
+                yield ImageState(spec, "failed" if error else "pending", None, -1, {}, error)
+
+
+def _rows_with_images(outcome: Outcome, store: Store) -> Iterator[tuple[dict[str, Any], list[ImageState]]]:
+    by_row = groupby(_images(outcome, store), key=lambda image: image.spec["row"])
+    number, images = next(by_row, (None, iter(())))
+    columns = ["row", "line", "record", "has_images", "rejection"]
+    for row in stream(outcome.plan.rows_file(store.plans), columns):
+        if row["row"] == number:
+            yield row, list(images)
+            number, images = next(by_row, (None, iter(())))
+        else:
+            yield row, []
+
+
+def _manifest_row(row: dict[str, Any], images: list[ImageState], outcome: Outcome, store: Store) -> str | None:
+    """The row as it came plus its images. A line that is no JSON object has no place here; failures.jsonl has it."""
+    if row["record"] is None:
+        return None
+    if row["has_images"]:
+        return str(row["record"])
+    record = json.loads(row["record"])
+    paths = [_path(image, outcome, store) for image in images if image.key is not None]
+    if not row["rejection"] or not record.get(outcome.config.image_key):
+        record[outcome.config.image_key] = paths
+    return dumps(record)
+
+
+def _path(image: ImageState, outcome: Outcome, store: Store) -> str:
+    assert image.key is not None
+    if outcome.named:
+        return outcome.prefix + str(image.spec["name"])
+    return outcome.prefix + store.image_path(image.key).relative_to(store.root).as_posix()
+
+
+def _count(row: dict[str, Any], images: list[ImageState], accounting: Accounting) -> None:
+    if row["rejection"]:
+        accounting.rows += 1
+        accounting.rows_failed += 1
+        accounting.rows_rejected += 1
+    elif row["has_images"]:
+        accounting.rows += 1
+        accounting.rows_skipped += 1
+    else:
+        accounting.add_row([image.state for image in images])
+
+
+def _failures(row: dict[str, Any], images: list[ImageState], config: Config) -> Iterator[dict[str, Any]]:
+    where = {"file": config.dataset, "row": row["row"], "line": row["line"]}
+    if row["rejection"]:
+        rejection = json.loads(row["rejection"])
+        yield where | {"field": rejection["field"], "value": rejection["value"], "reason": rejection["reason"]}
+    for image in images:
+        if image.state == "failed":
+            yield where | {
+                "condition": image.spec["condition"],
+                "image": image.spec["image"],
+                "key": image.spec["key"],
+                "field": "prompt",
+                "value": shorten(image.spec["prompt"]),
+                "reason": image.error,
+            }
+
+
+def _write_provenance(outcome: Outcome, store: Store) -> None:
+    known = outcome.known.made.schema
+    shown = [f for f in SPECS if f.name not in ("recipe", "name")]
+    extra = [pa.field("path", pa.string()), pa.field("status", pa.string()), pa.field("error", pa.string())]
+    schema = pa.schema([*shown, *extra, *(known.field(name) for name in _KNOWN_COLUMNS)])
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for image in _images(outcome, store):
+            own = {name: image.spec[name] for name in schema.names if name in image.spec}
+            if image.key is not None:
+                own |= {"key": image.key, "seed": image.record["seed"]}
+            path = _path(image, outcome, store) if image.key is not None else None
+            yield {
+                **own,
+                **{name: image.record.get(name) for name in _KNOWN_COLUMNS},
+                "path": path,
+                "status": image.state,
+                "error": image.error,
+            }
+
+    with atomic_write(store.root / "images.parquet") as file:
+        write_table(file, schema, rows())
+
+
+def dumps(record: Any) -> str:
+    """JSON on one line, characters as they are; escapes only for what UTF-8 cannot hold (lone surrogates)."""
+    text = json.dumps(record, ensure_ascii=False)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(record)
+    return text

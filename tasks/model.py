@@ -1,0 +1,43 @@
+"""Which model this is, and its files."""
+
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+
+from t2i_core.weights import Adapter, Model, fetch_adapter, fetch_weights, resolve_adapter, resolve_model
+from tasks.caching import TASK_OPTIONS, RecipeKey
+
+
+@task(name="resolve model", task_run_name="resolve {name}", cache_policy=RecipeKey(recipe="model-v1"), **TASK_OPTIONS)
+def resolve_model_task(
+    cache_key: str, name: str, revision: str | None, cache_dir: str | None, commit: str | None
+) -> dict[str, Any]:
+    """Model identity from small files: no weights, no torch."""
+    return resolve_model(name, revision=revision, cache_dir=cache_dir, commit=commit).to_json()
+
+
+@task(name="resolve adapter", task_run_name="resolve {entry}", cache_policy=RecipeKey(recipe="adapter-v1"), **TASK_OPTIONS)
+def resolve_adapter_task(cache_key: str, entry: str, cache_dir: str | None) -> dict[str, Any]:
+    """A LoRA's content hash and weight."""
+    return resolve_adapter(entry, cache_dir=cache_dir).to_json()
+
+
+@task(name="fetch weights", cache_policy=RecipeKey(recipe="weights-v1"), **TASK_OPTIONS)
+def fetch_weights_task(
+    cache_key: str,
+    model: dict[str, Any],
+    adapters: list[dict[str, Any]],
+    cache_dir: str | None,
+    local_dir: str | None,
+) -> dict[str, Any]:
+    """Local paths of the model's folder and the adapters' files, downloaded where they are missing."""
+    return {
+        "model": str(fetch_weights(Model.from_json(model), cache_dir=cache_dir, local_dir=local_dir)),
+        "adapters": [str(fetch_adapter(Adapter.from_json(adapter), cache_dir=cache_dir)) for adapter in adapters],
+    }
+
+
+def weights_are_there(stored: dict[str, Any]) -> bool:
+    """Whether every path of a stored result of `fetch weights` still exists."""
+    return all(Path(path).exists() for path in [stored["model"], *stored["adapters"]])
