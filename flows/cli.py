@@ -4,8 +4,11 @@ import inspect
 import logging
 import signal
 import sys
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import Annotated, Any
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import yaml
 from cyclopts import App, CycloptsError, Group, Parameter
@@ -13,42 +16,49 @@ from cyclopts import App, CycloptsError, Group, Parameter
 from t2i_core.config import Config, group_of, parameters
 from t2i_core.errors import ConfigError
 
-# Exit codes: README, "When something goes wrong".
-OK, BUG, WRONG_USE, TOO_MANY_FAILURES = 0, 1, 2, 3
-INTERRUPTED = 128 + signal.SIGINT
+OK, BUG, WRONG_USE, MANY_FAILURES, INTERRUPTED = 0, 1, 2, 3, 128 + signal.SIGINT
 
-# Also accepted, from the guide of DataFlow-MM.
-ALIASES = {"dataset": "--first-entry-file-name"}
+GROUPS = {title: Group(title, sort_key=i) for i, title in enumerate(dict.fromkeys(map(group_of, Config.model_fields)))}
+
+# Also accepted: the name that the guide of DataFlow-MM gives the flag.
+ALIASES = {"dataset": ["--dataset", "--first-entry-file-name"]}
+
+HELP = """\
+Turn a file of prompts into images and a manifest.
+
+Without flags: the bundled example with the bundled demo model (64x64, any machine). Run the same command again after a
+crash, or after adding prompts: only what is missing is made. Exit codes: 0 done, 3 done with more failures than
+--max-failures, 2 wrong use, 130 or 143 stopped, 1 a bug of this tool.
+"""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the flow from the command line; returns the exit code."""
     tokens = [_with_dashes(token) for token in (sys.argv[1:] if arguments is None else arguments)]
-    app = App(name="python -m flows.text2image", help=__doc_head(), help_format="plaintext", version_flags=[])
-    app.default(_command())
+    app = App(name="python -m flows.text2image", help=HELP, help_format="plaintext", version_flags=[])
+    app.default(_command)
     try:
         command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
-    except CycloptsError as error:
-        return _refuse(str(error).strip())
-    if command is not _run:
-        command(*bound.args, **bound.kwargs)  # --help
-        return OK
-    values = dict(bound.arguments)
-    verbose = values.pop("verbose", False)
-    file = values.pop("config", None)
-    try:
+        if command is not _command:
+            command(*bound.args, **bound.kwargs)  # --help
+            return OK
+        values = dict(bound.arguments)
+        verbose, file = values.pop("verbose", False), values.pop("config", None)
         # What the command line says goes before what the file says.
-        config = Config.from_values({**_read_yaml(file), **values}, source=str(file) if file and not values else "")
+        from_file = _read_yaml(file) if file else {}
+        config = Config.from_values({**from_file, **values}, source=str(file) if file and not values else "")
+    except CycloptsError as error:
+        return _refuse(str(error))
     except ConfigError as error:
         return _refuse(str(error))
-    return _run(config, verbose)
+    return _run(config, verbose=verbose)
 
 
-def _run(config: Config, verbose: bool) -> int:
-    from flows.text2image import REFUSED, TOO_MANY_FAILURES as TOO_MANY, text2image
+def _run(config: Config, *, verbose: bool) -> int:
+    from flows.text2image import REFUSED, TOO_MANY_FAILURES, text2image
 
     if not verbose:
-        # The state's message says it in one line; Prefect would add a traceback to it.
+        # The final state's message says it in one line; Prefect's log would put a traceback above it.
         logging.getLogger("prefect").setLevel(logging.CRITICAL)
     try:
         state = text2image(**config.model_dump(exclude_unset=True), return_state=True)
@@ -56,9 +66,81 @@ def _run(config: Config, verbose: bool) -> int:
         return INTERRUPTED
     if state.name == REFUSED:
         return _refuse(state.message or "")
-    if state.name == TOO_MANY:
-        return TOO_MANY_FAILURES
+    if state.name == TOO_MANY_FAILURES:
+        return MANY_FAILURES
     if not state.is_completed():
-        print(f"failed: {state.message}\nThis is a bug of this tool; --verbose shows where.", file=sys.stderr)
+        print(f"failed: {state.message}\nThis is a bug of this tool; run with --verbose to see where.", file=sys.stderr)
         return BUG
     return OK
+
+
+def _command(**values: Any) -> None:
+    """Never called: what cyclopts reads the flags from."""
+
+
+def _flag(parameter: inspect.Parameter) -> inspect.Parameter:
+    field = Config.model_fields[parameter.name]
+    shown = Parameter(
+        name=ALIASES.get(parameter.name),
+        help=field.description,
+        group=GROUPS[group_of(parameter.name)],
+        consume_multiple=True,
+        negative_iterable=(),
+    )
+    return parameter.replace(annotation=Annotated[_bare(parameter.annotation), shown])
+
+
+def _bare(annotation: Any) -> Any:
+    """The type without its bounds: the configuration checks those, and says it in its own words."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _bare(arguments[0])
+    if origin in (Union, UnionType):
+        return reduce(or_, map(_bare, arguments))
+    if origin is list:
+        return list[_bare(arguments[0])]  # type: ignore[misc]
+    return annotation
+
+
+_command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    [
+        *(_flag(parameter) for parameter in parameters()),
+        inspect.Parameter(
+            "config",
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                Path | None, Parameter(help="YAML file with any of these options; flags go before it.")
+            ],
+        ),
+        inspect.Parameter(
+            "verbose",
+            inspect.Parameter.KEYWORD_ONLY,
+            default=False,
+            annotation=Annotated[bool, Parameter(help="Show Prefect's log.", negative="")],
+        ),
+    ]
+)
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError([f"config: cannot read {file}: {' '.join(str(error).split())}"]) from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+        raise ConfigError([f"config: {file} is no mapping of options; write lines such as `steps: 20`"])
+    return values
+
+
+def _with_dashes(token: str) -> str:
+    """`--batch_size=4` -> `--batch-size=4`: the names of the configuration serve as flags as they are."""
+    name, equals, value = token.partition("=")
+    return name.replace("_", "-") + equals + value if name.startswith("--") else token
+
+
+def _refuse(message: str) -> int:
+    print(f"error: {message.strip()}", file=sys.stderr)
+    return WRONG_USE

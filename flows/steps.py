@@ -1,15 +1,16 @@
 """The first steps of the flow: whose output this is, and which model with which settings."""
 
-import os
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from t2i_core.dataset import fingerprint
+from t2i_core.weights import Adapter, Model, bundled_identity, folder_fingerprint, is_commit, locate
 
 from t2i_core.config import DEFAULT_MODEL, DEMO, Config, DatasetOptions, SamplingOptions
-from t2i_core.dataset import fingerprint
 from t2i_core.errors import ConfigError, ModelError
 from t2i_core.manifest import Outcome
 from t2i_core.output import OutputIdentity, open_output, save_identity
@@ -17,7 +18,6 @@ from t2i_core.plan import PLAN_VERSION, Recipe
 from t2i_core.presets import Preset, find_preset, repository_of
 from t2i_core.sampling import resolve_sampling
 from t2i_core.store import Store
-from t2i_core.weights import Adapter, Model, bundled_identity, folder_fingerprint, is_commit, locate
 from tasks.caching import ResultCache, cache_key
 from tasks.model import resolve_adapter_task, resolve_model_task
 
@@ -45,13 +45,15 @@ class Resolved:
         }
 
     def announce_download(self) -> None:
-        """Before gigabytes move: what, how big, under which licence. A default model that cannot run here is refused."""
+        """Before gigabytes move: what, how big, which licence. A default model that cannot run here is refused."""
         if locate(self.model, cache_dir=self.config.cache_dir, local_dir=self.config.local_dir) is not None:
             return
         size = self.model.weights_bytes / 1e9
         if self.config.model_is_implied and size > 1 and not _has_accelerator(self.config.device):
             raise _default_model_fails(
-                self.config, f"this machine has no GPU for it ({size:.0f} GB of weights)", "--device cpu --model flux-dev"
+                self.config,
+                f"this machine has no GPU for it ({size:.0f} GB of weights)",
+                "--device cpu --model flux-dev",
             )
         licence = self.preset.licence_note or self.model.licence or "not stated"
         print(f"download  {self.model.location}, {size:.1f} GB; licence: {licence}", flush=True)
@@ -73,11 +75,11 @@ def resolve(config: Config, cache: ResultCache, identity: OutputIdentity, store:
     pinned = config.revision if config.revision and is_commit(config.revision) else None
     if config.revision is None:
         pinned = identity.commits.get(name)
-    content = folder_fingerprint(name) if name == DEMO or os.path.isdir(name) else pinned
+    content = folder_fingerprint(name) if name == DEMO or Path(name).is_dir() else pinned
     key = cache_key("model", name, content)
-    task = cache.bind(resolve_model_task, key, lambda _: content is not None)
+    arguments = (name, config.revision, config.cache_dir, pinned)
     try:
-        model = Model.from_json(task(key, name, config.revision, config.cache_dir, pinned))
+        model = Model.from_json(cache.call(resolve_model_task, key, lambda _: content is not None, *arguments))
     except ModelError as error:
         if not config.model_is_implied:
             raise
@@ -115,11 +117,11 @@ def _unreferenced(outcome: Outcome) -> pa.Table:
 
 def _resolve_adapter(config: Config, cache: ResultCache, entry: str) -> Adapter:
     file = entry.rpartition(":")[0] or entry
-    there = next((f for f in (entry, file) if os.path.isfile(f)), None)
-    content = [os.stat(there).st_size, os.stat(there).st_mtime_ns] if there else None
+    there = next((path for path in (Path(entry), Path(file)) if path.is_file()), None)
+    content = [there.stat().st_size, there.stat().st_mtime_ns] if there else None
     key = cache_key("adapter", entry, content)
-    task = cache.bind(resolve_adapter_task, key, lambda _: content is not None)
-    return Adapter.from_json(task(key, entry, config.cache_dir))
+    stored = cache.call(resolve_adapter_task, key, lambda _: content is not None, entry, config.cache_dir)
+    return Adapter.from_json(stored)
 
 
 def _has_accelerator(device: str) -> bool:

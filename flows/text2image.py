@@ -1,6 +1,6 @@
 """From a file of prompts to images and a manifest.
 
-    python -m flows.text2image --dataset prompts.jsonl --model flux-dev
+python -m flows.text2image --dataset prompts.jsonl --model flux-dev
 """
 
 if __name__ == "__main__":
@@ -64,6 +64,7 @@ class Text2Image:
         self.errors: dict[str, str] = {}
 
     def __call__(self) -> State[Any]:
+        """The table of contents."""
         identity, fingerprint = claim_output(self.config, self.store)
         resolved = resolve(self.config, self.cache, identity, self.store)
         plan = self.load_dataset(resolved, fingerprint)
@@ -85,23 +86,31 @@ class Text2Image:
     def load_dataset(self, resolved: Resolved, fingerprint: str) -> Plan:
         """Rows -> image specs with their keys, on disk."""
         key = cache_key(fingerprint, resolved.plan_settings())
-        task = self.cache.bind(load_dataset_task, key, lambda stored: Plan(**stored).exists(self.store.plans))
-        return Plan(**task(key, self.config, resolved.recipe, resolved.preset))
+
+        def still_true(stored: dict[str, Any]) -> bool:
+            return Plan(**stored).exists(self.store.plans)
+
+        stored = self.cache.call(load_dataset_task, key, still_true, self.config, resolved.recipe, resolved.preset)
+        return Plan(**stored)
 
     def collect(self) -> Known:
         """What is known of images, checked against the files."""
         scan = self.store.scan()
         key = self._records_key(scan)
-        task = self.cache.bind(collect_records_task, key, lambda name: (self.store.records / name).is_file())
-        return self._known(task(key, self.config.output, scan))
+
+        def still_true(name: str) -> bool:
+            return (self.store.records / name).is_file()
+
+        return self._known(self.cache.call(collect_records_task, key, still_true, self.config.output, scan))
 
     def generate(self, resolved: Resolved, plan: Plan, selection: Selection, work: Work) -> None:
         """Make what is missing, shard by shard through a sliding window."""
         key = cache_key(resolved.model.identity, [a.sha256 for a in resolved.adapters], self.config.local_dir)
-        fetch = self.cache.bind(fetch_weights_task, key, weights_are_there)
         resolved.announce_download()
-        paths = fetch(
+        paths = self.cache.call(
+            fetch_weights_task,
             key,
+            weights_are_there,
             resolved.model.to_json(),
             [adapter.to_json() for adapter in resolved.adapters],
             self.config.cache_dir,
@@ -165,10 +174,11 @@ class Text2Image:
             sorted(self.errors.items()),
             [self.config.output, self.config.manifest_name, self.config.image_key, outcome.named],
         )
-        task = self.cache.bind(
-            write_manifest_task, key, lambda stored: manifest_is_right(stored["files"], outcome, self.store, scan)
-        )
-        stored = task(key, outcome, scan)
+
+        def still_true(stored: dict[str, Any]) -> bool:
+            return manifest_is_right(stored["files"], outcome, self.store, scan)
+
+        stored = self.cache.call(write_manifest_task, key, still_true, outcome, scan)
         accounting = Accounting(**stored["accounting"])
         if stored["run"] != self.run:
             accounting = accounting.all_reused()
@@ -200,7 +210,7 @@ class Text2Image:
         """Say what would be made."""
         message = (
             f"{plan.rows} rows: {plan.usable} usable, {plan.skipped} skipped (have images), {plan.rejected} rejected; "
-            f"{plan.images} images, of which {work.images} would be made in {work.batches} batches, {work.shards} shards"
+            f"{plan.images} images, {work.images} of them to make, in {work.batches} batches, {work.shards} shards"
         )
         print(f"model     {resolved.preset.name}\nplan      {message}", flush=True)
         return Completed(message=message)
@@ -212,9 +222,7 @@ class Text2Image:
         table = pq.read_table(self.store.records / table_name)
         return Known(table, only_run=self.run if self.config.refresh else None)
 
-    def _report(
-        self, state: str, resolved: Resolved, outcome: Outcome, work: Work, accounting: Accounting
-    ) -> Report:
+    def _report(self, state: str, resolved: Resolved, outcome: Outcome, work: Work, accounting: Accounting) -> Report:
         return Report(
             state=state,
             run=self.run,
@@ -243,4 +251,6 @@ _text2image.__doc__ = "Text to image over a data set.\n\nArgs:\n" + "\n".join(
     f"    {name}: {field.description}" for name, field in Config.model_fields.items()
 )
 
-text2image = flow(name="text2image", task_runner=ThreadPoolTaskRunner(max_workers=1))(_text2image)
+# One worker: a GPU runs one batch at a time.
+_runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=1)
+text2image = flow(name="text2image", task_runner=_runner)(_text2image)

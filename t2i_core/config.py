@@ -17,7 +17,7 @@ from t2i_core.errors import ConfigError, shorten
 EXAMPLE = "example"
 DEMO = "demo"
 DEFAULT_MODEL = "flux-dev"
-# Above this a seed is no longer exact in every JSON reader (2**53), and i is added to it for the i-th image of a prompt.
+# Exact in every JSON reader (below 2**53), with room for the i that is added for the i-th image of a prompt.
 MAX_SEED = 2**53 - 10_000
 
 Steps = Annotated[int, Field(ge=1, le=1000)]
@@ -75,7 +75,7 @@ class ModelOptions(BaseModel):
     cache_dir: Key | None = Field(None, description="Hub cache folder. Default: the hub's own.")
     local_dir: Key | None = Field(None, description="Folder for plain copies of hub models, one subfolder a model.")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field("auto", description="auto: the preset's.")
-    lora: list[Key] = Field([], description="LoRA files or hub ids, each with an optional weight: style.safetensors:0.8")
+    lora: list[Key] = Field([], description="LoRA files or hub ids, with an optional weight: style.safetensors:0.8")
 
     @field_validator("lora")
     @classmethod
@@ -114,7 +114,7 @@ class RunOptions(BaseModel):
     batch_size: int = Field(4, ge=1, le=1024, description="Images the model makes in one call.")
     save_interval: int = Field(10, ge=1, le=10_000, description="Batches in a shard: one task, one stored result.")
     retries: int = Field(2, ge=0, le=100, description="Retries of a task that failed for a passing reason.")
-    max_failures: int | float = Field(
+    max_failures: float = Field(
         0, ge=0, allow_inf_nan=False, description="Failures tolerated: a count, or a share below 1 such as 0.01."
     )
     retry_failed: bool = Field(False, description="Try again what failed for a lasting reason in earlier runs.")
@@ -126,7 +126,7 @@ class RunOptions(BaseModel):
 
     @field_validator("max_failures")
     @classmethod
-    def _whole_counts(cls, value: int | float) -> int | float:
+    def _whole_counts(cls, value: float) -> float:
         if value >= 1 and value != int(value):
             raise ValueError("write a whole number, or a share below 1 such as 0.01")
         return value
@@ -272,7 +272,7 @@ def parameters() -> list[inspect.Parameter]:
 
 def group_of(name: str) -> str:
     """The heading under which `--help` lists a field: the docstring of the mixin that defines it."""
-    owner = next(base for base in Config.__mro__[1:] if name in base.__dict__.get("__annotations__", {}))
+    owner = next(base for base in Config.__mro__[1:] if name in inspect.get_annotations(base))
     return inspect.getdoc(owner) or ""
 
 

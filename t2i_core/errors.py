@@ -5,6 +5,7 @@ T2IError
 │   ├── ConfigError        a field of the configuration
 │   ├── DatasetError       the input as a whole (a single bad row is a rejected row, not an error)
 │   ├── ModelError         a model that cannot be found, read or used
+│   │   └── HubUnavailable     the hub did not answer, or not now: the one ModelError that may pass, so worth a retry
 │   └── OutputError        the output folder
 ├── ImageFailure       one image that will fail again if nothing changes: recorded, reused as failed
 └── Stopped            a stop was asked for; work that is finished stays
@@ -37,6 +38,17 @@ class DatasetError(UserError):
 
 class ModelError(UserError):
     """A model or adapter that cannot be found, read or used."""
+
+
+class HubUnavailable(ModelError):
+    """The hub cannot be reached, or answers with an error of its own; the same call may work later.
+
+    `reached` is False where no answer came at all (no network, time-out), so that the caller may go on with what is cached.
+    """
+
+    def __init__(self, message: str, *, reached: bool = True) -> None:
+        self.reached = reached
+        super().__init__(message)
 
 
 class OutputError(UserError):

@@ -11,7 +11,6 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -103,18 +102,13 @@ def parse_hub_name(dataset: str) -> tuple[str, str | None, str]:
     return parts[0], parts[1] if len(parts) == 3 else None, parts[-1]
 
 
-# --- formats -------------------------------------------------------------------------------------------------------
-
-
 def _jsonl(path: Path) -> Iterator[RawRecord]:
     for index, (line, text, problem) in enumerate(_text_lines(path)):
-        value: object = None
-        if not problem:
-            try:
-                value = parse_json(text)
-            except ValueError as error:
-                problem = f"is not JSON: {_short(error)}; write one JSON object a line"
-        yield _record(index, line, value, problem, text)
+        try:
+            value, not_json = None if problem else parse_json(text), None
+        except ValueError as error:
+            value, not_json = None, f"is not JSON: {_short(error)}; write one JSON object a line"
+        yield _record(index, line, value, problem or not_json, text)
 
 
 def _json(path: Path) -> Iterator[RawRecord]:
@@ -181,13 +175,16 @@ def _table(path: Path, rows: Iterable[tuple[int, list[str], str | None]]) -> Ite
                 raise DatasetError(f"{path}, line {line}: the header {problem}")
             header = _columns(path, cells)
             continue
-        if not problem and len(cells) != len(header):
-            problem = f"has {len(cells)} fields where the header has {len(header)}; give each column one field"
-        yield _record(index, line, dict(zip(header, cells, strict=False)), problem, "\t".join(cells))
+        reason = problem
+        if reason is None and len(cells) != len(header):
+            reason = f"has {len(cells)} fields where the header has {len(header)}; give each column one field"
+        yield _record(index, line, dict(zip(header, cells, strict=False)), reason, "\t".join(cells))
 
 
 def _parquet(path: Path) -> Iterator[RawRecord]:
-    parquet, arrow = import_module("pyarrow.parquet"), import_module("pyarrow")
+    import pyarrow as arrow
+    from pyarrow import parquet
+
     index = 0
     try:
         with parquet.ParquetFile(path) as file:
@@ -218,7 +215,7 @@ def _batch_values(batch: Any) -> Iterator[tuple[object, str | None]]:
 def _hub(dataset: str) -> Iterator[RawRecord]:
     name, config, split = parse_hub_name(dataset)
     try:
-        datasets = import_module("datasets")
+        import datasets
     except ImportError:
         raise DatasetError(f"{dataset}: needs the datasets package; pip install 'text2image[hf]'") from None
     datasets.disable_progress_bars()
@@ -236,8 +233,6 @@ def _hub(dataset: str) -> Iterator[RawRecord]:
 
 
 READERS = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".tsv": _tsv, ".parquet": _parquet, ".txt": _txt}
-
-# --- pieces --------------------------------------------------------------------------------------------------------
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -30,8 +30,8 @@ _KNOWN_COLUMNS += ["model_name", "commit", "replaces"]
 class Accounting:
     """Every row and every image, each counted once: rows = generated + reused + skipped + failed + pending.
 
-    `pending` is what an interrupted run did not come to; it is 0 for a finished run. A row counts as failed if any of its
-    images failed, else as pending, else as generated if any image was made in this run.
+    `pending` is what an interrupted run did not come to; it is 0 for a finished run. A row counts as failed if any of
+    its images failed, else as pending, else as generated if any image was made in this run.
     """
 
     rows: int = 0

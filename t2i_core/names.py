@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,10 +53,8 @@ class Names:
         """Make every name of `wrong` stand for its image, and remove `extra` with the folders they leave empty."""
         for path in extra:
             path.unlink()
-            try:
+            with suppress(OSError):  # not empty: it holds a name in use, or files of the user's own
                 path.parent.rmdir()
-            except OSError:
-                pass  # not empty: it holds a name in use, or files of the user's own
         for image in wrong:
             self._set(self._store.root / image.name, self._store.image_path(image.key))
 

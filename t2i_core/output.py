@@ -54,8 +54,10 @@ def _read(path: Path) -> OutputIdentity | None:
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, OSError) as error:
-        raise OutputError(f"output: cannot read {path} ({error}); remove that file if the folder is yours to use") from error
+        raise OutputError(
+            f"output: cannot read {path} ({error}); remove that file if the folder is yours to use"
+        ) from error
 
 
 def _absolute(dataset: str) -> str:
-    return dataset if ":" in dataset.split("/")[0] or not Path(dataset).exists() else str(Path(dataset).resolve())
+    return dataset if ":" in dataset.partition("/")[0] or not Path(dataset).exists() else str(Path(dataset).resolve())

@@ -7,7 +7,7 @@ import json
 import re
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,7 @@ def write_plan(name: str, rows: Iterable[Row], plans: Path, config: Config, reci
     Raises:
         DatasetError: when no row is usable; its message shows the first rejections.
     """
-    plan = Plan(name, 0, 0, 0, 0, 0)
+    plan = Plan(name, rows=0, usable=0, skipped=0, rejected=0, images=0)
     with atomic_write(plan.rows_file(plans)) as file:
         rows_writer = _RowsPass(config, recipe, preset)
         write_table(file, ROWS, rows_writer.run(rows))
@@ -121,16 +121,9 @@ def write_plan(name: str, rows: Iterable[Row], plans: Path, config: Config, reci
         plan.rows_file(plans).unlink()
         shown = "".join(f"\n  {config.dataset}: {rejection}" for rejection in rows_writer.first_rejections)
         raise DatasetError(f"{config.dataset}: no usable row among {counts['rows']}{shown}")
-    images = 0
-
-    def counted() -> Iterator[dict[str, Any]]:
-        nonlocal images
-        for images, spec in enumerate(_specs(plan.rows_file(plans), rows_writer.groups, config, recipe), start=1):
-            yield spec
-
     with atomic_write(plan.specs_file(plans)) as file:
-        write_table(file, SPECS, counted())
-    return replace(plan, images=images, **counts)
+        images = write_table(file, SPECS, _specs(plan.rows_file(plans), rows_writer.groups, config, recipe))
+    return Plan(name, images=images, **counts)
 
 
 class _RowsPass:
@@ -279,14 +272,17 @@ def stream(file: Path, columns: list[str] | None = None) -> Iterator[dict[str, A
             yield from batch.to_pylist()
 
 
-def write_table(file: Any, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> None:
-    """Stream dicts into a Parquet file, a chunk in memory at a time."""
+def write_table(file: Any, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> int:
+    """Stream dicts into a Parquet file, a chunk in memory at a time; returns how many."""
+    count = 0
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         chunk: list[dict[str, Any]] = []
         for row in rows:
+            count += 1
             chunk.append(row)
             if len(chunk) == CHUNK:
                 writer.write_batch(pa.RecordBatch.from_pylist(chunk, schema))
                 chunk.clear()
         if chunk:
             writer.write_batch(pa.RecordBatch.from_pylist(chunk, schema))
+    return count

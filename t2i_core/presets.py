@@ -243,7 +243,7 @@ def repository_of(name: str) -> str:
 
 
 def find_preset(name: str, model: Model, demo_identity: str) -> Preset:
-    """The preset by its name, by repository, by identity, else by pipeline class, else made from the pipeline's code."""
+    """The preset by name, by repository, by identity, else by pipeline class, else made from the pipeline's code."""
     if name in PRESETS:
         return PRESETS[name]
     if model.identity == demo_identity:
@@ -253,9 +253,9 @@ def find_preset(name: str, model: Model, demo_identity: str) -> Preset:
             return preset
     embeds = model.configs.get("transformer", {}).get("guidance_embeds")
     for preset in PRESETS.values():
-        if preset.pipeline_class == model.pipeline_class and preset.name not in (DEMO, "flux-dev"):
-            if preset.guidance_embeds is None or preset.guidance_embeds == embeds:
-                return preset
+        same_class = preset.pipeline_class == model.pipeline_class and preset.name not in (DEMO, "flux-dev")
+        if same_class and preset.guidance_embeds in (None, embeds):
+            return preset
     return _from_code(model)
 
 
@@ -269,7 +269,7 @@ def _from_code(model: Model) -> Preset:
         return None if value is Ellipsis else value
 
     if default("num_inference_steps") is None:
-        raise ModelError(f"{model.name}: {model.pipeline_class} has no num_inference_steps; it cannot be run by this tool")
+        raise ModelError(f"{model.name}: {model.pipeline_class} has no num_inference_steps; this tool cannot run it")
     return Preset(
         name=model.pipeline_class,
         repository="",

@@ -161,4 +161,5 @@ class Known:
 
     def attempts(self, key: str) -> int:
         """How many times a failed image was tried with a new seed, and failed again."""
-        return self._failed["replaces"].to_pylist().count(key)
+        replaced: list[str | None] = self._failed["replaces"].to_pylist()
+        return replaced.count(key)

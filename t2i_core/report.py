@@ -66,7 +66,8 @@ class Report:
             f"{a.rows_skipped} skipped (had images), {a.rows_failed} failed" + _pending(a.rows_pending),
             f"images    {a.images}: {a.images_generated} generated, {a.images_reused} reused, "
             f"{a.images_failed} failed" + _pending(a.images_pending),
-            f"time      {self.seconds:.1f} s" + (f", {self.images_per_second:.2f} images/s" if a.images_generated else ""),
+            f"time      {self.seconds:.1f} s"
+            + (f", {self.images_per_second:.2f} images/s" if a.images_generated else ""),
             f"manifest  {output}/{self.config.manifest_name}",
         ]
         if a.failures:
@@ -75,7 +76,9 @@ class Report:
             lines.append(f"look      {output}/contact_sheet.jpg")
         count, size = self.unreferenced
         if count and not self.config.prune:
-            lines.append(f"unused    {count} stored images, {size / 1e6:.1f} MB, are in no manifest; --prune deletes them")
+            lines.append(
+                f"unused    {count} stored images, {size / 1e6:.1f} MB, are in no manifest; --prune deletes them"
+            )
         if self.preset.licence_note:
             lines.append(f"licence   {self.preset.licence_note}")
         if self.state == "interrupted":

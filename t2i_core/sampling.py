@@ -1,6 +1,7 @@
 """The sampling settings of a run and of each row: configuration over preset, checked against what the model takes."""
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from t2i_core.config import Config, RowSettings, parse_size
 from t2i_core.errors import ConfigError
@@ -38,7 +39,7 @@ def resolve_sampling(config: Config, preset: Preset) -> Sampling:
         for name, used in uses.items()
         if not used and getattr(config, name) is not None
     ]
-    chosen = {}
+    chosen: dict[str, Any] = {}
     for field in fields(Sampling):
         own = getattr(preset, field.name, None)
         asked = getattr(config, field.name)
@@ -93,5 +94,7 @@ def _size_problems(width: int, height: int, preset: Preset) -> list[str]:
         elif side % preset.size_multiple:
             below = side // preset.size_multiple * preset.size_multiple
             nearest = " or ".join(str(n) for n in (below, below + preset.size_multiple) if n)
-            problems.append(f"{name}: {preset.name} takes multiples of {preset.size_multiple}; use {nearest} (got {side})")
+            problems.append(
+                f"{name}: {preset.name} takes multiples of {preset.size_multiple}; use {nearest} (got {side})"
+            )
     return problems

@@ -75,6 +75,10 @@ class ResultCache:
         self.folder = folder.absolute()
         self.retries = retries
 
+    def call(self, task: Task[..., Any], key: str, still_true: Callable[[Any], bool], *arguments: Any) -> Any:
+        """The task's stored result if it is there and `still_true`, else that of running it now."""
+        return self.bind(task, key, still_true)(key, *arguments)
+
     def bind(self, task: Task[..., Any], key: str, still_true: Callable[[Any], bool]) -> Task[..., Any]:
         """`task`, storing its result here, and run afresh unless its stored result is there and `still_true`."""
         policy = task.cache_policy

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from prefect import task
-
 from t2i_core.weights import Adapter, Model, fetch_adapter, fetch_weights, resolve_adapter, resolve_model
+
 from tasks.caching import TASK_OPTIONS, RecipeKey
 
 
@@ -17,7 +17,9 @@ def resolve_model_task(
     return resolve_model(name, revision=revision, cache_dir=cache_dir, commit=commit).to_json()
 
 
-@task(name="resolve adapter", task_run_name="resolve {entry}", cache_policy=RecipeKey(recipe="adapter-v1"), **TASK_OPTIONS)
+@task(
+    name="resolve adapter", task_run_name="resolve {entry}", cache_policy=RecipeKey(recipe="adapter-v1"), **TASK_OPTIONS
+)
 def resolve_adapter_task(cache_key: str, entry: str, cache_dir: str | None) -> dict[str, Any]:
     """A LoRA's content hash and weight."""
     return resolve_adapter(entry, cache_dir=cache_dir).to_json()

@@ -18,7 +18,7 @@ _ABSORBED = b"absorbed"
 
 @task(name="collect records", cache_policy=RecipeKey(recipe="records-v1"), **TASK_OPTIONS)
 def collect_records_task(cache_key: str, output: str, scan: pa.Table) -> str:
-    """Absorb the results of shards that the last table does not hold, check all against the files; name of the table."""
+    """Absorb the results of shards that the last table lacks, check all against the files; name of the table."""
     return collect_records(cache_key, output, scan)
 
 

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -24,11 +25,13 @@ def report_task(report: Report, outcome: Outcome) -> None:
 
 
 @contextmanager
-def progress(total: int) -> Iterator[tqdm[None]]:
+def progress(total: int) -> Iterator["tqdm[Any]"]:
     """A bar of images made, fed by the shards that run in this process."""
     terminal = sys.stderr.isatty()
-    with tqdm(total=total, unit="image", disable=not total, mininterval=0.5 if terminal else LOG_INTERVAL_SECONDS) as bar:
-        THIS_PROCESS.on_images = bar.update
+    with tqdm(
+        total=total, unit="image", disable=not total, mininterval=0.5 if terminal else LOG_INTERVAL_SECONDS
+    ) as bar:
+        THIS_PROCESS.on_images = lambda count: bar.update(count) and None
         try:
             yield bar
         finally:

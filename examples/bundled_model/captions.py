@@ -143,9 +143,8 @@ def _caption(scene: Scene, rng: Random, held_out: bool) -> str:
         sky = SKY_WORDS[backdrop.sky].choose(rng, held_out)
         if scene.relation is Relation.BETWEEN and backdrop.ground == "snow" and rng.random() < 0.4:
             snowy = rng.choice(SNOWY)
-        if snowy and rng.random() < 0.6:
-            ground = ""
-        elif backdrop.ground == "meadow" and backdrop.sky != "clear" and rng.random() < 0.15:
+        unsaid = 0.6 if snowy else 0.15 if backdrop.ground == "meadow" and backdrop.sky != "clear" else 0.0
+        if rng.random() < unsaid:
             ground = ""
         elif backdrop.sky == "clear" and rng.random() < 0.2:
             sky = ""

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 CHECKPOINT_SECONDS = 120
+EVALUATE_SECONDS = 600
 LOG_SECONDS = 60
 _LONGEST_STEP = 10.0  # a step that took longer was paused from outside: the pause is not counted as training time
 
@@ -73,7 +74,7 @@ class Stage:
     schedule: Schedule
     # From the number of a step to its loss, and the figures to log.
     loss: Callable[[int], tuple[Tensor, dict[str, float]]]
-    # From the averaged module and the number of a step to the figures to log; called at every checkpoint.
+    # From the averaged module and the number of a step to the figures to log; called now and then, and at the end.
     evaluate: Callable[[nn.Module, int], dict[str, float]]
     ema_decay: float = 0.998
 
@@ -92,7 +93,7 @@ class Stage:
         average.requires_grad_(False)
         start, seconds = self._resume(average)
         base_rates = [[group["initial_lr"] for group in o.param_groups] for o in self.optimizers]
-        saved = logged = before = time.monotonic()
+        saved = evaluated = logged = before = time.monotonic()
         for step in range(start, self.schedule.steps):
             factor = self.schedule.factor(step)
             for optimizer, rates in zip(self.optimizers, base_rates, strict=True):
@@ -116,8 +117,10 @@ class Stage:
                 self._log(step + 1, seconds, {"loss": loss.item(), "rate": factor, **figures})
             if last or now - saved > CHECKPOINT_SECONDS:
                 self._save(average, step + 1, seconds)
+                saved = now
+            if last or now - evaluated > EVALUATE_SECONDS:
                 self._log(step + 1, seconds, self.evaluate(average.module.eval(), step + 1))
-                saved = before = time.monotonic()
+                evaluated = now
         return average.module.eval()
 
     def _log(self, step: int, seconds: float, figures: dict[str, float]) -> None:

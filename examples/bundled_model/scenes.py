@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
+from functools import cache
 from random import Random
 
 import numpy as np
@@ -150,13 +150,13 @@ def render(scene: Scene) -> Image.Image:
     return image
 
 
-@lru_cache(maxsize=None)
+@cache
 def thing_image(thing: Thing, size: int) -> Image.Image:
     """A thing on a transparent square of `size` pixels."""
     return _shape_image(thing, size) if thing.colour else _glyph_image(thing.name, size)
 
 
-@lru_cache(maxsize=1)
+@cache
 def _font() -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(FONT, 109)  # the one size the font's bitmaps have
 
@@ -195,7 +195,7 @@ def _shape_image(thing: Thing, size: int) -> Image.Image:
     return image.resize((size, size), Image.Resampling.LANCZOS)
 
 
-@lru_cache(maxsize=None)
+@cache
 def backdrop_image(backdrop: Backdrop) -> Image.Image:
     """The background alone. Shared between callers: copy it before drawing on it."""
     if backdrop.plain:

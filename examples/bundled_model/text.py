@@ -77,9 +77,7 @@ def train_text_encoders(folder: Path, *, seed: int, steps: int) -> TextEncoders:
     return average
 
 
-def _validation(
-    seed: int, tokenizer: PreTrainedTokenizerFast, *, held_out_wording: bool
-) -> tuple[Tensor, Tensor]:
+def _validation(seed: int, tokenizer: PreTrainedTokenizerFast, *, held_out_wording: bool) -> tuple[Tensor, Tensor]:
     rng = rng_of(seed, "text validation", held_out_wording)
     scenes = [sample_scene(rng, held_out=True) for _ in range(256)]
     captions = [caption(scene, rng, held_out=held_out_wording) for scene in scenes]

@@ -7,11 +7,13 @@ Stop it at any time; the same command goes on where it was.
 
 import argparse
 import logging
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import torch
 
+from flow import train_flow
+from text import train_text_encoders
 from vae import train_vae
 
 
@@ -19,11 +21,13 @@ from vae import train_vae
 class Steps:
     """How long each stage trains, in optimizer steps."""
 
-    vae: int = 8000
+    vae: int = 7000
+    text: int = 6000
+    flow: int = 12000
 
     def scaled(self, scale: float) -> "Steps":
         """A shorter or longer training of the same kind."""
-        return Steps(vae=max(2, round(self.vae * scale)))
+        return Steps(*(max(2, round(steps * scale)) for steps in astuple(self)))
 
 
 def main() -> None:
@@ -32,7 +36,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints, sheets, log and pipeline")
     parser.add_argument("--seed", type=int, default=0, help="decides weights, scenes and noise (default 0)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
-    parser.add_argument("--scale", type=float, default=1.0, help="all steps times this; 0.002 tries every stage quickly")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="all steps times this; 0.002 tries every stage quickly"
+    )
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(
@@ -42,7 +48,10 @@ def main() -> None:
     )
     torch.set_num_threads(arguments.threads)
     steps = Steps().scaled(arguments.scale)
-    train_vae(arguments.out, seed=arguments.seed, steps=steps.vae)
+    vae = train_vae(arguments.out, seed=arguments.seed, steps=steps.vae)
+    encoders = train_text_encoders(arguments.out, seed=arguments.seed, steps=steps.text)
+    train_flow(arguments.out, vae, encoders, seed=arguments.seed, steps=steps.flow)
+    logging.info("done: the pipeline is in %s", arguments.out / "pipeline")
 
 
 if __name__ == "__main__":

@@ -50,7 +50,9 @@ def load_pipeline(settings: LoadSettings) -> Any:
             **_unmarked(settings.path),
         )
     except (OSError, ValueError, AttributeError) as error:
-        raise ModelError(f"{settings.path}: diffusers {diffusers.__version__} cannot load it: {_first_line(error)}") from error
+        raise ModelError(
+            f"{settings.path}: diffusers {diffusers.__version__} cannot load it: {_first_line(error)}"
+        ) from error
     if settings.scheduler:
         pipeline.scheduler = _scheduler(settings.scheduler).from_config(pipeline.scheduler.config)
     pipeline.to(device)
@@ -71,13 +73,19 @@ def load_model(settings: LoadSettings) -> LoadedModel:
 
 def resolve_device(name: str) -> str:
     """`auto` -> the best device there is. A named device that is missing is refused."""
-    available = {"cuda": torch.cuda.is_available(), "xpu": torch.xpu.is_available(), "mps": torch.backends.mps.is_available()}
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "xpu": torch.xpu.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
     if name == "auto":
         return next((kind for kind, there in available.items() if there), "cpu")
-    kind = name.split(":")[0]
+    kind = name.partition(":")[0]
     if kind != "cpu" and not available[kind]:
         there = ", ".join(["cpu", *(k for k, v in available.items() if v)])
-        raise ConfigError([f"device: torch {torch.__version__} finds no {kind} here; use {there} or auto (got {name!r})"])
+        raise ConfigError(
+            [f"device: torch {torch.__version__} finds no {kind} here; use {there} or auto (got {name!r})"]
+        )
     return name
 
 
@@ -92,7 +100,7 @@ def library_versions() -> dict[str, str]:
 
 
 def _unmarked(path: str) -> dict[str, Any]:
-    """SDXL draws an invisible watermark when that package happens to be installed; a data set wants the model's pixels."""
+    """SDXL adds an invisible watermark when that package happens to be installed; a data set wants none."""
     name = DiffusionPipeline.load_config(path).get("_class_name", "")
     pipeline_class = getattr(diffusers, name, None)
     takes = inspect.signature(pipeline_class.__init__).parameters if pipeline_class else {}
@@ -102,7 +110,9 @@ def _unmarked(path: str) -> dict[str, Any]:
 def _scheduler(name: str) -> Any:
     scheduler = getattr(diffusers, name, None)
     if scheduler is None or not hasattr(scheduler, "from_config"):
-        raise ConfigError([f"scheduler: diffusers {diffusers.__version__} has no {name}; leave it out for the model's own"])
+        raise ConfigError(
+            [f"scheduler: diffusers {diffusers.__version__} has no {name}; leave it out for the model's own"]
+        )
     return scheduler
 
 

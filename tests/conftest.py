@@ -1,0 +1,152 @@
+"""One Prefect server for the whole session, and helpers to run the flow in this process and in others."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+START_SECONDS = 180
+
+# Quick settings: one step of the demo model is enough where a test is not about what is drawn.
+QUICK = {"model": "demo", "steps": 1, "batch_size": 2, "retries": 0}
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """The API URL of a `prefect server` of this session, with a home of its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    home = tmp_path_factory.mktemp("prefect")
+    environment = os.environ | {
+        "PREFECT_HOME": str(home),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+    environment.pop("PREFECT_API_URL", None)
+    with (home / "server.log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "prefect", "server", "start", "--port", str(port), "--no-ui"],
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    url = f"http://127.0.0.1:{port}/api"
+    try:
+        _wait_for(f"{url}/health", process)
+        os.environ |= {"PREFECT_HOME": str(home), "PREFECT_API_URL": url}
+        yield url
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _wait_for(url, process):
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the Prefect server ended while starting"
+        try:
+            with urllib.request.urlopen(url, timeout=2) as answer:
+                if answer.status == 200:
+                    return
+        except OSError:
+            time.sleep(0.3)
+    raise AssertionError("the Prefect server did not start in time")
+
+
+class Output:
+    """An output folder and what a run left in it."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+
+    def manifest(self, name="manifest.jsonl"):
+        return [json.loads(line) for line in (self.folder / name).read_text("utf-8").splitlines()]
+
+    def failures(self):
+        return [json.loads(line) for line in (self.folder / "failures.jsonl").read_text("utf-8").splitlines()]
+
+    def run(self):
+        return json.loads((self.folder / "run.json").read_text("utf-8"))
+
+    def counts(self):
+        return {name: n for name, n in self.run()["accounting"].items() if n}
+
+    def stored(self):
+        """Images by key: {key: path}."""
+        return {path.stem: path for path in (self.folder / ".t2i" / "images").rglob("*.png")}
+
+    def pixels(self):
+        """{key: SHA-256 of the pixels}, every stored image decoded."""
+        from t2i_core.images import read_image
+
+        return {key: read_image(path).pixels_sha256 for key, path in self.stored().items()}
+
+    def manifest_is_true(self):
+        """Every path in the manifest names an image whose header holds a prompt of that row."""
+        from t2i_core.images import read_image
+
+        for row in self.manifest():
+            for path in row["images"]:
+                image = read_image(Path(path))
+                assert image is not None, path
+                assert image.record["spec"]["prompt"] in json.dumps(row, ensure_ascii=False), (path, row)
+        return True
+
+
+@pytest.fixture
+def output(tmp_path):
+    return Output(tmp_path / "out")
+
+
+@pytest.fixture
+def run(server, output, monkeypatch):
+    """Run the flow in this process: `run(dataset=..., steps=...)` -> the final state."""
+    import prefect.context
+
+    from flows.text2image import text2image
+
+    prefect.context.refresh_global_settings_context()
+
+    def call(**values):
+        return text2image(**({"output": str(output.folder)} | QUICK | values), return_state=True)
+
+    return call
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    """Write a data set of conversations: `prompts("a fox", "a cat")` -> its path."""
+
+    def write(*texts, name="prompts.jsonl"):
+        path = tmp_path / name
+        rows = [
+            text if isinstance(text, dict) else {"conversations": [{"role": "user", "content": text}]} for text in texts
+        ]
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+        return str(path)
+
+    return write
+
+
+def command(*arguments, driver="flows.text2image"):
+    """The command line of a run with the quick settings."""
+    quick = [f"--{name.replace('_', '-')}={value}" for name, value in QUICK.items()]
+    return [sys.executable, "-m", driver, *quick, *map(str, arguments)]
+
+
+def in_process(*arguments, driver="flows.text2image", check=None, timeout=200):
+    """Run the command line in a process of its own; `check`: the exit code it must have."""
+    done = subprocess.run(
+        command(*arguments, driver=driver), cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False
+    )
+    if check is not None:
+        assert done.returncode == check, done.stdout + done.stderr
+    return done

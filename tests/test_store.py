@@ -1,0 +1,41 @@
+"""Files appear whole or not at all."""
+
+import os
+import time
+
+import pytest
+
+from t2i_core.store import STALE_SECONDS, Store, atomic_write
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(tmp_path):
+    path = tmp_path / "x"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), atomic_write(path) as file:
+        file.write(b"new")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_scan_finds_images_and_removes_only_stale_temporary_files(tmp_path):
+    store = Store(tmp_path)
+    key = "ab" + "cd" + "0" * 60
+    path = store.image_path(key)
+    with atomic_write(path) as file:
+        file.write(b"12345")
+    fresh, stale = (path.with_name(f".{name}.tmp") for name in ("fresh", "stale"))
+    for temporary in (fresh, stale):
+        temporary.write_text("half")
+    hour_ago = time.time() - STALE_SECONDS - 1
+    os.utime(stale, (hour_ago, hour_ago))
+    scan = store.scan()
+    assert scan["key"].to_pylist() == [key]
+    assert scan["size"].to_pylist() == [5]
+    assert scan["inode"].to_pylist() == [path.stat().st_ino]
+    assert fresh.exists()
+    assert not stale.exists()
+
+
+def test_an_output_that_does_not_exist_has_no_images(tmp_path):
+    assert len(Store(tmp_path / "none").scan()) == 0
