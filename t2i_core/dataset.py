@@ -23,6 +23,7 @@ PROMPT_NAMES = ("prompt", "prompts", "text", "caption", "captions")
 CONVERSATION_NAMES = ("conversations", "conversation", "messages")
 
 
+NO_SETTINGS = RowSettings()
 ABSENT = object()  # where there is no value to show
 
 
@@ -230,7 +231,7 @@ def _settings(value: object, field: str, is_table: bool) -> RowSettings:
         except ValueError as error:
             raise _BadRow(field, value, f'is not JSON: {error}; write an object such as {{"seed": 7}}') from None
     if value is None:
-        return RowSettings()
+        return NO_SETTINGS
     if not isinstance(value, dict):
         raise _BadRow(field, value, 'is not an object; write one such as {"seed": 7}')
     try:
@@ -241,6 +242,8 @@ def _settings(value: object, field: str, is_table: bool) -> RowSettings:
         reason = explain(first, RowSettings).removeprefix(f"{name}: ").removesuffix(f" (got {shorten(received)})")
         if not first["loc"] or "see --help" in reason:
             reason = f"unknown setting; a row may set {_names(RowSettings.model_fields)}"
+        elif ";" not in reason:
+            reason += "; correct it, or leave it out"
         raise _BadRow(f"{field}.{name}".rstrip("."), received, reason) from None
     if settings.negative_prompt:
         _clean(settings.negative_prompt, f"{field}.negative_prompt")

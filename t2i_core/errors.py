@@ -43,7 +43,7 @@ class ModelError(UserError):
 class HubUnavailable(ModelError):
     """The hub cannot be reached, or answers with an error of its own; the same call may work later.
 
-    `reached` is False where no answer came at all (no network, time-out), so that the caller may go on with what is cached.
+    `reached` is False where no answer came at all (no network, time-out): then what is cached may stand in.
     """
 
     def __init__(self, message: str, *, reached: bool = True) -> None:

@@ -14,7 +14,7 @@ def parse_json(text: str) -> object:
     Unpaired surrogates are let through: whether they matter depends on the field.
     """
     try:
-        value: object = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        value: object = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"{error.msg} at character {error.pos + 1}") from None
     except RecursionError:
@@ -28,8 +28,8 @@ def parse_json(text: str) -> object:
 
 def json_text(value: object) -> str:
     """`value` as JSON on one line; readable where it can be encoded as UTF-8, with escapes where it cannot."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    return text if encodable(text) else json.dumps(value, allow_nan=False)
+    text = _READABLE.encode(value)
+    return text if encodable(text) else _ESCAPED.encode(value)
 
 
 def encodable(text: str) -> bool:
@@ -83,3 +83,9 @@ def _finite(text: str) -> float:
     if math.isinf(value):
         raise ValueError(f"{text[:40]} is out of range")
     return value
+
+
+# Made once: json.loads and json.dumps would make one for every row.
+_DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)
+_READABLE = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+_ESCAPED = json.JSONEncoder(allow_nan=False)

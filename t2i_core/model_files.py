@@ -9,9 +9,11 @@ import json
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from t2i_core.errors import ModelError, shorten
+from t2i_core.pipelines import check_text_to_image
 
 INDEX = "model_index.json"
 # .jinja holds the chat template with which some text encoders' tokenizers wrap a prompt, so it decides pixels too.
@@ -48,7 +50,7 @@ def select_files(name: str, paths: Collection[str], read: ReadText) -> Selection
     """Choose among `paths` what the pipeline loads. `read` gives a small file's text; `name` is for messages.
 
     Raises:
-        ModelError: if this is no pipeline, brings its own code, or lacks a component's safetensors weights.
+        ModelError: if this is no text-to-image pipeline, brings its own code, or lacks safetensors weights.
     """
     if INDEX not in paths:
         raise ModelError(f"{name}: no {INDEX}; {_what_instead(paths)}")
@@ -59,6 +61,7 @@ def select_files(name: str, paths: Collection[str], read: ReadText) -> Selection
             f"{name}: {INDEX} names no diffusers class (_class_name is {shorten(pipeline_class)}); "
             "code of a model's own is not run; choose another model"
         )
+    check_text_to_image(pipeline_class, name)
     chosen = {INDEX}
     for component, value in index.items():
         # A component is [library, class]; [null, null] is one left out; other values are settings.
@@ -72,15 +75,25 @@ def select_files(name: str, paths: Collection[str], read: ReadText) -> Selection
     return Selection(pipeline_class, tuple(sorted(chosen)), configs)
 
 
+def list_folder(folder: Path) -> list[str]:
+    """Files of a folder and of the folders in it, as relative paths with `/`; a pipeline lies no deeper."""
+    found = [path for pattern in ("*", "*/*") for path in folder.glob(pattern)]
+    return [path.relative_to(folder).as_posix() for path in found if path.is_file()]
+
+
 def _component_files(
     name: str, component: str, library: str, class_name: str, paths: Collection[str], read: ReadText
 ) -> set[str]:
     prefix = f"{component}/"
     files = {path[len(prefix) :] for path in paths if path.startswith(prefix) and "/" not in path[len(prefix) :]}
     if not files:
-        raise ModelError(f"{name}: {INDEX} names {component}, but the folder {component}/ is missing or empty; get it again")
+        raise ModelError(
+            f"{name}: {INDEX} names {component}, but the folder {component}/ is missing or empty; get it again"
+        )
     if f"{library}.py" in files:
-        raise ModelError(f"{name}: {component} brings its own code ({library}.py), which is not run; choose another model")
+        raise ModelError(
+            f"{name}: {component} brings its own code ({library}.py), which is not run; choose another model"
+        )
     chosen = {file for file in files if file.endswith(SMALL_SUFFIXES) and not NOT_LOADED.search(file)}
     chosen |= _weights(name, component, library, files, read)
     if "config.json" in files and not WITHOUT_WEIGHTS.search(class_name):
@@ -120,8 +133,8 @@ def _require_weights(name: str, component: str, files: set[str], chosen: set[str
         )
     if any(file.endswith(PICKLE_SUFFIXES) for file in files):
         raise ModelError(
-            f"{name}: the weights of {component}/ are pickle files, which can run code and are not loaded; if you trust "
-            f'them, convert: {again}, use_safetensors=False).save_pretrained("FOLDER", safe_serialization=True), '
+            f"{name}: the weights of {component}/ are pickle files, which can run code and are not loaded; if you "
+            f'trust them, convert: {again}, use_safetensors=False).save_pretrained("FOLDER", safe_serialization=True), '
             "then --model FOLDER"
         )
     raise ModelError(

@@ -6,6 +6,7 @@ Importing diffusers costs seconds and torch; planning needs only names and defau
 import ast
 import importlib.metadata
 import importlib.util
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,16 +15,17 @@ from typing import Any
 
 from t2i_core.errors import ModelError
 
-# Words of class names whose pipelines start from something else than text alone, or do not end in an image. Needed beside
-# the parameters, for many of these declare `image=None` and then fail without it.
-OTHER_WORDS = (
-    "Img2Img Image2Image ImageToImage I2I Inpaint Control Video I2V T2V Edit Upscale SuperResolution Depth2Img Adapter "
-    "Pix2Pix Fill Prior Decoder Refiner Layered ImageVariation VisualCloze Inversion Audio 3D ShapE Gemma Onnx"
-).split()
-# Parameters that only calls for video and sound have.
-OTHER_PARAMETERS = set(
-    "num_frames frames video_length num_videos_per_prompt video audio audio_length_in_s audio_duration".split()
+# In the class names of pipelines that start from something else than text alone, or do not end in an image. Needed
+# beside the parameters, for many of these declare `image=None` and then fail without it.
+OTHER_WORDS = re.compile(
+    "Img2Img|Image2Image|ImageToImage|I2I|Inpaint|Control|Video|I2V|T2V|Edit|Upscale|SuperResolution|Depth2Img|Adapter"
+    "|Pix2Pix|Fill|Prior|Decoder|Refiner|Layered|ImageVariation|VisualCloze|Inversion|Audio|3D|ShapE|Gemma|Onnx"
 )
+# Parameters that only calls for video and sound have.
+OTHER_PARAMETERS = {
+    *("num_frames", "frames", "video_length", "num_videos_per_prompt", "video"),
+    *("audio", "audio_length_in_s", "audio_duration"),
+}
 IMAGE_PARAMETERS = {"height", "num_images_per_prompt"}
 
 
@@ -61,9 +63,8 @@ def check_text_to_image(pipeline_class: str, name: str) -> None:
         ModelError: in one line that says what stands in the way.
     """
     fix = "choose a text-to-image model"
-    word = next((word for word in OTHER_WORDS if word in pipeline_class), None)
-    if word is not None:
-        raise ModelError(f"{name}: {pipeline_class} is not a text-to-image pipeline ({word!r}); {fix}")
+    if word := OTHER_WORDS.search(pipeline_class):
+        raise ModelError(f"{name}: {pipeline_class} is not a text-to-image pipeline ({word[0]}); {fix}")
     try:
         signature = _signature(pipeline_class)
     except ModelError as error:
@@ -97,9 +98,8 @@ def _find_class(name: str) -> ast.ClassDef:
     spec = importlib.util.find_spec("diffusers")
     if spec is None or spec.origin is None:
         raise ModelError("diffusers is not installed; run `pip install diffusers`")
-    # A name from a model's own file goes into the search: only an identifier can be a class.
-    marker = f"class {name}(".encode() if name.isidentifier() else None
-    for path in sorted((Path(spec.origin).parent / "pipelines").rglob("pipeline_*.py")) if marker else ():
+    marker = f"\nclass {name}(".encode()
+    for path in sorted((Path(spec.origin).parent / "pipelines").rglob("pipeline_*.py")):
         source = path.read_bytes()
         if marker not in source:  # parsing takes 20 ms a file, this search 0.1 ms
             continue
@@ -107,7 +107,7 @@ def _find_class(name: str) -> ast.ClassDef:
             if isinstance(node, ast.ClassDef) and node.name == name:
                 return node
     version = importlib.metadata.version("diffusers")
-    raise ModelError(f"the installed diffusers {version} has no pipeline {name}; upgrade diffusers, or choose another model")
+    raise ModelError(f"the installed diffusers {version} has no pipeline {name}; upgrade it, or choose another model")
 
 
 def _method(definition: ast.ClassDef, name: str) -> ast.FunctionDef | None:

@@ -205,7 +205,7 @@ def _row_arguments(row: Row, sampling: Sampling) -> dict[str, Any]:
     }
 
 
-def _specs(rows_file: Path, groups: array[int], config: Config, recipe: Recipe) -> Iterator[dict[str, Any]]:
+def _specs(rows_file: Path, groups: "array[int]", config: Config, recipe: Recipe) -> Iterator[dict[str, Any]]:
     """Second pass: the image specs of every usable row, in data-set order."""
     series = pd.Series(np.array(groups, np.uint64))
     occurrences = iter(series.groupby(series).cumcount())

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -58,8 +58,8 @@ class ImageRecord:
     device: str
     versions: dict[str, str]
     model_name: str
-    commit: str | None
-    spec: dict[str, Any] = field(default_factory=dict)
+    spec: dict[str, Any]
+    commit: str | None = None
     pixels_sha256: str | None = None
     file_size: int | None = None
     mtime_ns: int | None = None

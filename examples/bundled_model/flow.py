@@ -137,7 +137,8 @@ def train_flow(folder: Path, vae: AutoencoderKL, encoders: TextEncoders, *, seed
         contact_sheet(draw(pipeline, list(PROMPTS), seeds=range(len(PROMPTS))), PROMPTS, folder / "sheet.png")
         save_pipeline(pipeline, folder / "pipeline")
         generator = generator_of(seed, "flow validation noise")
-        matching = _matching_loss(average, held_out_latents, *average.encoders(held_out_tokens), generator)
+        pooled, embeddings = average.encoders(held_out_tokens)
+        matching = _matching_loss(average, held_out_latents, pooled, embeddings, generator)
         return {"flow on held-out scenes": matching.item()}
 
     average = Stage(

@@ -21,7 +21,7 @@ from vae import train_vae
 class Steps:
     """How long each stage trains, in optimizer steps."""
 
-    vae: int = 7000
+    vae: int = 3500
     text: int = 6000
     flow: int = 12000
 

@@ -1,0 +1,106 @@
+"""What is missing -> batches of one shape -> shards."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from t2i_core.plan import SPECS
+from t2i_core.records import TABLE, Known
+from t2i_core.shards import Selection, count_work, make_shards
+from t2i_core.spec import ImageSpec
+
+
+def spec_row(index, prompt=None, **fields):
+    spec = ImageSpec(
+        model="m",
+        prompt=prompt or f"p{index}",
+        seed=index,
+        **{"height": 64, "width": 64, "steps": 4, "dtype": "float32"} | fields,
+    )
+    row = {name: getattr(spec, name, None) for name in SPECS.names} | {"adapters": "[]", "key": spec.key}
+    return row | {"row": index, "condition": 0, "image": 0, "name": f"s{index}"}
+
+
+def known(*records):
+    return Known(pa.Table.from_pylist([dict.fromkeys(TABLE.names) | r for r in records], schema=TABLE))
+
+
+@pytest.fixture
+def specs_file(tmp_path):
+    def write(rows):
+        path = tmp_path / "specs.parquet"
+        pq.write_table(pa.Table.from_pylist(rows, schema=SPECS), path)
+        return path
+
+    return write
+
+
+def shards(path, selection, batch_size=4, save_interval=2):
+    work = count_work(path, selection, batch_size, save_interval)
+    result = list(make_shards(path, selection, batch_size, save_interval, work.shards))
+    assert sum(len(s.orders) for s in result) == work.images
+    assert sum(len(s.batches) for s in result) == work.batches
+    assert len(result) == work.shards
+    assert [s.number for s in result] == list(range(1, work.shards + 1))
+    return result
+
+
+def test_everything_is_missing_at_first_and_order_is_kept(specs_file):
+    result = shards(specs_file([spec_row(i) for i in range(10)]), Selection(known()))
+    assert [o.spec.prompt for s in result for o in s.orders] == [f"p{i}" for i in range(10)]
+    assert [[len(b) for b in s.batches] for s in result] == [[4, 4], [2]]
+
+
+def test_shards_are_dense_whatever_is_known(specs_file):
+    rows = [spec_row(i) for i in range(12)]
+    made = [{"key": r["key"], "status": "made"} for r in rows[::2]]
+    result = shards(specs_file(rows), Selection(known(*made)))
+    assert [o.spec.prompt for s in result for o in s.orders] == [f"p{i}" for i in range(1, 12, 2)]
+    assert [[len(b) for b in s.batches] for s in result] == [[4, 2]]
+
+
+def test_a_batch_has_one_set_of_call_arguments(specs_file):
+    rows = [spec_row(i, steps=4 + i % 2, negative_prompt=None if i % 3 else "x") for i in range(24)]
+    for shard in shards(specs_file(rows), Selection(known())):
+        for batch in shard.batches:
+            assert len({o.spec.call_group for o in batch}) == 1
+
+
+def test_a_key_shared_by_rows_is_made_once(specs_file):
+    row = spec_row(0)
+    assert len(shards(specs_file([row, row | {"row": 1}]), Selection(known()))[0].orders) == 1
+
+
+def test_what_failed_for_good_is_left_alone_until_asked(specs_file):
+    rows = [spec_row(0), spec_row(1)]
+    memory = known({"key": rows[0]["key"], "status": "failed", "error": "NaN"})
+    path = specs_file(rows)
+    assert [o.key for s in shards(path, Selection(memory)) for o in s.orders] == [rows[1]["key"]]
+    assert len(shards(path, Selection(memory, retry_failed=True))[0].orders) == 2
+
+
+def test_reseed_makes_a_stand_in_and_another_one_after_it_failed_too(specs_file):
+    row = spec_row(0)
+    failed = {"key": row["key"], "status": "failed", "error": "NaN"}
+    path = specs_file([row])
+    (first,) = shards(path, Selection(known(failed), retry_failed=True, reseed=True))[0].orders
+    assert first.replaces == row["key"] != first.key
+    again = {"key": first.key, "status": "failed", "error": "NaN", "replaces": row["key"]}
+    (second,) = shards(path, Selection(known(failed, again), retry_failed=True, reseed=True))[0].orders
+    assert second.key not in (first.key, row["key"])
+    made = {"key": second.key, "status": "made", "replaces": row["key"]}
+    assert count_work(path, Selection(known(failed, again, made)), 4, 2).images == 0
+
+
+def test_refresh_counts_only_this_run(specs_file):
+    rows = [spec_row(0), spec_row(1)]
+    table = known({"key": rows[0]["key"], "status": "made", "run": "old"}).made
+    assert count_work(specs_file(rows), Selection(Known(table, only_run="new")), 4, 2).images == 2
+
+
+def test_a_shard_is_named_by_what_it_makes_not_by_its_place(specs_file):
+    rows = [spec_row(i) for i in range(8)]
+    both = shards(specs_file(rows), Selection(known()), save_interval=1)
+    later = shards(specs_file(rows[4:]), Selection(known()), save_interval=1)
+    assert both[1].digest == later[0].digest
+    assert both[0].digest != both[1].digest

@@ -1,0 +1,59 @@
+"""Ctrl-C and SIGTERM: stop at the next step, keep what is done, say how to go on."""
+
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.conftest import ROOT, command, in_process
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.mark.parametrize(("number", "codes"), [(signal.SIGINT, {130}), (signal.SIGTERM, {143, -signal.SIGTERM})])
+def test_a_stop_keeps_what_is_done_and_the_next_run_goes_on(server, tmp_path, output, number, codes):
+    dataset = tmp_path / "prompts.txt"
+    dataset.write_text("".join(f"a fox number {i}\n" for i in range(200)))
+    arguments = [f"--dataset={dataset}", f"--output={output.folder}", "--steps=12", "--batch-size=2"]
+    process = subprocess.Popen(
+        command(*arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    deadline = time.monotonic() + 120
+    while len(output.stored()) < 4 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(number)
+    text, _ = process.communicate(timeout=40)
+    assert process.returncode in codes, text
+    assert "Traceback" not in text
+    assert "run the same command again to go on" in text
+    done = len(output.stored())
+    assert 4 <= done < 200
+    assert output.run()["state"] == "interrupted"
+    counts = output.run()["accounting"]
+    assert counts["images_generated"] == done
+    assert counts["images_pending"] == 200 - done
+    assert output.failures() == []
+    assert output.manifest_is_true()
+    assert sum(len(row["images"]) for row in output.manifest()) == done
+    again = in_process(*arguments, "--limit=10", check=0)
+    assert "generated" in again.stdout
+
+
+def test_a_stop_before_anything_is_made_ends_quietly(server, tmp_path, output):
+    dataset = tmp_path / "prompts.txt"
+    dataset.write_text("a fox\n" * 50)
+    process = subprocess.Popen(
+        command(f"--dataset={dataset}", f"--output={output.folder}"),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (output.folder / ".t2i").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode in (130, 0), text
+    assert "Traceback" not in text
