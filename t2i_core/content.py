@@ -10,7 +10,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 def content_hash(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal digits."""
     # A hub cache names each blob by its ETag, which for a file in LFS is the SHA-256 of its content, checked on upload;
-    # so 24 GB need not be read. Other blobs have names of 40 digits. Only the link itself is followed: a blob may in turn
+    # so 24 GB need not be read. Other blobs have names of 40 digits. Only the link itself is followed, for a blob may
     # link to a store shared by several caches, which goes by other hashes.
     if path.is_symlink():
         blob = path.readlink()

@@ -70,7 +70,7 @@ def online_or_cached(
             return online()
         except HubUnavailable as error:
             # With a hub in trouble the cache may stand in for a commit, which cannot have changed, not for a branch.
-            if False:
+            if error.reached and not is_commit(revision):
                 raise
             unavailable = error
     found = cached()

@@ -125,7 +125,7 @@ def table_digest(table: pa.Table) -> str:
     for name in table.column_names:
         column = table.column(name)
         if pa.types.is_string(column.type):
-            digest.update("\n".join(column.to_pylist()).encode())
+            digest.update("\n".join(value or "" for value in column.to_pylist()).encode())
         else:
             digest.update(np.ascontiguousarray(column.to_numpy()).tobytes())
     return digest.hexdigest()
