@@ -7,10 +7,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from t2i_core.dataset import fingerprint
-from t2i_core.weights import Adapter, Model, bundled_identity, folder_fingerprint, is_commit, locate
 
 from t2i_core.config import DEFAULT_MODEL, DEMO, Config, DatasetOptions, SamplingOptions
+from t2i_core.dataset import fingerprint
 from t2i_core.errors import ConfigError, ModelError
 from t2i_core.manifest import Outcome
 from t2i_core.output import OutputIdentity, open_output, save_identity
@@ -18,6 +17,7 @@ from t2i_core.plan import PLAN_VERSION, Recipe
 from t2i_core.presets import Preset, find_preset, repository_of
 from t2i_core.sampling import resolve_sampling
 from t2i_core.store import Store
+from t2i_core.weights import Adapter, Model, bundled_identity, folder_fingerprint, is_commit, locate
 from tasks.caching import ResultCache, cache_key
 from tasks.model import resolve_adapter_task, resolve_model_task
 

@@ -252,5 +252,5 @@ _text2image.__doc__ = "Text to image over a data set.\n\nArgs:\n" + "\n".join(
 )
 
 # One worker: a GPU runs one batch at a time.
-_runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=1)
-text2image = flow(name="text2image", task_runner=_runner)(_text2image)
+_one_worker: Any = ThreadPoolTaskRunner(max_workers=1)
+text2image = flow(name="text2image", task_runner=_one_worker)(_text2image)

@@ -15,6 +15,15 @@ MARGIN = 8
 FONT_SIZE = 12
 
 
+def _fitted(caption: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """The caption on two lines of the cell's width; what does not fit ends in an ellipsis."""
+    for characters in range(40, 8, -1):
+        lines = textwrap.wrap(caption, characters, max_lines=2, placeholder=" …")
+        if all(font.getlength(line) <= CELL for line in lines):
+            return "\n".join(lines)
+    return ""
+
+
 def write_contact_sheet(path: Path, images: Sequence[tuple[Path, str]], title: str) -> None:
     """A JPEG of `images` (file, caption), six in a row, each fitted into a 192-pixel cell over its caption."""
     font = ImageFont.load_default(FONT_SIZE)
@@ -32,7 +41,6 @@ def write_contact_sheet(path: Path, images: Sequence[tuple[Path, str]], title: s
             # Enlarged pixels stay pixels: smoothing would make a small picture look like a bad large one.
             method = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
             sheet.paste(picture.convert("RGB").resize(size, method), (x, y))
-        lines = textwrap.wrap(caption, 34)[:2]
-        draw.text((x, y + CELL + 2), "\n".join(lines), fill="black", font=font)
+        draw.text((x, y + CELL + 2), _fitted(caption, font), fill="black", font=font)
     with atomic_write(path) as output:
         sheet.save(output, format="JPEG", quality=88)

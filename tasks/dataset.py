@@ -4,9 +4,9 @@ from dataclasses import asdict
 from typing import Any
 
 from prefect import task
-from t2i_core.dataset import read_rows
 
 from t2i_core.config import Config
+from t2i_core.dataset import read_rows
 from t2i_core.plan import Recipe, write_plan
 from t2i_core.presets import Preset
 from t2i_core.store import Store

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from prefect import task
-from t2i_core.weights import Adapter, Model, fetch_adapter, fetch_weights, resolve_adapter, resolve_model
 
+from t2i_core.weights import Adapter, Model, fetch_adapter, fetch_weights, resolve_adapter, resolve_model
 from tasks.caching import TASK_OPTIONS, RecipeKey
 
 

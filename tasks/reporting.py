@@ -31,7 +31,11 @@ def progress(total: int) -> Iterator["tqdm[Any]"]:
     with tqdm(
         total=total, unit="image", disable=not total, mininterval=0.5 if terminal else LOG_INTERVAL_SECONDS
     ) as bar:
-        THIS_PROCESS.on_images = lambda count: bar.update(count) and None
+
+        def advance(count: int) -> None:
+            bar.update(count)
+
+        THIS_PROCESS.on_images = advance
         try:
             yield bar
         finally:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,19 +22,15 @@ START_SECONDS = 180
 QUICK = {"model": "demo", "steps": 1, "batch_size": 2, "retries": 0}
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory):
-    """The API URL of a `prefect server` of this session, with a home of its own."""
+@contextmanager
+def serve(home):
+    """A `prefect server` with a home of its own; in the environment of this process and its children while it runs."""
+    home.mkdir(parents=True, exist_ok=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    home = tmp_path_factory.mktemp("prefect")
-    environment = os.environ | {
-        "PREFECT_HOME": str(home),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-    }
-    environment.pop("PREFECT_API_URL", None)
+    ours = {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"} | ours
     with (home / "server.log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "prefect", "server", "start", "--port", str(port), "--no-ui"],
@@ -44,11 +41,18 @@ def server(tmp_path_factory):
     url = f"http://127.0.0.1:{port}/api"
     try:
         _wait_for(f"{url}/health", process)
-        os.environ |= {"PREFECT_HOME": str(home), "PREFECT_API_URL": url}
+        os.environ |= ours | {"PREFECT_API_URL": url}
         yield url
     finally:
         process.terminate()
         process.wait(30)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """The API URL of a server for the whole session."""
+    with serve(tmp_path_factory.mktemp("prefect")) as url:
+        yield url
 
 
 def _wait_for(url, process):

@@ -8,14 +8,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-import torch
-import transformers
-
-# Before diffusers: on import it makes transformers warn of packages that nothing here uses.
-transformers.utils.logging.set_verbosity_error()
-transformers.utils.logging.disable_progress_bar()
-
 import diffusers
+import torch
 from diffusers import DiffusionPipeline
 
 from t2i_core.engine.call import call_pipeline

@@ -1,0 +1,46 @@
+"""An output folder with tiny made-up images, so that a re-run over many rows can be timed without making them.
+
+python -m benchmarks.made_up ROWS FOLDER
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from t2i_core.config import Config
+from t2i_core.dataset import read_rows
+from t2i_core.images import pixels_digest, write_image
+from t2i_core.plan import Recipe, spec_of, stream, write_plan
+from t2i_core.presets import PRESETS
+from t2i_core.sampling import resolve_sampling
+from t2i_core.store import Store
+from t2i_core.weights import bundled_identity
+
+
+def main() -> None:
+    rows, folder = int(sys.argv[1]), Path(sys.argv[2])
+    folder.mkdir(parents=True)
+    dataset = folder / "prompts.jsonl"
+    with dataset.open("w", encoding="utf-8") as file:
+        for i in range(rows):
+            message = {"role": "user", "content": f"a photograph of object number {i} on a wooden table at noon"}
+            file.write(json.dumps({"conversations": [message]}) + "\n")
+    config = Config.from_values({"dataset": str(dataset), "model": "demo", "output": str(folder / "out")})
+    preset = PRESETS["demo"]
+    recipe = Recipe(bundled_identity(), preset.dtype, (), resolve_sampling(config, preset))
+    plan = write_plan("made_up", read_rows(config), folder, config, recipe, preset)
+    store = Store(config.output)
+    os.fsync = lambda _: None  # made-up images may be lost
+    facts = {"run": "made-up", "created": "", "batch_size": 4, "seconds": 0.0, "device": "none", "versions": {}}
+    for i, row in enumerate(stream(plan.specs_file(folder))):
+        spec = spec_of(row)
+        pixels = np.full((4, 4, 3), i % 251, np.uint8)
+        header = facts | {"model_name": "demo", "schema": 1, "key": spec.key, "spec": spec.canonical()}
+        write_image(store.image_path(spec.key), pixels, header | {"pixels_sha256": pixels_digest(pixels)}, 1)
+
+
+if __name__ == "__main__":
+    main()
