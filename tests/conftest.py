@@ -43,6 +43,7 @@ def serve(home):
         _wait_for(f"{url}/health", process)
         os.environ |= ours | {"PREFECT_API_URL": url}
         yield url
+        _drain_prefect()
     finally:
         process.terminate()
         process.wait(30)
@@ -53,6 +54,17 @@ def server(tmp_path_factory):
     """The API URL of a server for the whole session."""
     with serve(tmp_path_factory.mktemp("prefect")) as url:
         yield url
+
+
+def _drain_prefect():
+    """What Prefect still wants to tell the server: at exit, with the server gone, it would wait for a minute."""
+    if "prefect.events.worker" not in sys.modules:
+        return
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    APILogWorker.instance().drain()
+    EventsWorker.drain_all()
 
 
 def _wait_for(url, process):
