@@ -31,7 +31,7 @@ from t2i_core.manifest import Accounting, Outcome, manifest_is_right, write_mani
 from t2i_core.plan import Plan
 from t2i_core.records import Known, table_digest
 from t2i_core.report import Report, write_report
-from t2i_core.shards import Selection, Work, count_work, make_shards
+from t2i_core.shards import Order, Selection, Shard, Work, count_work, make_shards
 from t2i_core.store import Store
 from tasks.caching import ResultCache, cache_key
 from tasks.dataset import load_dataset_task
@@ -66,6 +66,7 @@ class Text2Image:
     def __call__(self) -> State[Any]:
         """The table of contents."""
         identity, fingerprint = claim_output(self.config, self.store)
+        self.store.remove_stale()
         resolved = resolve(self.config, self.cache, identity, self.store)
         plan = self.load_dataset(resolved, fingerprint)
         known = self.collect()
@@ -131,7 +132,7 @@ class Text2Image:
             png_compress_level=self.config.png_compress_level,
         )
 
-        def submit(shard: Any) -> Any:
+        def submit(shard: Shard) -> Any:
             # Its images are missing, so a stored result of this very shard is stale. Only this run's own may stand.
             task = self.cache.bind(generate_shard_task, shard.digest, lambda _: False)
             return task.submit(shard.digest, shard, self.config.output, weights, making)
@@ -143,25 +144,22 @@ class Text2Image:
         try:
             with progress(work.images) as bar:
                 for shard, future in in_window(shards, submit, WINDOW):
-                    future.wait()
-                    self._note_failures(shard.orders, future.state)
+                    self._note_failures(shard.orders, future.result(raise_on_failure=False))
                     done += len(shard.orders)
                     bar.n = done
                     bar.refresh()
         finally:
             self.generating_seconds = time.perf_counter() - started
 
-    def _note_failures(self, orders: list[Any], state: State[Any]) -> None:
+    def _note_failures(self, orders: list[Order], result: object) -> None:
         """A shard that failed says why for each image; a lost one says why for all. What is on disk counts anyway."""
-        if state.is_completed():
-            return
-        error = state.data
-        if isinstance(error, UserError):
-            raise error
-        if isinstance(error, ShardIncomplete):
-            self.errors |= error.failures
-        else:
-            self.errors |= {order.replaces or order.key: f"the shard was lost: {state.message}" for order in orders}
+        if isinstance(result, UserError):
+            raise result
+        if isinstance(result, ShardIncomplete):
+            self.errors |= result.failures
+        elif isinstance(result, BaseException):
+            reason = f"its shard failed: {type(result).__name__}: {result}"
+            self.errors |= {order.replaces or order.key: reason for order in orders}
 
     def finish(self, resolved: Resolved, plan: Plan, known: Known, work: Work) -> State[Any]:
         """Manifest, report, and the sentence that says how it went."""

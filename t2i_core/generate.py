@@ -98,7 +98,7 @@ def generate_shard(
         except Exception as error:
             # Whatever a library raised concerns this batch: reported for each of its images, and the next goes on.
             log.warning("batch of %d images failed: %s", len(missing), error)
-            failures |= {order.key: f"{type(error).__name__}: {error}" for order in missing}
+            failures |= {order.replaces or order.key: f"{type(error).__name__}: {error}" for order in missing}
         on_images(len(missing))
     if failures:
         raise ShardIncomplete(failures)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from t2i_core.images import read_header
 from t2i_core.spec import digest
-from t2i_core.store import Store, atomic_write
+from t2i_core.store import Store, atomic_write, remove_if_stale
 
 _FOLDER = re.compile(r".+_condition\d+")
 _FILE = re.compile(r"(?P<folder>.+_condition\d+)_\d+\.png")
@@ -95,6 +95,8 @@ class Names:
                     continue
                 with os.scandir(folder.path) as files:
                     for file in files:
+                        if file.name.endswith(".tmp"):
+                            remove_if_stale(Path(file.path))
                         match = _FILE.fullmatch(file.name)
                         if match and match["folder"] == folder.name:
                             yield f"{folder.name}/{file.name}", Path(file.path)

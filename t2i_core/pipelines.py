@@ -103,11 +103,20 @@ def _find_class(name: str) -> ast.ClassDef:
         source = path.read_bytes()
         if marker not in source:  # parsing takes 20 ms a file, this search 0.1 ms
             continue
-        for node in ast.parse(source).body:
+        for node in _parse(source).body:
             if isinstance(node, ast.ClassDef) and node.name == name:
                 return node
     version = importlib.metadata.version("diffusers")
     raise ModelError(f"the installed diffusers {version} has no pipeline {name}; upgrade it, or choose another model")
+
+
+def _parse(source: bytes) -> ast.Module:
+    try:
+        return ast.parse(source)
+    except SystemError:
+        # CPython 3.11 counts recursion for all threads together, and gives up when another one parses at the same time
+        # (python/cpython#106905).
+        return ast.parse(source)
 
 
 def _method(definition: ast.ClassDef, name: str) -> ast.FunctionDef | None:

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,6 +31,12 @@ class Store:
         """`.t2i/images/ab/cd/<key>.png`"""
         return self.images / key[:2] / key[2:4] / f"{key}.png"
 
+    def remove_stale(self) -> None:
+        """Remove temporary files that a killed process left behind, once they are an hour old; `scan` does the rest."""
+        for folder in (self.root, self.hidden, self.plans, self.records, self.manifests):
+            for path in folder.glob(".*.tmp"):
+                remove_if_stale(path)
+
     def scan(self) -> pa.Table:
         """Every stored image, one directory scan: key, size in bytes, mtime_ns, inode; sorted by key.
 
@@ -45,7 +51,7 @@ class Store:
                 mtimes.append(status.st_mtime_ns)
                 inodes.append(status.st_ino)
             elif entry.name.endswith(".tmp"):
-                _remove_if_stale(entry.path)
+                remove_if_stale(Path(entry.path))
         table = pa.table(
             [keys, np.array(sizes, np.int64), np.array(mtimes, np.int64), np.array(inodes, np.uint64)],
             schema=SCAN_SCHEMA,
@@ -91,9 +97,8 @@ def _files_below(folder: Path, depth: int) -> Iterator[os.DirEntry[str]]:
                 yield from _files_below(Path(entry.path), depth - 1)
 
 
-def _remove_if_stale(path: str) -> None:
-    try:
-        if time.time() - os.stat(path).st_mtime > STALE_SECONDS:
-            os.unlink(path)
-    except FileNotFoundError:
-        pass  # another run finished or removed it between the scan and here
+def remove_if_stale(path: Path) -> None:
+    """Remove a temporary file that no living run can still be writing."""
+    with suppress(FileNotFoundError):  # another run finished or removed it between the scan and here
+        if time.time() - path.stat().st_mtime > STALE_SECONDS:
+            path.unlink()

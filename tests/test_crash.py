@@ -84,8 +84,8 @@ def test_a_killed_run_goes_on(undisturbed, tmp_path, point):
     assert _rows(output) == _rows(expected)
     assert output.manifest_is_true()
     assert _provenance(output) == _provenance(expected)
-    leftovers = [p for p in output.folder.rglob("*.tmp") if "images" not in p.parts]
-    assert leftovers == []
+    for leftover in output.folder.rglob("*.tmp"):  # hidden, and removed once an hour old: test_store.py
+        assert leftover.name.startswith(".")
 
 
 def _names_tell_the_truth(output):

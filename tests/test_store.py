@@ -37,5 +37,19 @@ def test_scan_finds_images_and_removes_only_stale_temporary_files(tmp_path):
     assert not stale.exists()
 
 
+def test_temporary_files_elsewhere_are_removed_once_stale(tmp_path):
+    store = Store(tmp_path)
+    store.plans.mkdir(parents=True)
+    old = [tmp_path / ".manifest.jsonl.1-1.tmp", store.plans / ".x.1-1.tmp"]
+    fresh = tmp_path / ".images.parquet.1-1.tmp"
+    for path in (*old, fresh):
+        path.write_text("half")
+    hour_ago = time.time() - STALE_SECONDS - 1
+    for path in old:
+        os.utime(path, (hour_ago, hour_ago))
+    store.remove_stale()
+    assert [path.exists() for path in (*old, fresh)] == [False, False, True]
+
+
 def test_an_output_that_does_not_exist_has_no_images(tmp_path):
     assert len(Store(tmp_path / "none").scan()) == 0

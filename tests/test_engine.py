@@ -1,0 +1,198 @@
+"""What a batch draws: each prompt its own picture, whatever shares the batch; LoRA; pipelines without a preset."""
+
+import shutil
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from t2i_core.engine.call import call_arguments, call_pipeline
+from t2i_core.engine.load import LoadSettings, load_pipeline, resolve_device
+from t2i_core.errors import ConfigError, ModelError, Stopped
+from t2i_core.spec import ImageSpec
+from t2i_core.weights import BUNDLED
+
+COLOURS = {"white": (245, 245, 245), "pink": (250, 190, 205), "blue": (45, 85, 225), "green": (40, 165, 70)}
+
+
+def settings(**values):
+    return LoadSettings(**{"path": str(BUNDLED), "dtype": "float32", "device": "cpu"} | values)
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return load_pipeline(settings())
+
+
+def spec(prompt, seed=0, **values):
+    defaults = {"height": 64, "width": 64, "steps": 8, "dtype": "float32", "true_cfg_scale": 2.5}
+    defaults |= {"negative_prompt": "", "max_sequence_length": 24}
+    return ImageSpec(model="demo", prompt=prompt, seed=seed, **defaults | values)
+
+
+def draw(pipeline, specs, batch_size=4):
+    return call_pipeline(pipeline, specs, batch_size, lambda: False)
+
+
+def background(image):
+    edge = np.median(image[2:8].reshape(-1, 3), axis=0) * 255
+    return min(COLOURS, key=lambda name: np.abs(np.array(COLOURS[name]) - edge).sum())
+
+
+def test_each_image_of_a_batch_shows_its_own_prompt_in_any_order(demo):
+    prompts = [f"a fox on a {colour} background" for colour in COLOURS]
+    for order in (prompts, prompts[::-1]):
+        images = draw(demo, [spec(prompt, seed=i) for i, prompt in enumerate(order)])
+        assert [f"a fox on a {background(image)} background" for image in images] == order
+
+
+def test_an_image_is_bit_identical_whatever_its_mates_and_slot(demo):
+    one = spec("a cat in a meadow by day", seed=11, steps=2)
+    mates = [spec(f"mate {i}", seed=i, steps=2) for i in range(3)]
+    alone = draw(demo, [one])[0]
+    for slot in range(4):
+        batch = [*mates[:slot], one, *mates[slot:]]
+        assert (draw(demo, batch)[slot] == alone).all()
+
+
+def test_seed_guidance_and_negative_prompt_change_the_picture(demo):
+    def first(**values):
+        return draw(demo, [spec("a fox", **{"steps": 2} | values)], 1)[0]
+
+    plain = first()
+    assert (first() == plain).all()
+    for change in ({"seed": 1}, {"true_cfg_scale": 5.0}, {"negative_prompt": "a fox"}, {"steps": 3}):
+        assert np.abs(first(**change) - plain).max() > 1 / 255, change
+
+
+def test_a_stop_ends_within_a_step(demo):
+    asked = []
+
+    def stop_at_third():
+        asked.append(1)
+        return len(asked) == 3
+
+    with pytest.raises(Stopped):
+        call_pipeline(demo, [spec("a fox", steps=12)], 1, stop_at_third)
+    assert len(asked) == 3
+
+
+def test_what_would_change_a_request_silently_is_turned_off():
+    takes = {"prompt", "use_resolution_binning", "complex_human_instruction", "clean_caption"}
+    arguments = call_arguments([spec("a")], takes)
+    assert arguments["use_resolution_binning"] is False
+    assert arguments["complex_human_instruction"] is None
+    assert "enable_prompt_rewrite" not in arguments
+
+
+def test_devices_that_are_not_there_are_refused():
+    assert resolve_device("cpu") == "cpu"
+    with pytest.raises(ConfigError, match="use cpu or auto"):
+        resolve_device("cuda:7")
+
+
+def test_a_broken_weights_file_is_one_line(tmp_path):
+    folder = tmp_path / "broken"
+    shutil.copytree(BUNDLED, folder)
+    (folder / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"no")
+    with pytest.raises(ModelError) as error:
+        load_pipeline(settings(path=str(folder)))
+    assert str(folder) in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def lora(tmp_path_factory):
+    """A LoRA of the demo model's transformer with random weights."""
+    import torch
+    from diffusers import FluxPipeline
+    from peft import LoraConfig, get_peft_model_state_dict
+
+    pipeline = FluxPipeline.from_pretrained(BUNDLED, dtype=torch.float32)
+    torch.manual_seed(0)
+    config = LoraConfig(r=4, lora_alpha=4, init_lora_weights="gaussian", target_modules=["to_q", "to_v"])
+    pipeline.transformer.add_adapter(config)
+    for name, parameter in pipeline.transformer.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    folder = tmp_path_factory.mktemp("lora")
+    FluxPipeline.save_lora_weights(
+        folder, transformer_lora_layers=get_peft_model_state_dict(pipeline.transformer), weight_name="style.safetensors"
+    )
+    return folder / "style.safetensors"
+
+
+def test_a_lora_changes_the_picture_and_the_key_and_its_weight_counts(run, output, prompts, lora):
+    dataset = prompts("a fox")
+    pixels, keys = set(), set()
+    for entries in ([], [f"{lora}:1.0"], [f"{lora}:0.5"]):
+        assert run(dataset=dataset, lora=entries, steps=4).is_completed()
+        assert output.counts()["images_generated"] == 1
+        (row,) = pq.read_table(output.folder / "images.parquet").to_pylist()
+        pixels.add(row["pixels_sha256"])
+        keys.add(row["key"])
+    assert len(pixels) == len(keys) == 3
+
+
+def test_a_file_that_is_no_lora_is_refused(run, prompts):
+    state = run(dataset=prompts("a fox"), lora=[str(BUNDLED / "vae" / "diffusion_pytorch_model.safetensors")])
+    assert state.name == "Refused"
+    assert len(state.message.splitlines()) == 1
+    assert "LoRA" in state.message or "does not fit" in state.message
+
+
+@pytest.fixture(scope="module")
+def stable_diffusion(tmp_path_factory):
+    """A tiny pipeline of a class without a preset, with random weights."""
+    import torch
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import AutoTokenizer, CLIPTextModel
+
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        cross_attention_dim=128,
+        attention_head_dim=4,
+        norm_num_groups=4,
+    )
+    vae = AutoencoderKL(
+        block_out_channels=[8, 16], down_block_types=["DownEncoderBlock2D"] * 2, up_block_types=["UpDecoderBlock2D"] * 2,
+        latent_channels=4, norm_num_groups=4,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("stable_diffusion")
+    StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=CLIPTextModel.from_pretrained(BUNDLED / "text_encoder"),
+        tokenizer=AutoTokenizer.from_pretrained(BUNDLED / "tokenizer"),
+        unet=unet,
+        scheduler=DDIMScheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_pipeline_without_a_preset_runs_with_its_own_defaults_and_says_so(
+    run, output, prompts, stable_diffusion, capsys
+):
+    state = run(dataset=prompts("a fox", "a cat", "a house"), model=stable_diffusion, steps=2, negative_prompt="blurry")
+    assert state.is_completed(), state.message
+    assert "no preset; the defaults of StableDiffusionPipeline's own code" in capsys.readouterr().out
+    rows = pq.read_table(output.folder / "images.parquet").to_pylist()
+    assert {(r["width"], r["height"], r["guidance_scale"]) for r in rows} == {(32, 32, 7.5)}
+    assert output.manifest_is_true()
+
+
+def test_another_scheduler_makes_another_image(run, output, prompts, stable_diffusion):
+    keys = set()
+    for scheduler in (None, "EulerDiscreteScheduler"):
+        run(dataset=prompts("a fox"), model=stable_diffusion, steps=2, scheduler=scheduler)
+        keys |= output.pixels().keys()
+    assert len(set(output.pixels().values())) == len(keys) == 2
