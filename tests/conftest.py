@@ -157,8 +157,10 @@ def prompts(tmp_path):
 
 def command(*arguments, driver="flows.text2image"):
     """The command line of a run with the quick settings."""
-    quick = [f"--{name.replace('_', '-')}={value}" for name, value in QUICK.items()]
-    return [sys.executable, "-m", driver, *quick, *map(str, arguments)]
+    given = {str(argument).partition("=")[0] for argument in arguments}
+    quick = {f"--{name.replace('_', '-')}": value for name, value in QUICK.items()}
+    flags = [f"{flag}={value}" for flag, value in quick.items() if flag not in given]
+    return [sys.executable, "-m", driver, *flags, *map(str, arguments)]
 
 
 def in_process(*arguments, driver="flows.text2image", check=None, timeout=200):

@@ -20,7 +20,7 @@ def test_a_stop_keeps_what_is_done_and_the_next_run_goes_on(server, tmp_path, ou
         command(*arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     deadline = time.monotonic() + 120
-    while len(output.stored()) < 4 and time.monotonic() < deadline:
+    while len(output.stored()) < 4 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(number)
     text, _ = process.communicate(timeout=40)
