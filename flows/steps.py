@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from t2i_core.config import DEFAULT_MODEL, DEMO, Config, DatasetOptions, SamplingOptions
+from t2i_core.config import DEFAULT_MODEL, DEMO, Config, DatasetOptions, SamplingOptions, parse_lora
 from t2i_core.dataset import fingerprint
 from t2i_core.errors import ConfigError, ModelError
 from t2i_core.manifest import Outcome
@@ -44,9 +44,13 @@ class Resolved:
             "preset": self.preset.name,
         }
 
+    def weights_are_there(self) -> bool:
+        """Whether all files of the model are on this machine."""
+        return locate(self.model, cache_dir=self.config.cache_dir, local_dir=self.config.local_dir) is not None
+
     def announce_download(self) -> None:
         """Before gigabytes move: what, how big, which licence. A default model that cannot run here is refused."""
-        if locate(self.model, cache_dir=self.config.cache_dir, local_dir=self.config.local_dir) is not None:
+        if self.weights_are_there():
             return
         size = self.model.weights_bytes / 1e9
         if self.config.model_is_implied and size > 1 and not _has_accelerator(self.config.device):
@@ -84,10 +88,9 @@ def resolve(config: Config, cache: ResultCache, identity: OutputIdentity, store:
         if not config.model_is_implied:
             raise
         raise _default_model_fails(config, str(error), "--model flux-dev, after `hf auth login` with access") from error
-    if model.commit and config.revision is None and identity.commits.get(name) != model.commit:
-        identity.commits[name] = model.commit
-        save_identity(store, identity)
-    adapters = tuple(_resolve_adapter(config, cache, entry) for entry in config.lora)
+    if config.revision is None:
+        _pin(name, model.commit, identity, store)
+    adapters = tuple(_resolve_adapter(config, cache, identity, store, entry) for entry in config.lora)
     preset = find_preset(config.model, model, bundled_identity())
     sampling = resolve_sampling(config, preset)
     dtype = preset.dtype if config.dtype == "auto" else config.dtype
@@ -115,13 +118,23 @@ def _unreferenced(outcome: Outcome) -> pa.Table:
     return made.filter(pc.invert(pc.is_in(made["key"], value_set=used)))
 
 
-def _resolve_adapter(config: Config, cache: ResultCache, entry: str) -> Adapter:
-    file = entry.rpartition(":")[0] or entry
-    there = next((path for path in (Path(entry), Path(file)) if path.is_file()), None)
-    content = [there.stat().st_size, there.stat().st_mtime_ns] if there else None
+def _resolve_adapter(config: Config, cache: ResultCache, identity: OutputIdentity, store: Store, entry: str) -> Adapter:
+    """A LoRA, pinned like the model: by size and time of a file, by the commit of its first run from the hub."""
+    name, _ = parse_lora(entry)
+    file = Path(name)
+    pinned = identity.commits.get(name)
+    content = [file.stat().st_size, file.stat().st_mtime_ns] if file.is_file() else pinned
     key = cache_key("adapter", entry, content)
-    stored = cache.call(resolve_adapter_task, key, lambda _: content is not None, entry, config.cache_dir)
-    return Adapter.from_json(stored)
+    arguments = (entry, config.cache_dir, pinned)
+    adapter = Adapter.from_json(cache.call(resolve_adapter_task, key, lambda _: content is not None, *arguments))
+    _pin(name, adapter.commit, identity, store)
+    return adapter
+
+
+def _pin(name: str, commit: str | None, identity: OutputIdentity, store: Store) -> None:
+    if commit and identity.commits.get(name) != commit:
+        identity.commits[name] = commit
+        save_identity(store, identity)
 
 
 def _has_accelerator(device: str) -> bool:

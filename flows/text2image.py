@@ -12,6 +12,7 @@ if __name__ == "__main__":
 
 import inspect
 import time
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -37,7 +38,7 @@ from tasks.caching import ResultCache, cache_key
 from tasks.dataset import load_dataset_task
 from tasks.generation import SHARD_RECIPE, THIS_PROCESS, Weights, generate_shard_task, in_window
 from tasks.manifest import write_manifest_task
-from tasks.model import fetch_weights_task, weights_are_there
+from tasks.model import fetch_weights_task
 from tasks.records import collect_records, collect_records_task
 from tasks.reporting import progress, report_task
 
@@ -106,17 +107,15 @@ class Text2Image:
 
     def generate(self, resolved: Resolved, plan: Plan, selection: Selection, work: Work) -> None:
         """Make what is missing, shard by shard through a sliding window."""
-        key = cache_key(resolved.model.identity, [a.sha256 for a in resolved.adapters], self.config.local_dir)
         resolved.announce_download()
-        paths = self.cache.call(
-            fetch_weights_task,
-            key,
-            weights_are_there,
-            resolved.model.to_json(),
-            [adapter.to_json() for adapter in resolved.adapters],
-            self.config.cache_dir,
-            self.config.local_dir,
-        )
+        model, adapters = resolved.model.to_json(), [adapter.to_json() for adapter in resolved.adapters]
+        places = (self.config.cache_dir, self.config.local_dir)
+
+        def still_true(stored: dict[str, Any]) -> bool:
+            return resolved.weights_are_there() and all(Path(path).is_file() for path in stored["adapters"])
+
+        key = cache_key(model, adapters, places)
+        paths = self.cache.call(fetch_weights_task, key, still_true, model, adapters, *places)
         weights = Weights(
             path=paths["model"],
             dtype=resolved.recipe.dtype,

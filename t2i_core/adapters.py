@@ -44,10 +44,10 @@ class Adapter:
         return cls(**values)
 
 
-def resolve_adapter(entry: str, *, cache_dir: str | None = None) -> Adapter:
+def resolve_adapter(entry: str, *, cache_dir: str | None = None, commit: str | None = None) -> Adapter:
     """`FILE.safetensors`, `owner/name` or `owner/name/FILE.safetensors`, each with an optional `:weight`.
 
-    From the hub only the hash is asked; the file is fetched by `fetch_adapter`.
+    From the hub, at `commit` or else where its main branch is now, only the hash is asked; `fetch_adapter` fetches.
 
     Raises:
         ModelError: in one line, with the fix.
@@ -68,11 +68,16 @@ def resolve_adapter(entry: str, *, cache_dir: str | None = None) -> Adapter:
     repository = f"{owner}/{repository}"
     if not is_repository(repository) or file.startswith(("/", ".")) or (not file and name.endswith(SUFFIX)):
         raise ModelError(f"lora: {shorten(name)} does not exist; name a {SUFFIX} file, or a hub id owner/name")
+    revision = commit or MAIN
+
+    def at_hub(file: str, sha256: str, commit: str) -> Adapter:
+        return Adapter(name, sha256, weight, repository, file, commit)
+
     return online_or_cached(
         repository,
-        MAIN,
-        online=lambda: _resolve_online(name, repository, file, weight, cache_dir),
-        cached=lambda: _resolve_cached(name, repository, file, weight, cache_dir),
+        revision,
+        online=lambda: at_hub(*_resolve_online(repository, revision, file, cache_dir)),
+        cached=lambda: (found := _resolve_cached(repository, revision, file, cache_dir)) and at_hub(*found),
     )
 
 
@@ -89,21 +94,25 @@ def fetch_adapter(adapter: Adapter, cache_dir: str | None) -> Path:
     return download_files(adapter.location, [adapter.file], adapter.commit, cache_dir) / adapter.file
 
 
-def _resolve_online(name: str, repository: str, file: str, weight: float, cache_dir: str | None) -> Adapter:
-    found = describe(repository, MAIN, cache_dir)
+# (file, its SHA-256, commit)
+Found = tuple[str, str, str]
+
+
+def _resolve_online(repository: str, revision: str, file: str, cache_dir: str | None) -> Found:
+    found = describe(repository, revision, cache_dir)
     file = _only_file(repository, file, found.files)
     sha256 = found.files[file].sha256 or content_hash(download_file(repository, file, found.commit, cache_dir))
-    return Adapter(name, sha256, weight, repository, file, found.commit)
+    return file, sha256, found.commit
 
 
-def _resolve_cached(name: str, repository: str, file: str, weight: float, cache_dir: str | None) -> Adapter | None:
-    cached = cached_repository(repository, MAIN, cache_dir)
+def _resolve_cached(repository: str, revision: str, file: str, cache_dir: str | None) -> Found | None:
+    cached = cached_repository(repository, revision, cache_dir)
     if cached is None:
         return None
     listing, folder = cached
     file = _only_file(repository, file, listing.files if listing else list_folder(folder))
     try:
-        return Adapter(name, content_hash(folder / file), weight, repository, file, folder.name)
+        return file, content_hash(folder / file), folder.name
     except OSError:
         return None
 

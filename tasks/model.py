@@ -1,6 +1,5 @@
 """Which model this is, and its files."""
 
-from pathlib import Path
 from typing import Any
 
 from prefect import task
@@ -20,9 +19,9 @@ def resolve_model_task(
 @task(
     name="resolve adapter", task_run_name="resolve {entry}", cache_policy=RecipeKey(recipe="adapter-v1"), **TASK_OPTIONS
 )
-def resolve_adapter_task(cache_key: str, entry: str, cache_dir: str | None) -> dict[str, Any]:
+def resolve_adapter_task(cache_key: str, entry: str, cache_dir: str | None, commit: str | None) -> dict[str, Any]:
     """A LoRA's content hash and weight."""
-    return resolve_adapter(entry, cache_dir=cache_dir).to_json()
+    return resolve_adapter(entry, cache_dir=cache_dir, commit=commit).to_json()
 
 
 @task(name="fetch weights", cache_policy=RecipeKey(recipe="weights-v1"), **TASK_OPTIONS)
@@ -38,8 +37,3 @@ def fetch_weights_task(
         "model": str(fetch_weights(Model.from_json(model), cache_dir=cache_dir, local_dir=local_dir)),
         "adapters": [str(fetch_adapter(Adapter.from_json(adapter), cache_dir=cache_dir)) for adapter in adapters],
     }
-
-
-def weights_are_there(stored: dict[str, Any]) -> bool:
-    """Whether every path of a stored result of `fetch weights` still exists."""
-    return all(Path(path).exists() for path in [stored["model"], *stored["adapters"]])

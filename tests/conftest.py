@@ -141,6 +141,16 @@ def run(server, output, monkeypatch):
 
 
 @pytest.fixture
+def no_model(monkeypatch):
+    """Loading a model fails the test."""
+
+    def fail(settings):
+        pytest.fail("the model was loaded")
+
+    monkeypatch.setattr("t2i_core.engine.load.load_model", fail)
+
+
+@pytest.fixture
 def prompts(tmp_path):
     """Write a data set of conversations: `prompts("a fox", "a cat")` -> its path."""
 

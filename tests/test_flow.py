@@ -1,7 +1,6 @@
 """The main job, run in this process with the demo model."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -27,16 +26,6 @@ BAD_LINES = [
     b'{"conversations": "a fox", "generation": {"stpes": 1}}',
     b'{"conversations": "a fox", "images": 5}',
 ]
-
-
-@pytest.fixture
-def no_model(monkeypatch):
-    """Loading a model fails the test."""
-
-    def fail(settings):
-        pytest.fail("the model was loaded")
-
-    monkeypatch.setattr("t2i_core.engine.load.load_model", fail)
 
 
 def test_ids_paths_and_manifest_are_those_of_the_reference(run, output, tmp_path, monkeypatch):
@@ -138,189 +127,6 @@ def test_appending_rows_keeps_the_old_manifest_in_place(run, output, prompts):
     assert not (output.folder / ".t2i/manifests").exists()
 
 
-@pytest.mark.parametrize("damage", ["deleted", "torn", "foreign", "edited in place", "name deleted"])
-def test_a_damaged_image_is_healed_again_and_again(run, output, prompts, damage):
-    dataset = prompts("a fox", "a cat", "a house")
-    run(dataset=dataset)
-    before = output.pixels()
-    name = output.folder / "sample1_condition0/sample1_condition0_0.png"
-    from t2i_core.images import read_header
-
-    key = read_header(name)["key"]
-    for _ in range(2):
-        path = output.stored()[key]
-        path.chmod(0o644)
-        if damage == "deleted":
-            path.unlink()
-        elif damage == "name deleted":
-            name.unlink()
-        elif damage == "torn":
-            with path.open("r+b") as file:
-                file.truncate(100)
-        elif damage == "foreign":
-            path.write_bytes((output.folder / "contact_sheet.jpg").read_bytes())
-        else:
-            with path.open("r+b") as file:
-                file.seek(-30, os.SEEK_END)
-                file.write(b"xxxx")
-        assert run(dataset=dataset).is_completed()
-        assert output.counts().get("images_generated", 0) == (damage != "name deleted")
-        assert output.pixels() == before
-        assert output.manifest_is_true()
-        assert name.stat().st_ino == output.stored()[key].stat().st_ino
-
-
-def test_deleting_the_results_or_everything_but_the_images_makes_nothing_again(run, output, prompts, request):
-    dataset = prompts("a fox", "a cat", "a house")
-    run(dataset=dataset)
-    request.getfixturevalue("no_model")
-    shutil.rmtree(output.folder / ".t2i/results")
-    assert run(dataset=dataset).is_completed()
-    assert output.counts()["images_reused"] == 3
-    for path in output.folder.iterdir():
-        if path.name != ".t2i":
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    for name in ("results", "records", "plans"):
-        shutil.rmtree(output.folder / ".t2i" / name)
-    assert run(dataset=dataset).is_completed()
-    assert output.counts()["images_reused"] == 3
-    assert output.manifest_is_true()
-
-
-def test_a_copied_output_goes_on_elsewhere(run, output, prompts, tmp_path, request):
-    dataset = prompts("a fox", "a cat")
-    run(dataset=dataset)
-    shutil.copytree(output.folder, tmp_path / "copy", copy_function=shutil.copy)
-    request.getfixturevalue("no_model")
-    assert run(dataset=dataset, output=str(tmp_path / "copy")).is_completed()
-
-
-def test_a_planted_result_runs_nothing(run, output, prompts, tmp_path):
-    dataset = prompts("a fox")
-    run(dataset=dataset)
-    marker = tmp_path / "planted"
-    import base64
-    import pickle
-
-    class Bomb:
-        def __reduce__(self):
-            return os.system, (f"touch {marker}",)
-
-    planted = base64.b64encode(pickle.dumps(Bomb())).decode()
-    results = [p for p in (output.folder / ".t2i/results").rglob("*") if p.is_file()]
-    assert len(results) >= 5
-    for path in results:
-        stored = json.loads(path.read_text())
-        stored["metadata"]["serializer"] = {"type": "pickle"}
-        stored["result"] = planted
-        path.write_text(json.dumps(stored))
-    assert run(dataset=dataset).is_completed()
-    assert not marker.exists()
-    assert output.counts()["images_reused"] == 1
-
-
-@pytest.fixture
-def nan_model(tmp_path):
-    """The demo model with NaN in its decoder: every image fails, tonight as tomorrow."""
-    import torch
-    from safetensors.torch import load_file, save_file
-
-    from t2i_core.weights import BUNDLED
-
-    folder = tmp_path / "nan_model"
-    shutil.copytree(BUNDLED, folder)
-    file = folder / "vae/diffusion_pytorch_model.safetensors"
-    weights = load_file(file)
-    weights["decoder.conv_out.bias"] = torch.full_like(weights["decoder.conv_out.bias"], float("nan"))
-    save_file(weights, file, metadata={"format": "pt"})
-    return str(folder)
-
-
-def test_what_fails_for_good_is_remembered_until_asked(run, output, prompts, nan_model, monkeypatch):
-    # Another FLUX as far as the tool can tell, so it is told what the demo preset would say.
-    small = {"height": 64, "width": 64, "dtype": "float32", "max_sequence_length": 24}
-    settings = {"dataset": prompts("a fox", "a cat"), "model": nan_model} | small
-    assert run(**settings).name == "TooManyFailures"
-    assert "NaN" in output.failures()[0]["reason"]
-    results = {p: p.stat().st_mtime_ns for p in (output.folder / ".t2i/results/shard-v1").iterdir()}
-    for _ in range(2):  # the next two nights: not tried again, and not forgotten
-        assert run(**settings).name == "TooManyFailures"
-        assert output.counts()["images_failed"] == 2
-        assert results == {p: p.stat().st_mtime_ns for p in (output.folder / ".t2i/results/shard-v1").iterdir()}
-    assert run(**settings, max_failures=0.5).name == "TooManyFailures"
-    assert run(**settings, max_failures=2.0).is_completed()
-    run(**settings, retry_failed=True)
-    assert all(p.stat().st_mtime_ns > mtime for p, mtime in results.items())
-
-
-def test_a_new_seed_stands_in_for_a_failed_image(run, output, prompts, monkeypatch):
-    from t2i_core import generate
-    from t2i_core.errors import ImageFailure
-
-    dataset = prompts("a fox", "a cat")
-    original = generate.to_bytes
-    monkeypatch.setattr(generate, "to_bytes", lambda image: (_ for _ in ()).throw(ImageFailure("black")))
-    assert run(dataset=dataset).name == "TooManyFailures"
-    monkeypatch.setattr(generate, "to_bytes", original)
-    assert run(dataset=dataset, retry_failed=True, reseed=True).is_completed()
-    assert output.counts()["images_generated"] == 2
-    assert run(dataset=dataset).is_completed()  # and it is remembered
-    assert output.counts()["images_reused"] == 2
-    provenance = pq.read_table(output.folder / "images.parquet").to_pylist()
-    from t2i_core.images import read_header
-
-    for row in provenance:
-        header = read_header(Path(row["path"]))
-        assert (header["key"], header["spec"]["seed"]) == (row["key"], row["seed"])
-        assert row["replaces"]
-
-
-def test_what_may_pass_is_tried_again_in_the_next_run(run, output, prompts, monkeypatch):
-    from t2i_core.engine import load
-
-    dataset = prompts("a fox", "a cat", "a house")
-    original = load.load_model
-
-    def flaky(settings):
-        from dataclasses import replace
-
-        model = original(settings)
-
-        def call(specs, batch_size, should_stop):
-            if any("cat" in spec.prompt for spec in specs):
-                raise RuntimeError("the card is busy")
-            return model.call(specs, batch_size, should_stop)
-
-        return replace(model, call=call)
-
-    monkeypatch.setattr(load, "load_model", flaky)
-    assert run(dataset=dataset, batch_size=1).name == "TooManyFailures"
-    assert output.counts()["images_generated"] == 2
-    assert "the card is busy" in output.failures()[0]["reason"]
-    monkeypatch.setattr(load, "load_model", original)
-    assert run(dataset=dataset, batch_size=1).is_completed()
-    assert output.counts() == {"rows": 3, "rows_generated": 1, "rows_reused": 2} | {
-        "images": 3, "images_generated": 1, "images_reused": 2,
-    }  # fmt: skip
-
-
-def test_a_passing_failure_is_retried_within_the_run(run, output, prompts, monkeypatch):
-    from t2i_core.engine import load
-
-    original, calls = load.load_model, []
-
-    def once_busy(settings):
-        calls.append(1)
-        if len(calls) == 1:
-            raise RuntimeError("the card is busy")
-        return original(settings)
-
-    monkeypatch.setattr(load, "load_model", once_busy)
-    monkeypatch.setattr("tasks.generation.generate_shard_task.retry_delay_seconds", [0.1])
-    assert run(dataset=prompts("a fox"), retries=1).is_completed()
-    assert len(calls) == 2
-
-
 def test_the_same_image_whatever_batch_it_shares(run, output, prompts, tmp_path):
     """Bit for bit: other mates, another slot, another order, another shard, after a resume."""
     run(dataset=prompts("a fox", "a cat", "a house", "a moon", "a kite"), batch_size=4)
@@ -340,29 +146,6 @@ def test_models_dtypes_steps_and_guidance_never_share_an_image(run, output, prom
         assert run(dataset=dataset, **variant).is_completed()
         assert output.counts()["images_generated"] == 1
         assert len(output.stored()) == count
-
-
-def test_refresh_makes_everything_again(run, output, prompts):
-    dataset = prompts("a fox", "a cat")
-    run(dataset=dataset)
-    before = output.pixels()
-    first_run = output.run()["run"]
-    assert run(dataset=dataset, refresh=True).is_completed()
-    assert output.counts()["images_generated"] == 2
-    assert output.pixels() == before
-    assert output.run()["run"] != first_run
-    assert run(dataset=dataset).is_completed()
-    assert output.counts()["images_reused"] == 2
-
-
-def test_prune_deletes_what_no_manifest_names(run, output, prompts):
-    run(dataset=prompts("a fox", "a cat"))
-    dataset = prompts("a fox")
-    run(dataset=dataset)
-    assert len(output.stored()) == 2
-    assert run(dataset=dataset, prune=True).is_completed()
-    assert len(output.stored()) == 1
-    assert output.manifest_is_true()
 
 
 def test_another_data_set_needs_replace(run, output, prompts):
