@@ -31,7 +31,6 @@ def resolve_sampling(config: Config, preset: Preset) -> Sampling:
     uses = {
         "guidance_scale": preset.guidance_scale is not None,
         "true_cfg_scale": preset.true_cfg_scale is not None,
-        "negative_prompt": preset.takes_negative_prompt,
         "max_sequence_length": preset.max_sequence_length is not None,
     }
     problems = [

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from flows.cli import main
-from tests.conftest import ROOT, in_process
+from tests.conftest import ROOT, command, in_process
 
 
 @pytest.mark.parametrize(
@@ -150,3 +150,20 @@ def test_the_default_model_without_a_gpu_names_two_commands_that_work(server, pr
     assert "FLUX.1-dev" in done.stderr
     assert done.stderr.count("python -m flows.text2image") == 2
     assert "--model demo" in done.stderr
+
+
+def test_without_a_server_it_starts_one_quietly(tmp_path, output, prompts):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    done = subprocess.run(
+        command(f"--dataset={prompts('a fox')}", f"--output={output.folder}"),
+        cwd=tmp_path,
+        env=environment | {"PREFECT_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 generated" in done.stdout
+    assert "Traceback" not in done.stderr
+    assert [line for line in done.stderr.splitlines() if "image/s" not in line and "s/image" not in line] == []
