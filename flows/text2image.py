@@ -97,7 +97,7 @@ class Text2Image:
 
     def collect(self) -> Known:
         """What is known of images, checked against the files."""
-        scan = self.store.scan()
+        self.scan = scan = self.store.scan()
         key = self._records_key(scan)
 
         def still_true(name: str) -> bool:
@@ -163,7 +163,6 @@ class Text2Image:
     def finish(self, resolved: Resolved, plan: Plan, known: Known, work: Work) -> State[Any]:
         """Manifest, report, and the sentence that says how it went."""
         outcome = Outcome(self.config, plan, known, self.run, self.errors)
-        scan = self.store.scan()
         key = cache_key(
             plan.digest,
             table_digest(known.made.select(["key", "pixels_sha256", "replaces"])),
@@ -173,9 +172,9 @@ class Text2Image:
         )
 
         def still_true(stored: dict[str, Any]) -> bool:
-            return manifest_is_right(stored["files"], outcome, self.store, scan)
+            return manifest_is_right(stored["files"], outcome, self.store, self.scan)
 
-        stored = self.cache.call(write_manifest_task, key, still_true, outcome, scan)
+        stored = self.cache.call(write_manifest_task, key, still_true, outcome, self.scan)
         accounting = Accounting(**stored["accounting"])
         if stored["run"] != self.run:
             accounting = accounting.all_reused()

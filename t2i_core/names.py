@@ -42,11 +42,8 @@ class Names:
             if not self._stands_for(image, inode):
                 wrong.append(image)
             names.add(hash(image.name))
-        extra = [
-            path
-            for name, path in self._found()
-            if hash(name) not in names and self.key_of(path) is not None  # a user's own file has no key
-        ]
+        # A user's own file has no key, whatever its name.
+        extra = [path for path in self._others(names) if self.key_of(path) is not None]
         return wrong, extra
 
     def apply(self, wrong: Iterable[NamedImage], extra: Iterable[Path]) -> None:
@@ -86,20 +83,24 @@ class Names:
         except OSError:
             shutil.copy2(image, temporary)
         os.replace(temporary, path)
+        # Renaming onto another link of the same file does nothing: two runs may set one name at once.
+        temporary.unlink(missing_ok=True)
 
-    def _found(self) -> Iterator[tuple[str, Path]]:
-        """Files that are named like images of ours: (name relative to the output, path)."""
+    def _others(self, names: set[int]) -> Iterator[Path]:
+        """Files that are named like images of ours and are not among `names` (hashes, for speed checked first)."""
         with os.scandir(self._store.root) as folders:
             for folder in folders:
                 if not (_FOLDER.fullmatch(folder.name) and folder.is_dir(follow_symlinks=False)):
                     continue
                 with os.scandir(folder.path) as files:
                     for file in files:
+                        if hash(f"{folder.name}/{file.name}") in names:
+                            continue
                         if file.name.endswith(".tmp"):
                             remove_if_stale(Path(file.path))
                         match = _FILE.fullmatch(file.name)
                         if match and match["folder"] == folder.name:
-                            yield f"{folder.name}/{file.name}", Path(file.path)
+                            yield Path(file.path)
 
 
 def retire_manifest(manifest: Path, prefix: str, store: Store, names: Names, image_key: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from t2i_core import __version__
 from t2i_core.config import Config
 from t2i_core.contact_sheet import write_contact_sheet
 from t2i_core.manifest import Accounting, Outcome
@@ -18,7 +19,7 @@ from t2i_core.store import Store, write_text
 from t2i_core.weights import Model
 
 SHEET_IMAGES = 24
-PACKAGES = ("text2image", "prefect", "torch", "diffusers", "transformers", "huggingface_hub", "pillow")
+PACKAGES = ("prefect", "torch", "diffusers", "transformers", "huggingface_hub", "pillow")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,8 @@ def run_json(report: Report, outcome: Outcome) -> dict[str, Any]:
         "seconds": round(report.seconds, 3),
         "generating_seconds": round(report.generating_seconds, 3),
         "images_per_second": round(report.images_per_second, 4),
-        "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "versions": {"text2image": __version__, "python": platform.python_version()}
+        | {name: version(name) for name in PACKAGES},
     }
 
 

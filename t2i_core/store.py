@@ -43,15 +43,17 @@ class Store:
         Temporary files that a killed process left behind are removed on the way, once they are an hour old.
         """
         keys, sizes, mtimes, inodes = [], [], [], []
-        for entry in _files_below(self.images, 2):
-            if entry.name.endswith(".png"):
-                status = entry.stat()
-                keys.append(entry.name[:-4])
-                sizes.append(status.st_size)
-                mtimes.append(status.st_mtime_ns)
-                inodes.append(status.st_ino)
-            elif entry.name.endswith(".tmp"):
-                remove_if_stale(Path(entry.path))
+        for first in _entries(self.images):
+            for second in _entries(first.path):
+                for entry in _entries(second.path):
+                    if entry.name.endswith(".png"):
+                        status = entry.stat()
+                        keys.append(entry.name[:-4])
+                        sizes.append(status.st_size)
+                        mtimes.append(status.st_mtime_ns)
+                        inodes.append(status.st_ino)
+                    elif entry.name.endswith(".tmp"):
+                        remove_if_stale(Path(entry.path))
         table = pa.table(
             [keys, np.array(sizes, np.int64), np.array(mtimes, np.int64), np.array(inodes, np.uint64)],
             schema=SCAN_SCHEMA,
@@ -83,18 +85,12 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode("utf-8"))
 
 
-def _files_below(folder: Path, depth: int) -> Iterator[os.DirEntry[str]]:
+def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
     try:
-        entries = os.scandir(folder)
-    except FileNotFoundError:
-        return
-    with entries:
-        for entry in entries:
-            if depth == 0:
-                if entry.is_file(follow_symlinks=False):
-                    yield entry
-            elif entry.is_dir(follow_symlinks=False):
-                yield from _files_below(Path(entry.path), depth - 1)
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return []  # removed by another run, or no folder of ours
 
 
 def remove_if_stale(path: Path) -> None:
