@@ -55,12 +55,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(config: Config, *, verbose: bool) -> int:
-    from flows.text2image import REFUSED, TOO_MANY_FAILURES, text2image
-
-    if not verbose:
-        # The final state's message says it in one line; Prefect's log would put a traceback above it.
-        logging.getLogger("prefect").setLevel(logging.CRITICAL)
     try:
+        from flows.text2image import REFUSED, TOO_MANY_FAILURES, text2image
+
+        if not verbose:
+            # The final state's message says it in one line; Prefect's log would put a traceback above it.
+            logging.getLogger("prefect").setLevel(logging.CRITICAL)
         state = text2image(**config.model_dump(exclude_unset=True), return_state=True)
     except KeyboardInterrupt:
         return INTERRUPTED

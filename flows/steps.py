@@ -12,11 +12,12 @@ from t2i_core.config import DEFAULT_MODEL, DEMO, Config, DatasetOptions, Samplin
 from t2i_core.dataset import fingerprint
 from t2i_core.errors import ConfigError, ModelError
 from t2i_core.manifest import Outcome
-from t2i_core.output import OutputIdentity, open_output, save_identity
-from t2i_core.plan import PLAN_VERSION, Recipe
+from t2i_core.output import OutputIdentity, open_output
+from t2i_core.pipelines import check_scheduler
+from t2i_core.plan import Plan, Recipe
 from t2i_core.presets import Preset, find_preset, repository_of
 from t2i_core.sampling import resolve_sampling
-from t2i_core.store import Store
+from t2i_core.store import Store, remove_if_stale
 from t2i_core.weights import Adapter, Model, bundled_identity, folder_fingerprint, is_commit, locate
 from tasks.caching import ResultCache, cache_key
 from tasks.model import resolve_adapter_task, resolve_model_task
@@ -38,38 +39,45 @@ class Resolved:
         """Everything but the input's content that decides the plan."""
         names = [*DatasetOptions.model_fields, *SamplingOptions.model_fields]
         return {
-            "version": PLAN_VERSION,
             "configuration": self.config.model_dump(include=set(names)),
             "recipe": asdict(self.recipe),
-            "preset": self.preset.name,
+            "preset": asdict(self.preset),
         }
 
     def weights_are_there(self) -> bool:
         """Whether all files of the model are on this machine."""
         return locate(self.model, cache_dir=self.config.cache_dir, local_dir=self.config.local_dir) is not None
 
-    def announce_download(self) -> None:
-        """Before gigabytes move: what, how big, which licence. A default model that cannot run here is refused."""
-        if self.weights_are_there():
-            return
+    def check_device(self) -> None:
+        """Before weights are fetched or loaded: the device is there, and the default model is not run without a GPU."""
+        from t2i_core.engine.load import resolve_device
+
+        device = resolve_device(self.config.device)
         size = self.model.weights_bytes / 1e9
-        if self.config.model_is_implied and size > 1 and not _has_accelerator(self.config.device):
+        if self.config.model_is_implied and self.preset.name != DEMO and device == "cpu":
             raise _default_model_fails(
                 self.config,
                 f"this machine has no GPU for it ({size:.0f} GB of weights)",
                 "--device cpu --model flux-dev",
             )
+
+    def announce(self) -> None:
+        """Before minutes or gigabytes go: a model without a preset; a download, how big, under which licence."""
+        if not self.preset.repository:
+            print(f"model     {self.model.name}: {self.preset.about}", flush=True)
+        if self.weights_are_there():
+            return
+        size = self.model.weights_bytes / 1e9
         licence = self.preset.licence_note or self.model.licence or "not stated"
         print(f"download  {self.model.location}, {size:.1f} GB; licence: {licence}", flush=True)
 
 
-def claim_output(config: Config, store: Store) -> tuple[OutputIdentity, str]:
-    """(what the output folder is for, the input's content hash)."""
-    content = fingerprint(config)
-    return open_output(store, config.dataset, content, replace=config.replace), content
+def check_output(config: Config, store: Store) -> OutputIdentity:
+    """What the output folder is for; with the input's content hash. Nothing is claimed yet."""
+    return open_output(store, config, fingerprint(config))
 
 
-def resolve(config: Config, cache: ResultCache, identity: OutputIdentity, store: Store) -> Resolved:
+def resolve(config: Config, cache: ResultCache, identity: OutputIdentity) -> Resolved:
     """Model identity, adapters, preset and settings; from small files only.
 
     A folder is hashed again only when a file's size or time changed. An output keeps the commit of its first run; a
@@ -80,7 +88,7 @@ def resolve(config: Config, cache: ResultCache, identity: OutputIdentity, store:
     if config.revision is None:
         pinned = identity.commits.get(name)
     content = folder_fingerprint(name) if name == DEMO or Path(name).is_dir() else pinned
-    key = cache_key("model", name, content)
+    key = cache_key("model", name, config.revision, content)
     arguments = (name, config.revision, config.cache_dir, pinned)
     try:
         model = Model.from_json(cache.call(resolve_model_task, key, lambda _: content is not None, *arguments))
@@ -88,9 +96,11 @@ def resolve(config: Config, cache: ResultCache, identity: OutputIdentity, store:
         if not config.model_is_implied:
             raise
         raise _default_model_fails(config, str(error), "--model flux-dev, after `hf auth login` with access") from error
-    if config.revision is None:
-        _pin(name, model.commit, identity, store)
-    adapters = tuple(_resolve_adapter(config, cache, identity, store, entry) for entry in config.lora)
+    if config.revision is None and model.commit:
+        identity.commits[name] = model.commit
+    if config.scheduler:
+        check_scheduler(config.scheduler)
+    adapters = tuple(_resolve_adapter(config, cache, identity, entry) for entry in config.lora)
     preset = find_preset(config.model, model, bundled_identity())
     sampling = resolve_sampling(config, preset)
     dtype = preset.dtype if config.dtype == "auto" else config.dtype
@@ -105,7 +115,22 @@ def unreferenced(outcome: Outcome, store: Store) -> tuple[int, int]:
 
 
 def prune(outcome: Outcome, store: Store) -> None:
-    """Delete the stored images that the manifest does not name."""
+    """Delete the stored images that the manifest does not name, and the earlier manifests that do."""
+    with store.lock():
+        for manifest in store.manifests.glob("*.jsonl"):
+            manifest.unlink(missing_ok=True)
+        _delete(outcome, store)
+
+
+def remove_old_plans(plan: Plan, store: Store) -> None:
+    """Delete plans of earlier versions of the data set that no run can still be reading."""
+    current = {plan.rows_file(store.plans), plan.specs_file(store.plans)}
+    for path in store.plans.glob("*.parquet"):
+        if path not in current:
+            remove_if_stale(path)
+
+
+def _delete(outcome: Outcome, store: Store) -> None:
     for key in _unreferenced(outcome)["key"].to_pylist():
         store.image_path(key).unlink(missing_ok=True)
 
@@ -118,7 +143,7 @@ def _unreferenced(outcome: Outcome) -> pa.Table:
     return made.filter(pc.invert(pc.is_in(made["key"], value_set=used)))
 
 
-def _resolve_adapter(config: Config, cache: ResultCache, identity: OutputIdentity, store: Store, entry: str) -> Adapter:
+def _resolve_adapter(config: Config, cache: ResultCache, identity: OutputIdentity, entry: str) -> Adapter:
     """A LoRA, pinned like the model: by size and time of a file, by the commit of its first run from the hub."""
     name, _ = parse_lora(entry)
     file = Path(name)
@@ -127,20 +152,9 @@ def _resolve_adapter(config: Config, cache: ResultCache, identity: OutputIdentit
     key = cache_key("adapter", entry, content)
     arguments = (entry, config.cache_dir, pinned)
     adapter = Adapter.from_json(cache.call(resolve_adapter_task, key, lambda _: content is not None, *arguments))
-    _pin(name, adapter.commit, identity, store)
+    if adapter.commit:
+        identity.commits[name] = adapter.commit
     return adapter
-
-
-def _pin(name: str, commit: str | None, identity: OutputIdentity, store: Store) -> None:
-    if commit and identity.commits.get(name) != commit:
-        identity.commits[name] = commit
-        save_identity(store, identity)
-
-
-def _has_accelerator(device: str) -> bool:
-    from t2i_core.engine.load import resolve_device
-
-    return resolve_device(device) != "cpu"
 
 
 def _default_model_fails(config: Config, why: str, other: str) -> ConfigError:

@@ -24,11 +24,12 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.steps import Resolved, claim_output, prune, resolve, unreferenced
+from flows.steps import Resolved, check_output, prune, remove_old_plans, resolve, unreferenced
 from t2i_core.config import Config, parameters
 from t2i_core.errors import UserError
 from t2i_core.generate import Making, ShardIncomplete
 from t2i_core.manifest import Accounting, Outcome, manifest_is_right, write_manifest
+from t2i_core.output import save_identity
 from t2i_core.plan import Plan
 from t2i_core.records import Known, table_digest
 from t2i_core.report import Report, write_report
@@ -66,10 +67,12 @@ class Text2Image:
 
     def __call__(self) -> State[Any]:
         """The table of contents."""
-        identity, fingerprint = claim_output(self.config, self.store)
-        self.store.remove_stale()
-        resolved = resolve(self.config, self.cache, identity, self.store)
-        plan = self.load_dataset(resolved, fingerprint)
+        identity = check_output(self.config, self.store)
+        resolved = resolve(self.config, self.cache, identity)
+        plan = self.load_dataset(resolved, identity.fingerprint)
+        if not self.config.dry_run:
+            save_identity(self.store, identity)
+            self.store.remove_stale()
         known = self.collect()
         selection = Selection(known, self.config.retry_failed, self.config.reseed)
         specs_file = plan.specs_file(self.store.plans)
@@ -107,7 +110,8 @@ class Text2Image:
 
     def generate(self, resolved: Resolved, plan: Plan, selection: Selection, work: Work) -> None:
         """Make what is missing, shard by shard through a sliding window."""
-        resolved.announce_download()
+        resolved.announce()
+        resolved.check_device()
         model, adapters = resolved.model.to_json(), [adapter.to_json() for adapter in resolved.adapters]
         places = (self.config.cache_dir, self.config.local_dir)
 
@@ -132,7 +136,7 @@ class Text2Image:
         )
 
         def submit(shard: Shard) -> Any:
-            # Its images are missing, so a stored result of this very shard is stale. Only this run's own may stand.
+            # Its images are missing, so a stored result of this very shard is stale.
             task = self.cache.bind(generate_shard_task, shard.digest, lambda _: False)
             return task.submit(shard.digest, shard, self.config.output, weights, making)
 
@@ -165,7 +169,7 @@ class Text2Image:
         outcome = Outcome(self.config, plan, known, self.run, self.errors)
         key = cache_key(
             plan.digest,
-            table_digest(known.made.select(["key", "pixels_sha256", "replaces"])),
+            table_digest(known.made.select(["key", "run", "pixels_sha256", "replaces"])),
             sorted(known.errors.items()),
             sorted(self.errors.items()),
             [self.config.output, self.config.manifest_name, self.config.image_key, outcome.named],
@@ -180,6 +184,7 @@ class Text2Image:
             accounting = accounting.all_reused()
         if self.config.prune:
             prune(outcome, self.store)
+        remove_old_plans(plan, self.store)
         report = self._report("finished", resolved, outcome, work, accounting)
         report_task(report, outcome)
         print(report.summary(), flush=True)
@@ -195,7 +200,10 @@ class Text2Image:
         THIS_PROCESS.stop.set()
         THIS_PROCESS.idle.wait(STOP_SECONDS)
         scan = self.store.scan()
-        known = self._known(collect_records(self._records_key(scan), self.config.output, scan))
+        # With --refresh, too: what it did not come to still has its earlier picture.
+        known = Known(
+            pq.read_table(self.store.records / collect_records(self._records_key(scan), self.config.output, scan))
+        )
         outcome = Outcome(self.config, plan, known, self.run, self.errors, interrupted=True)
         accounting = write_manifest(outcome, self.store, scan)
         report = self._report("interrupted", resolved, outcome, work, accounting)

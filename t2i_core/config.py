@@ -6,6 +6,7 @@ parameter in `prefect.yaml`. The five mixins only group the fields for readers a
 
 import difflib
 import inspect
+import math
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
@@ -21,7 +22,8 @@ DEFAULT_MODEL = "flux-dev"
 MAX_SEED = 2**53 - 10_000
 
 Steps = Annotated[int, Field(ge=1, le=1000)]
-Side = Annotated[int, Field(ge=8, le=16384)]
+SIDE_MIN, SIDE_MAX = 8, 16384
+Side = Annotated[int, Field(ge=SIDE_MIN, le=SIDE_MAX)]
 Guidance = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 ImagesPerPrompt = Annotated[int, Field(ge=1, le=1000)]
@@ -103,6 +105,14 @@ class SamplingOptions(BaseModel):
     )
     images_per_prompt: ImagesPerPrompt = Field(1, description="Images of each prompt.")
     seed: Seed = Field(0, description="Base seed; each image's own seed is derived from it and the prompt.")
+
+    @field_validator("sizes")
+    @classmethod
+    def _sides_within_bounds(cls, value: list[str] | None) -> list[str] | None:
+        for size in value or []:
+            if not all(SIDE_MIN <= side <= SIDE_MAX for side in parse_size(size)):
+                raise ValueError(f"{size} has a side outside {SIDE_MIN} to {SIDE_MAX}; write another size")
+        return value
 
 
 class RunOptions(BaseModel):
@@ -243,7 +253,10 @@ def parse_lora(entry: str) -> tuple[str, float]:
     if not colon or weight.endswith((".safetensors", "/")) or re.match(r"^[\\/]", weight):
         return entry, 1.0
     try:
-        return name, float(weight)
+        number = float(weight)
+        if not math.isfinite(number):
+            raise ValueError
+        return name, number
     except ValueError:
         raise ValueError(f"{entry!r} ends in no number; write FILE:WEIGHT, for example style.safetensors:0.8") from None
 

@@ -44,9 +44,10 @@ class Making:
 
 
 class ShardIncomplete(Exception):
-    """Some images of a shard could not be made for a reason that may pass; the others are on disk.
+    """Some images of a shard could not be made for a reason that may pass; those that could are on disk.
 
-    `failures` maps keys to reasons. One positional argument, so that the error survives a process border.
+    `failures` maps keys to reasons, lasting ones among them. One positional argument, so that the error survives a
+    process border.
     """
 
     def __init__(self, failures: dict[str, str]) -> None:
@@ -92,16 +93,19 @@ def generate_shard(
             continue
         model = load_model()
         try:
-            records += _make(missing, shard.batch_size, store, making, model, should_stop)
+            made = _make(missing, shard.batch_size, store, making, model, should_stop)
         except (Stopped, UserError):
             raise
         except Exception as error:
             # Whatever a library raised concerns this batch: reported for each of its images, and the next goes on.
             log.warning("batch of %d images failed: %s", len(missing), error)
             failures |= {order.replaces or order.key: f"{type(error).__name__}: {error}" for order in missing}
+        else:
+            records += made
         on_images(len(missing))
     if failures:
-        raise ShardIncomplete(failures)
+        lasting = {record.replaces or record.key: record.error for record in records if record.error}
+        raise ShardIncomplete(failures | lasting)
     return records
 
 
@@ -140,6 +144,7 @@ def _make(
                 )
             pixels = to_bytes(image)
         except ImageFailure as failure:
+            store.image_path(order.key).unlink(missing_ok=True)  # of an earlier run, where everything is made again
             records.append(ImageRecord(status="failed", error=str(failure), **facts))
             continue
         record = ImageRecord(status="made", pixels_sha256=pixels_digest(pixels), **facts)

@@ -13,13 +13,14 @@ import pyarrow.parquet as pq
 
 from t2i_core.config import Config
 from t2i_core.errors import shorten
-from t2i_core.names import NamedImage, Names, retire_manifest
+from t2i_core.json_values import json_text
+from t2i_core.names import NamedImage, Names, names_in, retire_manifest
+from t2i_core.output import ManifestForm, read_identity, save_identity
 from t2i_core.plan import CHUNK, SPECS, Plan, stream, write_table
 from t2i_core.records import Known
 from t2i_core.store import Store, atomic_write
 
 NAMED_IMAGES_LIMIT = 100_000
-MANIFEST_VERSION = 1
 
 # Provenance: a row an image, what was asked for and what is known of the picture.
 _KNOWN_COLUMNS = ["run", "created", "pixels_sha256", "file_size", "batch_size", "seconds", "device", "versions"]
@@ -91,9 +92,9 @@ class Outcome:
         return choice == "always" or (choice == "auto" and self.plan.images <= NAMED_IMAGES_LIMIT)
 
     @property
-    def prefix(self) -> str:
-        """What stands in front of every path in the manifest: the output as given."""
-        return self.config.output.rstrip("/") + "/"
+    def form(self) -> ManifestForm:
+        """How the manifest gives paths: the output as given, then the file."""
+        return ManifestForm(self.config.manifest_name, self.config.output.rstrip("/") + "/", self.config.image_key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +111,15 @@ class ImageState:
 
 def write_manifest(outcome: Outcome, store: Store, scan: pa.Table) -> Accounting:
     """Names, provenance, failures, then the manifest: the last file written, so that its presence means done."""
+    with store.lock():
+        return _write_manifest(outcome, store, scan)
+
+
+def _write_manifest(outcome: Outcome, store: Store, scan: pa.Table) -> Accounting:
     manifest = store.root / outcome.config.manifest_name
     names = Names(store)
     wrong, extra = names.differences(_wanted_names(outcome, store, scan))
-    if manifest.exists() and _meaning_changes(wrong, extra, names, store):
-        retire_manifest(manifest, outcome.prefix, store, names, outcome.config.image_key)
+    _retire_what_would_lie(outcome, store, names, wrong, extra)
     names.apply(wrong, extra)
     _write_provenance(outcome, store)
     accounting = Accounting()
@@ -152,9 +157,25 @@ def manifest_is_right(files: dict[str, list[int]], outcome: Outcome, store: Stor
     return not wrong and not extra
 
 
-def _meaning_changes(wrong: list[NamedImage], extra: list[Path], names: Names, store: Store) -> bool:
-    """Whether a name that stands for a picture now will stand for another or vanish. A new name changes no meaning."""
-    return bool(extra) or any(names.key_of(store.root / image.name) not in (None, image.key) for image in wrong)
+def _retire_what_would_lie(
+    outcome: Outcome, store: Store, names: Names, wrong: list[NamedImage], extra: list[Path]
+) -> None:
+    """An output has one manifest. The one that lies there is moved away if it has another form, or if a name that it
+    gives is about to stand for another picture or to vanish; a new name for a new row changes nothing.
+    """
+    identity = read_identity(store)
+    assert identity is not None
+    old = identity.manifest
+    if old is not None and (store.root / old.name).exists():
+        changing = {image.name for image in wrong if names.key_of(store.root / image.name) != image.key}
+        changing |= {path.relative_to(store.root).as_posix() for path in extra}
+        lies = changing and not changing.isdisjoint(names_in(store.root / old.name, old))
+        if lies or old != outcome.form:
+            (store.root / "images.parquet").unlink(missing_ok=True)
+            retire_manifest(store.root / old.name, old, store, names)
+    if old != outcome.form:
+        identity.manifest = outcome.form
+        save_identity(store, identity)
 
 
 def _wanted_names(outcome: Outcome, store: Store, scan: pa.Table) -> Iterator[tuple[NamedImage, int]]:
@@ -211,14 +232,14 @@ def _manifest_row(row: dict[str, Any], images: list[ImageState], outcome: Outcom
     paths = [_path(image, outcome, store) for image in images if image.key is not None]
     if not row["rejection"] or not record.get(outcome.config.image_key):
         record[outcome.config.image_key] = paths
-    return dumps(record)
+    return json_text(record)
 
 
 def _path(image: ImageState, outcome: Outcome, store: Store) -> str:
     assert image.key is not None
     if outcome.named:
-        return outcome.prefix + str(image.spec["name"])
-    return outcome.prefix + store.image_path(image.key).relative_to(store.root).as_posix()
+        return outcome.form.prefix + str(image.spec["name"])
+    return outcome.form.prefix + store.image_path(image.key).relative_to(store.root).as_posix()
 
 
 def _count(row: dict[str, Any], images: list[ImageState], accounting: Accounting) -> None:
@@ -272,13 +293,3 @@ def _write_provenance(outcome: Outcome, store: Store) -> None:
 
     with atomic_write(store.root / "images.parquet") as file:
         write_table(file, schema, rows())
-
-
-def dumps(record: Any) -> str:
-    """JSON on one line, characters as they are; escapes only for what UTF-8 cannot hold (lone surrogates)."""
-    text = json.dumps(record, ensure_ascii=False)
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        text = json.dumps(record)
-    return text

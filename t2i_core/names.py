@@ -8,10 +8,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from t2i_core.images import read_header
+from t2i_core.json_values import json_text
+from t2i_core.output import ManifestForm
 from t2i_core.spec import digest
-from t2i_core.store import Store, atomic_write, remove_if_stale
+from t2i_core.store import Store, atomic_write, is_temporary, remove_if_stale, temporary_beside
 
 _FOLDER = re.compile(r".+_condition\d+")
 _FILE = re.compile(r"(?P<folder>.+_condition\d+)_\d+\.png")
@@ -49,7 +52,7 @@ class Names:
     def apply(self, wrong: Iterable[NamedImage], extra: Iterable[Path]) -> None:
         """Make every name of `wrong` stand for its image, and remove `extra` with the folders they leave empty."""
         for path in extra:
-            path.unlink()
+            path.unlink(missing_ok=True)
             with suppress(OSError):  # not empty: it holds a name in use, or files of the user's own
                 path.parent.rmdir()
         for image in wrong:
@@ -76,8 +79,7 @@ class Names:
 
     def _set(self, path: Path, image: Path) -> None:
         path.parent.mkdir(exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.unlink(missing_ok=True)
+        temporary = temporary_beside(path)
         try:
             os.link(image, temporary)
         except OSError:
@@ -96,32 +98,54 @@ class Names:
                     for file in files:
                         if hash(f"{folder.name}/{file.name}") in names:
                             continue
-                        if file.name.endswith(".tmp"):
+                        if is_temporary(file.name):
                             remove_if_stale(Path(file.path))
                         match = _FILE.fullmatch(file.name)
                         if match and match["folder"] == folder.name:
                             yield Path(file.path)
 
 
-def retire_manifest(manifest: Path, prefix: str, store: Store, names: Names, image_key: str) -> None:
+def names_in(manifest: Path, form: ManifestForm) -> Iterator[str]:
+    """The names, relative to the output, that a manifest gives its images."""
+    for row in _rows(manifest):
+        for path in _paths(row, form):
+            if isinstance(path, str) and path.startswith(form.prefix):
+                yield path.removeprefix(form.prefix)
+
+
+def retire_manifest(manifest: Path, form: ManifestForm, store: Store, names: Names) -> None:
     """Move a manifest to `.t2i/manifests/`, its names rewritten to paths by key, before any name changes its meaning.
 
-    What it says there stays true for ever. Done before the first name changes; until the new manifest is written there
-    is none, so at no instant does a manifest name a wrong picture.
+    What it says there stays true until an image is pruned; a name whose picture cannot be told any more is left out.
+    Done before the first name changes; until the new manifest is written there is none, so at no instant does a
+    manifest name a wrong picture.
     """
+
+    def by_key(path: object) -> object:
+        if not (isinstance(path, str) and path.startswith(form.prefix)):
+            return path  # an image the row came with
+        key = names.key_of(store.root / path.removeprefix(form.prefix))
+        return None if key is None else form.prefix + store.image_path(key).relative_to(store.root).as_posix()
+
     target = store.manifests / f"{digest([manifest.stat().st_mtime_ns, manifest.name])[:16]}.jsonl"
-    with atomic_write(target) as file, manifest.open(encoding="utf-8") as lines:
+    with atomic_write(target) as file:
+        for row in _rows(manifest):
+            if _paths(row, form):
+                row[form.image_key] = [new for path in _paths(row, form) if (new := by_key(path)) is not None]
+            file.write((json_text(row) + "\n").encode())
+    manifest.unlink(missing_ok=True)
+
+
+def _rows(manifest: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a manifest of ours; a line that somebody broke by hand is passed over."""
+    with manifest.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
-            row = json.loads(line)
-            paths = row.get(image_key)
-            if isinstance(paths, list):
-                row[image_key] = [_by_key(path, prefix, store, names) for path in paths]
-            file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
-    manifest.unlink()
+            with suppress(ValueError):
+                row = json.loads(line)
+                if isinstance(row, dict):
+                    yield row
 
 
-def _by_key(path: object, prefix: str, store: Store, names: Names) -> object:
-    if not (isinstance(path, str) and path.startswith(prefix)):
-        return path  # not ours: an image the row came with
-    key = names.key_of(store.root / path.removeprefix(prefix))
-    return path if key is None else prefix + store.image_path(key).relative_to(store.root).as_posix()
+def _paths(row: dict[str, Any], form: ManifestForm) -> list[object]:
+    paths = row.get(form.image_key)
+    return paths if isinstance(paths, list) else []

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from t2i_core.errors import ModelError
+from t2i_core.errors import ConfigError, ModelError
 
 # In the class names of pipelines that start from something else than text alone, or do not end in an image. Needed
 # beside the parameters, for many of these declare `image=None` and then fail without it.
@@ -108,6 +108,21 @@ def _find_class(name: str) -> ast.ClassDef:
                 return node
     version = importlib.metadata.version("diffusers")
     raise ModelError(f"the installed diffusers {version} has no pipeline {name}; upgrade it, or choose another model")
+
+
+def check_scheduler(name: str) -> None:
+    """Refuse a scheduler that the installed diffusers does not have; read from its source, before anything is fetched.
+
+    Raises:
+        ConfigError: naming the installed version.
+    """
+    spec = importlib.util.find_spec("diffusers")
+    assert spec is not None
+    assert spec.origin is not None
+    marker = f"\nclass {name}(SchedulerMixin".encode()
+    if not any(marker in path.read_bytes() for path in (Path(spec.origin).parent / "schedulers").glob("*.py")):
+        version = importlib.metadata.version("diffusers")
+        raise ConfigError([f"scheduler: diffusers {version} has no {name}; leave it out for the model's own"])
 
 
 def _parse(source: bytes) -> ast.Module:

@@ -4,6 +4,7 @@ Written once for an input and its settings, then read as a stream or by column; 
 """
 
 import json
+import os
 import re
 from array import array
 from collections.abc import Iterable, Iterator
@@ -17,15 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from t2i_core.config import Config, parse_size
-from t2i_core.errors import DatasetError
+from t2i_core.errors import DatasetError, shorten
 from t2i_core.presets import Preset
 from t2i_core.rows import Rejection, Row
 from t2i_core.sampling import Sampling, row_sampling
 from t2i_core.spec import ImageSpec, derive_seed, digest
 from t2i_core.store import atomic_write
 
-# Raised when rows turn into image specs in another way; part of the plan's cache key.
-PLAN_VERSION = 1
 CHUNK = 4096
 
 ROWS = pa.schema(
@@ -134,6 +133,7 @@ class _RowsPass:
         self.counts = dict.fromkeys(("rows", "usable", "skipped", "rejected"), 0)
         self.groups = array("Q")
         self.first_rejections: list[Rejection] = []
+        self._output = Path(os.path.normpath(Path(config.output).absolute()))
         self._stems: set[str] = set()  # only filled where an id column names the files
 
     def run(self, rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
@@ -143,6 +143,8 @@ class _RowsPass:
             stem = f"sample{row.index}" if row.id is None else safe_id(row.id)
             if rejection is None and row.id is not None:
                 rejection = self._duplicate(row, stem)
+            if rejection is None and row.has_images:
+                rejection = self._own_image(row)
             if rejection is None:
                 sampling, problem = row_sampling(row.settings, sampling, self.preset)
                 if problem:
@@ -170,6 +172,20 @@ class _RowsPass:
                 if row.settings.model_fields_set and rejection is None
                 else None,
             }
+
+    def _own_image(self, row: Row) -> Rejection | None:
+        """Images of this very output may get other names, or be pruned, by the run: no row may rely on them."""
+        values = json.loads(row.record or "{}").get(self.config.image_key)
+        for path in [values] if isinstance(values, str) else values:
+            if isinstance(path, str) and Path(os.path.normpath(Path(path).absolute())).is_relative_to(self._output):
+                return Rejection(
+                    row.index,
+                    row.line,
+                    self.config.image_key,
+                    shorten(path),
+                    "lies in this run's own output, where names change their meaning; choose another --output",
+                )
+        return None
 
     def _duplicate(self, row: Row, stem: str) -> Rejection | None:
         # Compared without case: Windows and macOS would write both into one file.

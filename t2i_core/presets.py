@@ -253,7 +253,7 @@ def find_preset(name: str, model: Model, demo_identity: str) -> Preset:
             return preset
     embeds = model.configs.get("transformer", {}).get("guidance_embeds")
     for preset in PRESETS.values():
-        same_class = preset.pipeline_class == model.pipeline_class and preset.name not in (DEMO, "flux-dev")
+        same_class = preset.pipeline_class == model.pipeline_class and preset.name != DEMO
         if same_class and preset.guidance_embeds in (None, embeds):
             return preset
     return _from_code(model)

@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -17,6 +18,7 @@ from t2i_core.store import Store
 
 SCHEMA_VERSION = 1
 DECODERS = 4
+CHUNK = 4096
 
 TABLE = pa.schema(
     [
@@ -79,24 +81,30 @@ def compact(previous: pa.Table | None, new: Iterable[dict[str, Any]], scan: pa.T
     A record counts only with its file: same size and modification time as recorded, else the file is decoded and must
     hold the pixels its own header names. Files without a record are adopted in the same way.
     """
-    fresh = pa.Table.from_pylist([_table_row(record) for record in new], schema=TABLE)
-    parts = [fresh] if previous is None else [previous.select(TABLE.names), fresh]
-    frame: pd.DataFrame = pa.concat_tables(parts).to_pandas()
-    frame = frame.drop_duplicates("key", keep="last")
-    files: pd.DataFrame = scan.select(["key", "size", "mtime_ns"]).to_pandas()
-    merged = frame.merge(files, on="key", how="outer", suffixes=("", "_found"))
-    failed = merged["status"].eq("failed")
-    found = merged["size"].notna()
-    unchanged = found & merged["file_size"].eq(merged["size"]) & merged["mtime_ns"].eq(merged["mtime_ns_found"])
-    keep = merged.loc[(failed & ~found) | (unchanged & ~failed), TABLE.names]
-    suspects = merged.loc[found & (failed | ~unchanged), "key"].tolist()
-    adopted = pa.Table.from_pylist(_adopt(suspects, store), schema=TABLE)
-    kept = pa.Table.from_pandas(keep, schema=TABLE, preserve_index=False)
-    return pa.concat_tables([kept, adopted]).sort_by("key")
+    table = pa.concat_tables([TABLE.empty_table() if previous is None else previous.select(TABLE.names), *_chunks(new)])
+    last = ~table["key"].to_pandas().duplicated(keep="last")
+    table = table.filter(pa.array(last)).combine_chunks()
+    place = pc.index_in(table["key"], value_set=scan["key"].combine_chunks())
+    failed = pc.equal(table["status"], "failed")
+    unchanged = pc.and_(
+        pc.equal(table["file_size"], scan["size"].take(place)),
+        pc.equal(table["mtime_ns"], scan["mtime_ns"].take(place)),
+    )
+    kept = table.filter(pc.if_else(failed, pc.is_null(place), pc.fill_null(unchanged, False)))
+    suspects = scan.filter(pc.invert(pc.is_in(scan["key"], value_set=kept["key"].combine_chunks())))
+    adopted = _chunks(_adopt(suspects["key"].to_pylist(), store))
+    return pa.concat_tables([kept, *adopted]).sort_by("key")
 
 
-def _adopt(keys: list[str], store: Store) -> list[dict[str, Any]]:
-    """Rows for those of `keys` whose file decodes, is about this key, and holds the pixels its header names."""
+def _chunks(records: Iterable[dict[str, Any]]) -> Iterator[pa.Table]:
+    """Records as tables of a few thousand rows: as Python objects a million of them would be gigabytes."""
+    iterator = iter(records)
+    while chunk := [_table_row(record) for record in islice(iterator, CHUNK)]:
+        yield pa.Table.from_pylist(chunk, schema=TABLE)
+
+
+def _adopt(keys: list[str], store: Store) -> Iterator[dict[str, Any]]:
+    """Records for those of `keys` whose file decodes, is about this key, and holds the pixels its header names."""
 
     def adopt(key: str) -> dict[str, Any] | None:
         path = store.image_path(key)
@@ -104,12 +112,11 @@ def _adopt(keys: list[str], store: Store) -> list[dict[str, Any]]:
         if image is None or image.record.get("key") != key:
             return None
         status = path.stat()
-        return _table_row(
-            image.record | {"status": "made", "file_size": status.st_size, "mtime_ns": status.st_mtime_ns}
-        )
+        return image.record | {"status": "made", "file_size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
     with ThreadPoolExecutor(DECODERS) as pool:
-        return [row for row in pool.map(adopt, keys) if row is not None]
+        for start in range(0, len(keys), CHUNK):
+            yield from (record for record in pool.map(adopt, keys[start : start + CHUNK]) if record is not None)
 
 
 def _table_row(record: dict[str, Any]) -> dict[str, Any]:
@@ -136,30 +143,28 @@ class Known:
 
     def __init__(self, table: pa.Table, only_run: str | None = None) -> None:
         """`only_run`: images of other runs do not count as made (`--refresh`)."""
-        made = pc.equal(table["status"], "made")
-        if only_run is not None:
-            made = pc.and_(made, pc.equal(table["run"], only_run))
-        self.made = table.filter(made).combine_chunks()
-        self._failed = table.filter(pc.equal(table["status"], "failed")).combine_chunks()
-        self.errors: dict[str, str] = dict(
-            zip(self._failed["key"].to_pylist(), self._failed["error"].to_pylist(), strict=True)
-        )
-        stand_ins = self.made.filter(pc.is_valid(self.made["replaces"]))
-        self._stand_in: dict[str, str] = dict(
-            zip(stand_ins["replaces"].to_pylist(), stand_ins["key"].to_pylist(), strict=True)
-        )
+        made = table.filter(pc.equal(table["status"], "made")).combine_chunks()
+        failed = table.filter(pc.equal(table["status"], "failed")).combine_chunks()
+        stand_ins = made.filter(pc.is_valid(made["replaces"])).select(["replaces", "key", "seed"]).to_pylist()
+        # Failed image -> (key, seed) of the image with a new seed that stands in for it.
+        self.stand_ins: dict[str, tuple[str, int]] = {row["replaces"]: (row["key"], row["seed"]) for row in stand_ins}
+        self.errors: dict[str, str] = {
+            row["key"]: row["error"]
+            for row in failed.select(["key", "error"]).to_pylist()
+            if row["key"] not in self.stand_ins
+        }
+        # How many times a failed image was tried with a new seed, and failed again.
+        self.attempts = Counter(failed["replaces"].to_pylist())
+        self.made = made if only_run is None else made.filter(pc.equal(made["run"], only_run)).combine_chunks()
 
     def effective(self, keys: pa.Array) -> pa.Array:
         """The keys whose pictures are shown: a failed image's is that of its stand-in with a new seed."""
-        if not self._stand_in:
+        if not self.stand_ins:
             return keys
-        return pa.array([self._stand_in.get(key, key) for key in keys.to_pylist()], pa.string())
+        return pa.array(
+            [self.stand_ins[key][0] if key in self.stand_ins else key for key in keys.to_pylist()], pa.string()
+        )
 
     def index(self, keys: pa.Array) -> pa.Array:
         """Row numbers in `made` of the pictures for `keys`; null where there is none."""
         return pc.index_in(self.effective(keys), value_set=self.made["key"].combine_chunks())
-
-    def attempts(self, key: str) -> int:
-        """How many times a failed image was tried with a new seed, and failed again."""
-        replaced: list[str | None] = self._failed["replaces"].to_pylist()
-        return replaced.count(key)

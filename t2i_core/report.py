@@ -83,7 +83,8 @@ class Report:
         if self.preset.licence_note:
             lines.append(f"licence   {self.preset.licence_note}")
         if self.state == "interrupted":
-            lines.append("stopped   run the same command again to go on")
+            again = "without --refresh " if self.config.refresh else ""
+            lines.append(f"stopped   run the same command again {again}to go on")
         return "\n".join(lines)
 
 

@@ -75,6 +75,10 @@ def _negative_prompt_problems(sampling: Sampling, preset: Preset) -> list[str]:
     """A negative prompt that would have no effect is refused, not ignored."""
     scale = sampling.true_cfg_scale if preset.true_cfg_scale is not None else sampling.guidance_scale
     flag = "true_cfg_scale" if preset.true_cfg_scale is not None else "guidance_scale"
+    if sampling.negative_prompt is None and preset.true_cfg_scale is not None and (scale or 0) > 1:
+        return [
+            f"true_cfg_scale: {preset.name} uses it only with a negative prompt; set negative_prompt (may be empty)"
+        ]
     if sampling.negative_prompt is None or sampling.negative_prompt == preset.negative_prompt:
         return []
     if not preset.takes_negative_prompt:

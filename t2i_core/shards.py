@@ -70,10 +70,14 @@ class Selection:
         return missing
 
     def order(self, spec: ImageSpec, key: str) -> Order:
-        """The image to make for `key`: itself, or with `reseed` its next stand-in."""
-        if not (self.reseed and key in self.known.errors):
+        """The image to make for `key`: itself, its stand-in made anew, or with `reseed` its next stand-in."""
+        if key in self.known.stand_ins:
+            seed = self.known.stand_ins[key][1]
+        elif self.reseed and key in self.known.errors:
+            seed = derive_seed(spec.seed, "reseed", self.known.attempts[key] + 1)
+        else:
             return Order(spec, key)
-        other = replace(spec, seed=derive_seed(spec.seed, "reseed", self.known.attempts(key) + 1))
+        other = replace(spec, seed=seed)
         return Order(other, other.key, replaces=key)
 
 

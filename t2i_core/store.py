@@ -1,6 +1,7 @@
 """Where an output keeps its files, and how a file is written so that a crash never leaves half of one."""
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -9,8 +10,10 @@ from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
+from filelock import FileLock
 
 STALE_SECONDS = 3600
+_TEMPORARY = re.compile(r"\..+\.\d+-\d+\.tmp")
 
 SCAN_SCHEMA = pa.schema([("key", pa.string()), ("size", pa.int64()), ("mtime_ns", pa.int64()), ("inode", pa.uint64())])
 
@@ -31,11 +34,17 @@ class Store:
         """`.t2i/images/ab/cd/<key>.png`"""
         return self.images / key[:2] / key[2:4] / f"{key}.png"
 
+    def lock(self) -> FileLock:
+        """Held while names and manifest change, so that two runs do not mix theirs. The system frees it on a kill."""
+        self.hidden.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.hidden / "lock")
+
     def remove_stale(self) -> None:
         """Remove temporary files that a killed process left behind, once they are an hour old; `scan` does the rest."""
         for folder in (self.root, self.hidden, self.plans, self.records, self.manifests):
-            for path in folder.glob(".*.tmp"):
-                remove_if_stale(path)
+            for entry in _entries(folder):
+                if is_temporary(entry.name):
+                    remove_if_stale(Path(entry.path))
 
     def scan(self) -> pa.Table:
         """Every stored image, one directory scan: key, size in bytes, mtime_ns, inode; sorted by key.
@@ -52,7 +61,7 @@ class Store:
                         sizes.append(status.st_size)
                         mtimes.append(status.st_mtime_ns)
                         inodes.append(status.st_ino)
-                    elif entry.name.endswith(".tmp"):
+                    elif is_temporary(entry.name):
                         remove_if_stale(Path(entry.path))
         table = pa.table(
             [keys, np.array(sizes, np.int64), np.array(mtimes, np.int64), np.array(inodes, np.uint64)],
@@ -65,7 +74,7 @@ class Store:
 def atomic_write(path: Path, *, read_only: bool = False) -> Iterator[BinaryIO]:
     """A file that appears whole or not at all: temporary file beside it, fsync, rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{time.monotonic_ns()}.tmp")
+    temporary = temporary_beside(path)
     try:
         with temporary.open("xb") as file:
             yield file
@@ -77,6 +86,11 @@ def atomic_write(path: Path, *, read_only: bool = False) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def temporary_beside(path: Path) -> Path:
+    """A hidden name in the same folder that no other writer uses."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{time.monotonic_ns()}.tmp")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -93,8 +107,13 @@ def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
         return []  # removed by another run, or no folder of ours
 
 
+def is_temporary(name: str) -> bool:
+    """Whether this tool gave a file this name while writing it."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
 def remove_if_stale(path: Path) -> None:
-    """Remove a temporary file that no living run can still be writing."""
+    """Remove a file that no living run can still be using: an hour old."""
     with suppress(FileNotFoundError):  # another run finished or removed it between the scan and here
         if time.time() - path.stat().st_mtime > STALE_SECONDS:
             path.unlink()

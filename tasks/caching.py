@@ -22,7 +22,6 @@ from prefect import Task
 from prefect.cache_policies import CachePolicy
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
-from prefect.tasks import exponential_backoff
 
 from t2i_core.errors import HubUnavailable, Stopped, UserError
 from t2i_core.spec import digest
@@ -52,14 +51,15 @@ def is_passing(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bo
     return isinstance(error, HubUnavailable) or not isinstance(error, UserError | Stopped)
 
 
+# Before the first, second, ... retry; the last one repeats.
+RETRY_SECONDS: list[float] = [2, 10, 30, 60]
+
 # What every task of this project has in common: JSON results on disk, not in memory (measured: 10 KB a task run).
 TASK_OPTIONS: dict[str, Any] = {
     "persist_result": True,
     "result_serializer": "json",
     "cache_result_in_memory": False,
     "retry_condition_fn": is_passing,
-    "retry_delay_seconds": exponential_backoff(2),
-    "retry_jitter_factor": 0.5,
 }
 
 
@@ -85,7 +85,13 @@ class ResultCache:
         assert isinstance(policy, RecipeKey)
         stored = self.read(f"{policy.recipe}/{key}")
         hit = stored is not None and still_true(stored)
-        return task.with_options(result_storage=self.folder, refresh_cache=not hit, retries=self.retries)
+        return task.with_options(
+            result_storage=self.folder,
+            refresh_cache=not hit,
+            retries=self.retries,
+            retry_delay_seconds=RETRY_SECONDS,  # here: Prefect works delays out for the retries of the same call
+            retry_jitter_factor=0.5,
+        )
 
     def read(self, name: str) -> Any | None:
         """The stored result `name`, or None where there is none, or none that is whole and plain JSON.
@@ -103,9 +109,10 @@ class ResultCache:
             return None
         except _Refused as refusal:
             log.warning("stored result %s removed: %s; only plain JSON is read", path, refusal)
+            path.unlink(missing_ok=True)
         except (ValueError, KeyError, TypeError, RecursionError):
+            # Left where it is: another run may be writing it just now, and to Prefect, too, it counts as missing.
             log.info("stored result %s is torn; it counts as missing", path)
-        path.unlink(missing_ok=True)
         return None
 
     def listing(self, recipe: str) -> list[tuple[str, int, int]]:

@@ -10,7 +10,7 @@ DEFAULTS = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
-    # Task runs are told apart by their shard; a log line at INFO for each start and end of them says nothing more.
+    # Of the server that a run starts for itself.
     "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
 }
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from prefect import task
 
 from t2i_core.records import compact
-from t2i_core.store import Store, atomic_write
+from t2i_core.store import Store, atomic_write, remove_if_stale
 from tasks.caching import TASK_OPTIONS, RecipeKey, ResultCache
 from tasks.generation import SHARD_RECIPE
 
@@ -43,8 +43,9 @@ def collect_records(cache_key: str, output: str, scan: pa.Table) -> str:
     target = store.records / f"{cache_key}.parquet"
     with atomic_write(target) as file:
         pq.write_table(compacted, file, compression="zstd")
-    if previous and previous != target:
-        previous.unlink(missing_ok=True)
+    for path in store.records.glob("*.parquet"):
+        if path != target:
+            remove_if_stale(path)  # not at once: another run may be about to read it
     return target.name
 
 

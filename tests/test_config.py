@@ -30,6 +30,8 @@ ROOT = Path(__file__).parent.parent
         ({"prompt_template": "a photo"}, "has no {prompt}"),
         ({"max_failures": 1.5}, "write a whole number, or a share below 1"),
         ({"lora": ["a:b"]}, "ends in no number"),
+        ({"lora": ["a:nan"]}, "ends in no number"),
+        ({"sizes": ["64x99984"]}, "64x99984 has a side outside 8 to 16384"),
         ({"image_key": "conversations"}, "name two different columns"),
         ({"prompt_key": "generation"}, "name two different columns"),
         ({"manifest_name": "../m.jsonl"}, "write a plain file name that ends in .jsonl"),

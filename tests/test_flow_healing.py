@@ -3,10 +3,13 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+
+from t2i_core.images import read_header
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -189,7 +192,7 @@ def test_a_passing_failure_is_retried_within_the_run(run, output, prompts, monke
         return original(settings)
 
     monkeypatch.setattr(load, "load_model", once_busy)
-    monkeypatch.setattr("tasks.generation.generate_shard_task.retry_delay_seconds", [0.1])
+    monkeypatch.setattr("tasks.caching.RETRY_SECONDS", [0.1])
     assert run(dataset=prompts("a fox"), retries=1).is_completed()
     assert len(calls) == 2
 
@@ -215,3 +218,122 @@ def test_prune_deletes_what_no_manifest_names(run, output, prompts):
     assert run(dataset=dataset, prune=True).is_completed()
     assert len(output.stored()) == 1
     assert output.manifest_is_true()
+
+
+def test_an_output_has_one_manifest_and_an_earlier_one_stays_true(run, output, prompts):
+    """Another name, another form of the path, a deleted name: the manifest that would lie is moved away."""
+    run(dataset=prompts("a fox", "a cat"))
+    run(dataset=prompts("a boat", "a cat"), manifest_name="other.jsonl")
+    assert not (output.folder / "manifest.jsonl").exists()
+    (output.folder / "sample0_condition0/sample0_condition0_0.png").unlink()
+    run(dataset=prompts("a moon", "a cat"), manifest_name="other.jsonl", output=f"{output.folder}/.")
+    retired = sorted((output.folder / ".t2i/manifests").glob("*.jsonl"))
+    assert len(retired) == 2
+    for manifest in retired:
+        for line in manifest.read_text().splitlines():
+            row = json.loads(line)
+            for path in row["images"]:
+                assert read_header(Path(path))["spec"]["prompt"] == row["conversations"][0]["content"]
+
+
+def test_a_manifest_broken_by_hand_does_not_stop_the_next_run(run, output, prompts):
+    run(dataset=prompts("a fox", "a cat"))
+    with (output.folder / "manifest.jsonl").open("a") as file:
+        file.write("\n{broken\n")
+    assert run(dataset=prompts("a boat", "a fox")).is_completed()
+    assert output.manifest_is_true()
+
+
+def test_rows_that_name_images_of_this_output_are_rejected(run, output, prompts, tmp_path):
+    run(dataset=prompts("a fox"))
+    rows = [{"conversations": "a boat"}, *output.manifest()]
+    state = run(dataset=prompts(*rows))
+    assert state.name == "TooManyFailures"
+    assert "lies in this run's own output" in output.failures()[0]["reason"]
+
+
+def test_the_data_set_is_never_a_file_that_the_run_writes(run, output, prompts):
+    run(dataset=prompts("a fox"))
+    state = run(dataset=str(output.folder / "manifest.jsonl"), replace=True)
+    assert state.name == "Refused"
+    assert "choose another --output" in state.message
+
+
+def test_files_of_another_tool_are_not_overwritten(run, output, prompts):
+    theirs = output.folder / "sample0_condition0" / "sample0_condition0_0.png"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("theirs")
+    dataset = prompts("a fox")
+    state = run(dataset=dataset)
+    assert state.name == "Refused"
+    assert "sample0_condition0, which this tool did not write" in state.message
+    assert theirs.read_text() == "theirs"
+    assert run(dataset=dataset, replace=True).is_completed()
+
+
+def test_a_refused_run_does_not_claim_the_folder(run, output, prompts, tmp_path):
+    (tmp_path / "typo.jsonl").write_text('{"nothing": 1}\n')
+    assert run(dataset=str(tmp_path / "typo.jsonl")).name == "Refused"
+    assert run(dataset=prompts("a fox", name="dry.jsonl"), dry_run=True).is_completed()
+    assert run(dataset=prompts("a fox")).is_completed()
+
+
+def test_a_remade_image_is_counted_without_names_too(run, output, prompts):
+    dataset = prompts("a fox", "a cat")
+    run(dataset=dataset, named_images="never")
+    next(iter(output.stored().values())).unlink()
+    run(dataset=dataset, named_images="never")
+    assert output.counts()["images_generated"] == 1
+    run(dataset=dataset, named_images="never", refresh=True)
+    assert output.counts()["images_generated"] == 2
+
+
+def test_a_lasting_failure_beside_a_passing_one_keeps_its_reason(run, output, prompts, monkeypatch):
+    from t2i_core import generate
+    from t2i_core.engine import load
+    from t2i_core.errors import ImageFailure
+
+    original, to_bytes, calls = load.load_model, generate.to_bytes, []
+
+    def second_batch_fails(settings):
+        model = original(settings)
+
+        def call(specs, batch_size, should_stop):
+            calls.append(1)
+            if len(calls) == 2:
+                raise RuntimeError("the card is busy")
+            return model.call(specs, batch_size, should_stop)
+
+        return replace(model, call=call)
+
+    def black(image):
+        raise ImageFailure("black")
+
+    monkeypatch.setattr(load, "load_model", second_batch_fails)
+    monkeypatch.setattr(generate, "to_bytes", black)
+    assert run(dataset=prompts("a fox", "a cat"), batch_size=1).name == "TooManyFailures"
+    assert {f["value"]: f["reason"] for f in output.failures()} == {
+        "'a fox'": "black",
+        "'a cat'": "RuntimeError: the card is busy",
+    }
+    monkeypatch.setattr(generate, "to_bytes", to_bytes)
+
+
+def test_refresh_remakes_stand_ins_and_remembers_what_fails_now(run, output, prompts, monkeypatch):
+    from t2i_core import generate
+    from t2i_core.errors import ImageFailure
+
+    dataset, to_bytes = prompts("a fox"), generate.to_bytes
+
+    def black(image):
+        raise ImageFailure("black")
+
+    monkeypatch.setattr(generate, "to_bytes", black)
+    run(dataset=dataset)
+    monkeypatch.setattr(generate, "to_bytes", to_bytes)
+    assert run(dataset=dataset, retry_failed=True, reseed=True).is_completed()
+    assert run(dataset=dataset, refresh=True).is_completed()
+    assert output.counts()["images_generated"] == 1
+    monkeypatch.setattr(generate, "to_bytes", black)
+    assert run(dataset=dataset, refresh=True).name == "TooManyFailures"
+    assert output.failures()[0]["reason"] == "black"

@@ -14,7 +14,8 @@ DEMO = PRESETS["demo"]
 
 def row(index, *texts, **fields):
     prompts = tuple(Prompt(i, text, text) for i, text in enumerate(texts))
-    return Row(index=index, line=index + 1, record="{}", prompts=prompts, **fields)
+    record = '{"images": ["mine.png"]}' if fields.get("has_images") else "{}"
+    return Row(index=index, line=index + 1, record=record, prompts=prompts, **fields)
 
 
 @pytest.fixture

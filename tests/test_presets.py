@@ -43,7 +43,7 @@ def test_a_preset_is_found_by_name_repository_identity_and_class():
     assert find_preset("black-forest-labs/FLUX.1-schnell", schnell, identity).name == "flux-schnell"
     copy = model(location="/copy", source="folder", identity=identity)
     assert find_preset("/copy", copy, identity).name == "demo"
-    for embeds, name in ((True, "flux-dev-1024"), (False, "flux-schnell")):
+    for embeds, name in ((True, "flux-dev"), (False, "flux-schnell")):
         folder = model(location="/flux", source="folder", transformer={"guidance_embeds": embeds})
         assert find_preset("/flux", folder, identity).name == name
     assert repository_of("flux-dev") == "black-forest-labs/FLUX.1-dev"
@@ -71,6 +71,7 @@ def test_a_pipeline_without_a_preset_takes_its_defaults_from_its_code_and_config
         ("flux-dev", {"negative_prompt": "x"}, "only with true_cfg_scale above 1 (it is 1); set true_cfg_scale"),
         ("sdxl", {"negative_prompt": "x", "guidance_scale": 1.0}, "only with guidance_scale above 1"),
         ("flux-dev", {"height": 500}, "height: flux-dev takes multiples of 16; use 496 or 512 (got 500)"),
+        ("flux-dev", {"true_cfg_scale": 4.0}, "true_cfg_scale: flux-dev uses it only with a negative prompt"),
         ("flux-dev", {"height": 8}, "height: flux-dev takes multiples of 16; use 16 (got 8)"),
         (
             "sana",
@@ -87,7 +88,7 @@ def test_what_a_model_would_ignore_or_change_is_refused(preset, values, message)
 
 
 def test_settings_of_a_row_are_checked_in_the_same_way():
-    run = sampling("flux-dev", true_cfg_scale=2.0)
+    run = sampling("flux-dev", true_cfg_scale=2.0, negative_prompt="")
     preset = PRESETS["flux-dev"]
     assert row_sampling(RowSettings(steps=3, negative_prompt="x"), run, preset)[1] is None
     assert "multiples of 16" in str(row_sampling(RowSettings(height=500), run, preset)[1])

@@ -24,7 +24,7 @@ def test_scan_finds_images_and_removes_only_stale_temporary_files(tmp_path):
     path = store.image_path(key)
     with atomic_write(path) as file:
         file.write(b"12345")
-    fresh, stale = (path.with_name(f".{name}.tmp") for name in ("fresh", "stale"))
+    fresh, stale = (path.with_name(f".{name}.png.1-1.tmp") for name in ("fresh", "stale"))
     for temporary in (fresh, stale):
         temporary.write_text("half")
     hour_ago = time.time() - STALE_SECONDS - 1

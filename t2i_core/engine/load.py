@@ -1,7 +1,6 @@
 """A diffusers pipeline from local files, loaded once a process."""
 
 import functools
-import inspect
 import logging
 import warnings
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from diffusers import DiffusionPipeline
 from t2i_core.engine.call import call_pipeline
 from t2i_core.errors import ConfigError, ModelError
 from t2i_core.generate import LoadedModel
+from t2i_core.pipelines import init_parameters
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def load_pipeline(settings: LoadSettings) -> Any:
 
     Raises:
         ModelError: for a folder diffusers cannot load, or an adapter that does not fit.
-        ConfigError: for an unknown scheduler or a device that is not there.
+        ConfigError: for a device that is not there.
     """
     device = resolve_device(settings.device)
     diffusers.utils.logging.disable_progress_bar()
@@ -49,13 +49,16 @@ def load_pipeline(settings: LoadSettings) -> Any:
             local_files_only=True,
             **_unmarked(settings.path),
         )
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, RuntimeError, ImportError) as error:
         raise ModelError(
             f"{settings.path}: diffusers {diffusers.__version__} cannot load it: {_first_line(error)}"
         ) from error
     if settings.scheduler:
-        pipeline.scheduler = _scheduler(settings.scheduler).from_config(pipeline.scheduler.config)
-    pipeline.to(device)
+        pipeline.scheduler = getattr(diffusers, settings.scheduler).from_config(pipeline.scheduler.config)
+    try:
+        pipeline.to(device)
+    except torch.OutOfMemoryError as error:
+        raise ModelError(f"{settings.path}: does not fit into the memory of {device}: {_first_line(error)}") from error
     _add_adapters(pipeline, settings.adapters)
     pipeline.set_progress_bar_config(disable=True)
     for component in pipeline.components.values():
@@ -101,19 +104,8 @@ def library_versions() -> dict[str, str]:
 
 def _unmarked(path: str) -> dict[str, Any]:
     """SDXL adds an invisible watermark when that package happens to be installed; a data set wants none."""
-    name = DiffusionPipeline.load_config(path).get("_class_name", "")
-    pipeline_class = getattr(diffusers, name, None)
-    takes = inspect.signature(pipeline_class.__init__).parameters if pipeline_class else {}
+    takes = init_parameters(DiffusionPipeline.load_config(path)["_class_name"])
     return {"add_watermarker": False} if "add_watermarker" in takes else {}
-
-
-def _scheduler(name: str) -> Any:
-    scheduler = getattr(diffusers, name, None)
-    if scheduler is None or not hasattr(scheduler, "from_config"):
-        raise ConfigError(
-            [f"scheduler: diffusers {diffusers.__version__} has no {name}; leave it out for the model's own"]
-        )
-    return scheduler
 
 
 def _add_adapters(pipeline: Any, adapters: tuple[tuple[str, float], ...]) -> None:
@@ -124,7 +116,7 @@ def _add_adapters(pipeline: Any, adapters: tuple[tuple[str, float], ...]) -> Non
         try:
             with warnings.catch_warnings():
                 # A file without a single matching key is only a warning to diffusers; to a data set it is an error.
-                warnings.simplefilter("error")
+                warnings.simplefilter("error", UserWarning)
                 pipeline.load_lora_weights(file, adapter_name=name)
         except (OSError, ValueError, KeyError, RuntimeError, UserWarning) as error:
             raise ModelError(f"{file}: does not fit {type(pipeline).__name__}: {_first_line(error)}") from error
