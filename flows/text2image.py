@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.exceptions import TerminationSignal
@@ -31,7 +30,7 @@ from t2i_core.generate import Making, ShardIncomplete
 from t2i_core.manifest import Accounting, Outcome, manifest_is_right, write_manifest
 from t2i_core.output import save_identity
 from t2i_core.plan import Plan
-from t2i_core.records import Known, table_digest
+from t2i_core.records import Known, read_records, table_digest
 from t2i_core.report import Report, write_report
 from t2i_core.shards import Order, Selection, Shard, Work, count_work, make_shards
 from t2i_core.store import Store
@@ -201,9 +200,8 @@ class Text2Image:
         THIS_PROCESS.idle.wait(STOP_SECONDS)
         scan = self.store.scan()
         # With --refresh, too: what it did not come to still has its earlier picture.
-        known = Known(
-            pq.read_table(self.store.records / collect_records(self._records_key(scan), self.config.output, scan))
-        )
+        table_name = collect_records(self._records_key(scan), self.config.output, scan)
+        known = Known(read_records(self.store.records / table_name))
         outcome = Outcome(self.config, plan, known, self.run, self.errors, interrupted=True)
         accounting = write_manifest(outcome, self.store, scan)
         report = self._report("interrupted", resolved, outcome, work, accounting)
@@ -223,7 +221,7 @@ class Text2Image:
         return cache_key(table_digest(scan.drop(["inode"])), self.cache.listing(SHARD_RECIPE))
 
     def _known(self, table_name: str) -> Known:
-        table = pq.read_table(self.store.records / table_name)
+        table = read_records(self.store.records / table_name)
         return Known(table, only_run=self.run if self.config.refresh else None)
 
     def _report(self, state: str, resolved: Resolved, outcome: Outcome, work: Work, accounting: Accounting) -> Report:

@@ -4,7 +4,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from t2i_core.spec import digest
 from t2i_core.store import Store, atomic_write, is_temporary, remove_if_stale, temporary_beside
 
 _FOLDER = re.compile(r".+_condition\d+")
-_FILE = re.compile(r"(?P<folder>.+_condition\d+)_\d+\.png")
+_FILE = re.compile(r".+_condition\d+_\d+\.png")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +39,15 @@ class Names:
 
         `wanted`: each name with the inode of its image.
         """
-        wrong: list[NamedImage] = []
-        names: set[int] = set()  # hashes: half the memory of the strings; a collision only leaves a stale name
-        for image, inode in wanted:
-            if not self._stands_for(image, inode):
-                wrong.append(image)
-            names.add(hash(image.name))
-        # A user's own file has no key, whatever its name.
-        extra = [path for path in self._others(names) if self.key_of(path) is not None]
+        # By the hash of the name: half the memory of the strings. A collision leaves a name to be set once more.
+        found = dict(self._found())
+        wrong = [
+            image
+            for image, inode in wanted
+            if found.pop(hash(image.name), None) != inode and not self._stands_for(image, inode)
+        ]
+        # What is left over nobody wants; a user's own file has no key, whatever its name.
+        extra = [path for path in self._paths(found) if self.key_of(path) is not None] if found else []
         return wrong, extra
 
     def apply(self, wrong: Iterable[NamedImage], extra: Iterable[Path]) -> None:
@@ -65,16 +66,15 @@ class Names:
         return key if isinstance(key, str) else None
 
     def _stands_for(self, image: NamedImage, inode: int) -> bool:
+        """The careful look: on some file systems a directory entry has another inode than its file."""
         try:
             status = os.stat(self._store.root / image.name, follow_symlinks=False)
+            if status.st_ino == inode or status.st_nlink > 1:
+                return status.st_ino == inode
+            # A copy, where links do not work: it keeps size and time of its image.
+            original = os.stat(self._store.image_path(image.key))
         except OSError:
             return False
-        if status.st_ino == inode:
-            return True
-        if status.st_nlink > 1:
-            return False
-        # A copy, where links do not work: it keeps size and time of its image.
-        original = os.stat(self._store.image_path(image.key))
         return (status.st_size, status.st_mtime_ns) == (original.st_size, original.st_mtime_ns)
 
     def _set(self, path: Path, image: Path) -> None:
@@ -88,21 +88,25 @@ class Names:
         # Renaming onto another link of the same file does nothing: two runs may set one name at once.
         temporary.unlink(missing_ok=True)
 
-    def _others(self, names: set[int]) -> Iterator[Path]:
-        """Files that are named like images of ours and are not among `names` (hashes, for speed checked first)."""
+    def _entries(self) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        """Files that are named like images of ours: (name relative to the output, entry)."""
         with os.scandir(self._store.root) as folders:
             for folder in folders:
                 if not (_FOLDER.fullmatch(folder.name) and folder.is_dir(follow_symlinks=False)):
                     continue
                 with os.scandir(folder.path) as files:
                     for file in files:
-                        if hash(f"{folder.name}/{file.name}") in names:
-                            continue
                         if is_temporary(file.name):
                             remove_if_stale(Path(file.path))
-                        match = _FILE.fullmatch(file.name)
-                        if match and match["folder"] == folder.name:
-                            yield Path(file.path)
+                        elif file.name.startswith(folder.name) and _FILE.fullmatch(file.name):
+                            yield f"{folder.name}/{file.name}", file
+
+    def _found(self) -> Iterator[tuple[int, int]]:
+        # The inode comes with the directory entry: no file is looked at.
+        return ((hash(name), entry.inode()) for name, entry in self._entries())
+
+    def _paths(self, hashes: Container[int]) -> list[Path]:
+        return [Path(entry.path) for name, entry in self._entries() if hash(name) in hashes]
 
 
 def names_in(manifest: Path, form: ManifestForm) -> Iterator[str]:

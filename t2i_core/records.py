@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from t2i_core.images import read_image
 from t2i_core.store import Store
@@ -126,15 +128,21 @@ def _table_row(record: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
+def read_records(path: Path) -> pa.Table:
+    """A table of records; what repeats from image to image is held once."""
+    repeated = ["status", "run", "created", "device", "versions", "model_name", "commit", "error"]
+    return pq.read_table(path, read_dictionary=repeated)
+
+
 def table_digest(table: pa.Table) -> str:
     """SHA-256 of a table's columns of strings and integers; equal for equal content."""
     digest = hashlib.sha256()
-    for name in table.column_names:
-        column = table.column(name)
-        if pa.types.is_string(column.type):
-            digest.update("\n".join(value or "" for value in column.to_pylist()).encode())
-        else:
-            digest.update(np.ascontiguousarray(column.to_numpy()).tobytes())
+    for batch in table.combine_chunks().to_batches(max_chunksize=CHUNK):
+        for column in batch.columns:
+            if pa.types.is_integer(column.type):
+                digest.update(np.ascontiguousarray(column.to_numpy(zero_copy_only=False)).tobytes())
+            else:
+                digest.update("\n".join(value or "" for value in column.to_pylist()).encode())
     return digest.hexdigest()
 
 
@@ -143,8 +151,9 @@ class Known:
 
     def __init__(self, table: pa.Table, only_run: str | None = None) -> None:
         """`only_run`: images of other runs do not count as made (`--refresh`)."""
-        made = table.filter(pc.equal(table["status"], "made")).combine_chunks()
-        failed = table.filter(pc.equal(table["status"], "failed")).combine_chunks()
+        is_made = pc.equal(table["status"], "made")
+        failed = table.filter(pc.invert(is_made))
+        made = (table.filter(is_made) if len(failed) else table).combine_chunks()
         stand_ins = made.filter(pc.is_valid(made["replaces"])).select(["replaces", "key", "seed"]).to_pylist()
         # Failed image -> (key, seed) of the image with a new seed that stands in for it.
         self.stand_ins: dict[str, tuple[str, int]] = {row["replaces"]: (row["key"], row["seed"]) for row in stand_ins}

@@ -8,7 +8,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
 import pyarrow as pa
 from filelock import FileLock
 
@@ -51,23 +50,20 @@ class Store:
 
         Temporary files that a killed process left behind are removed on the way, once they are an hour old.
         """
-        keys, sizes, mtimes, inodes = [], [], [], []
-        for first in _entries(self.images):
-            for second in _entries(first.path):
-                for entry in _entries(second.path):
-                    if entry.name.endswith(".png"):
-                        status = entry.stat()
-                        keys.append(entry.name[:-4])
-                        sizes.append(status.st_size)
-                        mtimes.append(status.st_mtime_ns)
-                        inodes.append(status.st_ino)
-                    elif is_temporary(entry.name):
-                        remove_if_stale(Path(entry.path))
-        table = pa.table(
-            [keys, np.array(sizes, np.int64), np.array(mtimes, np.int64), np.array(inodes, np.uint64)],
-            schema=SCAN_SCHEMA,
-        )
-        return table.sort_by("key")
+        parts = [self._scan_part(first.path) for first in _entries(self.images)]
+        return pa.concat_tables([SCAN_SCHEMA.empty_table(), *parts]).combine_chunks().sort_by("key")
+
+    def _scan_part(self, folder: str) -> pa.Table:
+        found = []
+        for second in _entries(folder):
+            for entry in _entries(second.path):
+                if entry.name.endswith(".png"):
+                    status = entry.stat()
+                    found.append((entry.name[:-4], status.st_size, status.st_mtime_ns, status.st_ino))
+                elif is_temporary(entry.name):
+                    remove_if_stale(Path(entry.path))
+        columns = list(zip(*found, strict=True)) or [()] * len(SCAN_SCHEMA)
+        return pa.table([pa.array(c, f.type) for c, f in zip(columns, SCAN_SCHEMA, strict=True)], schema=SCAN_SCHEMA)
 
 
 @contextmanager
