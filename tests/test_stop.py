@@ -23,7 +23,7 @@ def test_a_stop_keeps_what_is_done_and_the_next_run_goes_on(server, tmp_path, ou
     while len(output.stored()) < 4 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(number)
-    text, _ = process.communicate(timeout=40)
+    text, _ = process.communicate(timeout=150)
     assert process.returncode in codes, text
     assert "Traceback" not in text
     assert "run the same command again to go on" in text
@@ -54,6 +54,6 @@ def test_a_stop_before_anything_is_made_ends_quietly(server, tmp_path, output):
     while not (output.folder / ".t2i").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    text, _ = process.communicate(timeout=60)
+    text, _ = process.communicate(timeout=150)
     assert process.returncode in (130, 0), text
     assert "Traceback" not in text
