@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import serve
+from tests.prefect_server import serve
 
 BATCH_SIZE = 4
 ROUNDS = 3

@@ -4,9 +4,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
+import numpy as np
+import numpy.typing as npt
 
 from t2i_core.config import DEFAULT_MODEL, DEMO, Config, DatasetOptions, SamplingOptions, parse_lora
 from t2i_core.dataset import fingerprint
@@ -14,7 +13,7 @@ from t2i_core.errors import ConfigError, ModelError
 from t2i_core.manifest import Outcome
 from t2i_core.output import OutputIdentity, open_output
 from t2i_core.pipelines import check_scheduler
-from t2i_core.plan import Plan, Recipe
+from t2i_core.plan import Plan, Recipe, batches_of
 from t2i_core.presets import Preset, find_preset, repository_of
 from t2i_core.sampling import resolve_sampling
 from t2i_core.store import Store, remove_if_stale
@@ -110,8 +109,11 @@ def resolve(config: Config, cache: ResultCache, identity: OutputIdentity) -> Res
 
 def unreferenced(outcome: Outcome, store: Store) -> tuple[int, int]:
     """(how many stored images the manifest does not name, their bytes)."""
-    extra = _unreferenced(outcome)
-    return len(extra), pc.sum(extra["file_size"]).as_py() or 0
+    extra = _unreferenced(outcome, store)
+    if not extra.any():
+        return 0, 0
+    sizes = outcome.known.records(["file_size"])["file_size"].to_numpy()
+    return int(extra.sum()), int(sizes[extra].sum())
 
 
 def prune(outcome: Outcome, store: Store) -> None:
@@ -119,7 +121,8 @@ def prune(outcome: Outcome, store: Store) -> None:
     with store.lock():
         for manifest in store.manifests.glob("*.jsonl"):
             manifest.unlink(missing_ok=True)
-        _delete(outcome, store)
+        for key in outcome.known.keys[_unreferenced(outcome, store)]:
+            store.image_path(key.decode()).unlink(missing_ok=True)
 
 
 def remove_old_plans(plan: Plan, store: Store) -> None:
@@ -130,17 +133,13 @@ def remove_old_plans(plan: Plan, store: Store) -> None:
             remove_if_stale(path)
 
 
-def _delete(outcome: Outcome, store: Store) -> None:
-    for key in _unreferenced(outcome)["key"].to_pylist():
-        store.image_path(key).unlink(missing_ok=True)
-
-
-def _unreferenced(outcome: Outcome) -> pa.Table:
-    specs_file = outcome.plan.specs_file(Store(outcome.config.output).plans)
-    keys = pq.read_table(specs_file, columns=["key"])["key"].combine_chunks()
-    used = outcome.known.effective(keys)
-    made = outcome.known.made
-    return made.filter(pc.invert(pc.is_in(made["key"], value_set=used)))
+def _unreferenced(outcome: Outcome, store: Store) -> npt.NDArray[np.bool_]:
+    """Mask over the known images."""
+    extra = np.ones(len(outcome.known.keys), bool)
+    for batch in batches_of(outcome.plan.specs_file(store.plans), ["key"]):
+        places = outcome.known.find(batch["key"])
+        extra[places[places >= 0]] = False
+    return extra
 
 
 def _resolve_adapter(config: Config, cache: ResultCache, identity: OutputIdentity, entry: str) -> Adapter:

@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.exceptions import TerminationSignal
@@ -26,17 +25,17 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.steps import Resolved, check_output, prune, remove_old_plans, resolve, unreferenced
 from t2i_core.config import Config, parameters
 from t2i_core.errors import UserError
-from t2i_core.generate import Making, ShardIncomplete
+from t2i_core.generate import Making, ShardIncomplete, Weights
 from t2i_core.manifest import Accounting, Outcome, manifest_is_right, write_manifest
 from t2i_core.output import save_identity
 from t2i_core.plan import Plan
-from t2i_core.records import Known, read_records, table_digest
+from t2i_core.records import Known
 from t2i_core.report import Report, write_report
 from t2i_core.shards import Order, Selection, Shard, Work, count_work, make_shards
-from t2i_core.store import Store
+from t2i_core.store import Scan, Store
 from tasks.caching import ResultCache, cache_key
 from tasks.dataset import load_dataset_task
-from tasks.generation import SHARD_RECIPE, THIS_PROCESS, Weights, generate_shard_task, in_window
+from tasks.generation import SHARD_RECIPE, THIS_PROCESS, generate_shard_task, in_window
 from tasks.manifest import write_manifest_task
 from tasks.model import fetch_weights_task
 from tasks.records import collect_records, collect_records_task
@@ -105,7 +104,8 @@ class Text2Image:
         def still_true(name: str) -> bool:
             return (self.store.records / name).is_file()
 
-        return self._known(self.cache.call(collect_records_task, key, still_true, self.config.output, scan))
+        name = self.cache.call(collect_records_task, key, still_true, self.config.output, scan)
+        return Known(self.store.records / name, only_run=self.run if self.config.refresh else None)
 
     def generate(self, resolved: Resolved, plan: Plan, selection: Selection, work: Work) -> None:
         """Make what is missing, shard by shard through a sliding window."""
@@ -168,8 +168,7 @@ class Text2Image:
         outcome = Outcome(self.config, plan, known, self.run, self.errors)
         key = cache_key(
             plan.digest,
-            table_digest(known.made.select(["key", "run", "pixels_sha256", "replaces"])),
-            sorted(known.errors.items()),
+            [known.name, known.only_run],
             sorted(self.errors.items()),
             [self.config.output, self.config.manifest_name, self.config.image_key, outcome.named],
         )
@@ -201,7 +200,7 @@ class Text2Image:
         scan = self.store.scan()
         # With --refresh, too: what it did not come to still has its earlier picture.
         table_name = collect_records(self._records_key(scan), self.config.output, scan)
-        known = Known(read_records(self.store.records / table_name))
+        known = Known(self.store.records / table_name)
         outcome = Outcome(self.config, plan, known, self.run, self.errors, interrupted=True)
         accounting = write_manifest(outcome, self.store, scan)
         report = self._report("interrupted", resolved, outcome, work, accounting)
@@ -217,12 +216,8 @@ class Text2Image:
         print(f"model     {resolved.preset.name}\nplan      {message}", flush=True)
         return Completed(message=message)
 
-    def _records_key(self, scan: pa.Table) -> str:
-        return cache_key(table_digest(scan.drop(["inode"])), self.cache.listing(SHARD_RECIPE))
-
-    def _known(self, table_name: str) -> Known:
-        table = read_records(self.store.records / table_name)
-        return Known(table, only_run=self.run if self.config.refresh else None)
+    def _records_key(self, scan: Scan) -> str:
+        return cache_key(scan.digest(), self.cache.listing(SHARD_RECIPE))
 
     def _report(self, state: str, resolved: Resolved, outcome: Outcome, work: Work, accounting: Accounting) -> Report:
         return Report(

@@ -24,6 +24,17 @@ CallModel = Callable[[Sequence[ImageSpec], int, Callable[[], bool]], npt.NDArray
 
 
 @dataclass(frozen=True, slots=True)
+class Weights:
+    """Where a worker finds the model, and how to load it; equal values share one model in memory."""
+
+    path: str
+    dtype: str
+    device: str
+    scheduler: str | None = None
+    adapters: tuple[tuple[str, float], ...] = ()  # (local file, weight)
+
+
+@dataclass(frozen=True, slots=True)
 class LoadedModel:
     """A model in memory: how to call it, and what its records say of where it ran."""
 

@@ -7,18 +7,18 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from t2i_core.config import Config
 from t2i_core.errors import shorten
 from t2i_core.json_values import json_text
-from t2i_core.names import NamedImage, Names, names_in, retire_manifest
+from t2i_core.keys import as_keys, find
+from t2i_core.names import NamedImage, Names, WantedNames, names_in, retire_manifest
 from t2i_core.output import ManifestForm, read_identity, save_identity
-from t2i_core.plan import CHUNK, SPECS, Plan, stream, write_table
-from t2i_core.records import Known
-from t2i_core.store import Store, atomic_write
+from t2i_core.plan import SPECS, Plan, batches_of, stream, write_table
+from t2i_core.records import TABLE, Known
+from t2i_core.store import Scan, Store, atomic_write
 
 NAMED_IMAGES_LIMIT = 100_000
 
@@ -104,18 +104,17 @@ class ImageState:
     spec: dict[str, Any]
     state: str
     key: str | None  # of the picture: not the spec's where a stand-in with a new seed took its place
-    index: int  # of the picture's record in the table of made images
     record: dict[str, Any]
     error: str | None
 
 
-def write_manifest(outcome: Outcome, store: Store, scan: pa.Table) -> Accounting:
+def write_manifest(outcome: Outcome, store: Store, scan: Scan) -> Accounting:
     """Names, provenance, failures, then the manifest: the last file written, so that its presence means done."""
     with store.lock():
         return _write_manifest(outcome, store, scan)
 
 
-def _write_manifest(outcome: Outcome, store: Store, scan: pa.Table) -> Accounting:
+def _write_manifest(outcome: Outcome, store: Store, scan: Scan) -> Accounting:
     manifest = store.root / outcome.config.manifest_name
     names = Names(store)
     wrong, extra = names.differences(_wanted_names(outcome, store, scan))
@@ -146,7 +145,7 @@ def files_written(outcome: Outcome, store: Store) -> dict[str, list[int]]:
     return result
 
 
-def manifest_is_right(files: dict[str, list[int]], outcome: Outcome, store: Store, scan: pa.Table) -> bool:
+def manifest_is_right(files: dict[str, list[int]], outcome: Outcome, store: Store, scan: Scan) -> bool:
     """Whether the files are as `files_written` saw them and every name still stands for its image."""
     try:
         if files_written(outcome, store) != files:
@@ -178,51 +177,38 @@ def _retire_what_would_lie(
         save_identity(store, identity)
 
 
-def _wanted_names(outcome: Outcome, store: Store, scan: pa.Table) -> Iterator[tuple[NamedImage, int]]:
-    """Every name with its image and that file's inode; from three columns, for it is done in every run."""
+def _wanted_names(outcome: Outcome, store: Store, scan: Scan) -> Iterator[WantedNames]:
+    """Every name with its image and that file's inode."""
     if not outcome.named:
         return
-    file = outcome.plan.specs_file(store.plans)
-    keys = outcome.known.effective(pq.read_table(file, columns=["key"])["key"].combine_chunks())
-    place = pc.if_else(
-        pc.is_valid(outcome.known.index(keys)), pc.index_in(keys, value_set=scan["key"].combine_chunks()), None
-    )
-    inodes = scan["inode"].combine_chunks().take(place)
-    start = 0
-    with pq.ParquetFile(file) as parquet:
-        for batch in parquet.iter_batches(CHUNK, columns=["name"]):
-            part = slice(start, start + len(batch))
-            start += len(batch)
-            columns = (batch["name"].to_pylist(), keys[part].to_pylist(), inodes[part].to_pylist())
-            for name, key, inode in zip(*columns, strict=True):
-                if inode is not None:
-                    yield NamedImage(name, key), inode
+    for batch in batches_of(outcome.plan.specs_file(store.plans), ["name", "key"]):
+        keys = outcome.known.effective(batch["key"])
+        places = np.where(outcome.known.find(batch["key"]) >= 0, find(as_keys(keys), scan.keys), -1)
+        there = pa.array(places >= 0)
+        names, keys = batch["name"].filter(there).to_pylist(), keys.filter(there).to_pylist()
+        yield WantedNames(names, keys, scan.inodes[places[places >= 0]])
 
 
-def _images(outcome: Outcome, store: Store) -> Iterator[ImageState]:
-    """Every image of the plan with what is known of it, a chunk in memory at a time."""
-    file = outcome.plan.specs_file(store.plans)
-    made = outcome.known.made
-    index = outcome.known.index(pq.read_table(file, columns=["key"])["key"].combine_chunks())
-    with pq.ParquetFile(file) as parquet:
-        start = 0
-        for batch in parquet.iter_batches(CHUNK):
-            places = index.slice(start, len(batch))
-            start += len(batch)
-            records = made.take(places).to_pylist()
-            for spec, place, record in zip(batch.to_pylist(), places.to_pylist(), records, strict=True):
-                if place is not None:
-                    state = "generated" if record["run"] == outcome.run else "reused"
-                    yield ImageState(spec, state, record["key"], place, record, None)
-                    continue
-                error = outcome.known.errors.get(spec["key"]) or outcome.errors.get(spec["key"])
-                if error is None and not outcome.interrupted:
-                    error = "not made, for no recorded reason; run again, and report it if it stays"
-                yield ImageState(spec, "failed" if error else "pending", None, -1, {}, error)
+def _images(outcome: Outcome, store: Store, columns: list[str]) -> Iterator[ImageState]:
+    """Every image of the plan with what is known of it, as `columns` of its record."""
+    records = outcome.known.records(columns)
+    for batch in batches_of(outcome.plan.specs_file(store.plans)):
+        places = outcome.known.find(batch["key"])
+        found = iter(records.take(pa.array(places[places >= 0])).to_pylist())
+        for spec, place in zip(batch.to_pylist(), places.tolist(), strict=True):
+            if place >= 0:
+                record = next(found)
+                state = "generated" if record["run"] == outcome.run else "reused"
+                yield ImageState(spec, state, record["key"], record, None)
+                continue
+            error = outcome.known.errors.get(spec["key"]) or outcome.errors.get(spec["key"])
+            if error is None and not outcome.interrupted:
+                error = "not made, for no recorded reason; run again, and report it if it stays"
+            yield ImageState(spec, "failed" if error else "pending", None, {}, error)
 
 
 def _rows_with_images(outcome: Outcome, store: Store) -> Iterator[tuple[dict[str, Any], list[ImageState]]]:
-    by_row = groupby(_images(outcome, store), key=lambda image: image.spec["row"])
+    by_row = groupby(_images(outcome, store, ["key", "run"]), key=lambda image: image.spec["row"])
     number, images = next(by_row, (None, iter(())))
     columns = ["row", "line", "record", "has_images", "rejection"]
     for row in stream(outcome.plan.rows_file(store.plans), columns):
@@ -283,13 +269,12 @@ def _failures(row: dict[str, Any], images: list[ImageState], config: Config) -> 
 
 
 def _write_provenance(outcome: Outcome, store: Store) -> None:
-    known = outcome.known.made.schema
     shown = [f for f in SPECS if f.name not in ("recipe", "name")]
     extra = [pa.field("path", pa.string()), pa.field("status", pa.string()), pa.field("error", pa.string())]
-    schema = pa.schema([*shown, *extra, *(known.field(name) for name in _KNOWN_COLUMNS)])
+    schema = pa.schema([*shown, *extra, *(TABLE.field(name) for name in _KNOWN_COLUMNS)])
 
     def rows() -> Iterator[dict[str, Any]]:
-        for image in _images(outcome, store):
+        for image in _images(outcome, store, ["key", "seed", *_KNOWN_COLUMNS]):
             own = {name: image.spec[name] for name in schema.names if name in image.spec}
             if image.key is not None:
                 own |= {"key": image.key, "seed": image.record["seed"]}

@@ -4,14 +4,19 @@ import json
 import os
 import re
 import shutil
+from array import array
 from collections.abc import Container, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from t2i_core.images import read_header
 from t2i_core.json_values import json_text
+from t2i_core.keys import find
 from t2i_core.output import ManifestForm
 from t2i_core.spec import digest
 from t2i_core.store import Store, atomic_write, is_temporary, remove_if_stale, temporary_beside
@@ -28,26 +33,38 @@ class NamedImage:
     key: str
 
 
+class WantedNames(NamedTuple):
+    """Some of the names that an output should have, in columns of equal length."""
+
+    names: list[str]
+    keys: list[str]
+    inodes: npt.NDArray[np.uint64]  # of the images by key
+
+
 class Names:
     """The names in an output folder."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def differences(self, wanted: Iterable[tuple[NamedImage, int]]) -> tuple[list[NamedImage], list[Path]]:
-        """(names to set because they are absent or stand for another file, named images that nobody wants).
-
-        `wanted`: each name with the inode of its image.
-        """
-        # By the hash of the name: half the memory of the strings. A collision leaves a name to be set once more.
-        found = dict(self._found())
-        wrong = [
-            image
-            for image, inode in wanted
-            if found.pop(hash(image.name), None) != inode and not self._stands_for(image, inode)
-        ]
+    def differences(self, wanted: Iterable[WantedNames]) -> tuple[list[NamedImage], list[Path]]:
+        """(names to set because they are absent or stand for another file, named images that nobody wants)."""
+        hashes, inodes = self._found()
+        unwanted = np.ones(len(hashes), bool)
+        wrong = []
+        for names, keys, wanted_inodes in wanted:
+            places = find(np.fromiter(map(hash, names), np.int64, len(names)), hashes)
+            there = places >= 0
+            unwanted[places[there]] = False
+            right = there.copy()
+            right[there] = inodes[places[there]] == wanted_inodes[there]
+            for i in np.flatnonzero(~right):
+                image = NamedImage(names[i], keys[i])
+                if not self._stands_for(image, int(wanted_inodes[i])):
+                    wrong.append(image)
         # What is left over nobody wants; a user's own file has no key, whatever its name.
-        extra = [path for path in self._paths(found) if self.key_of(path) is not None] if found else []
+        left_over = set(hashes[unwanted].tolist())
+        extra = [path for path in self._paths(left_over) if self.key_of(path) is not None] if left_over else []
         return wrong, extra
 
     def apply(self, wrong: Iterable[NamedImage], extra: Iterable[Path]) -> None:
@@ -101,9 +118,17 @@ class Names:
                         elif file.name.startswith(folder.name) and _FILE.fullmatch(file.name):
                             yield f"{folder.name}/{file.name}", file
 
-    def _found(self) -> Iterator[tuple[int, int]]:
-        # The inode comes with the directory entry: no file is looked at.
-        return ((hash(name), entry.inode()) for name, entry in self._entries())
+    def _found(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
+        """The hash of every name, sorted, and its inode; a collision leaves a name to be set once more.
+
+        The inode comes with the directory entry: no file is looked at.
+        """
+        hashes, inodes = array("q"), array("Q")
+        for name, entry in self._entries():
+            hashes.append(hash(name))
+            inodes.append(entry.inode())
+        order = np.argsort(np.frombuffer(hashes, np.int64))
+        return np.frombuffer(hashes, np.int64)[order], np.frombuffer(inodes, np.uint64)[order]
 
     def _paths(self, hashes: Container[int]) -> list[Path]:
         return [Path(entry.path) for name, entry in self._entries() if hash(name) in hashes]

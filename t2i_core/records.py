@@ -1,6 +1,5 @@
 """What is known of images: their records, compacted into one table by key and checked against the files themselves."""
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -11,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from t2i_core.images import read_image
-from t2i_core.store import Store
+from t2i_core.keys import KEY, Keys, as_keys, find
+from t2i_core.store import Scan, Store
 
 SCHEMA_VERSION = 1
 DECODERS = 4
@@ -77,8 +78,8 @@ class ImageRecord:
         return {k: v for k, v in asdict(self).items() if k not in absent and v is not None}
 
 
-def compact(previous: pa.Table | None, new: Iterable[dict[str, Any]], scan: pa.Table, store: Store) -> pa.Table:
-    """One table of every image that is known, a row a key; a later record wins over an earlier one.
+def compact(previous: pa.Table | None, new: Iterable[dict[str, Any]], scan: Scan, store: Store) -> pa.Table:
+    """One table of every image that is known, a row a key, sorted by key; a later record wins over an earlier one.
 
     A record counts only with its file: same size and modification time as recorded, else the file is decoded and must
     hold the pixels its own header names. Files without a record are adopted in the same way.
@@ -86,16 +87,17 @@ def compact(previous: pa.Table | None, new: Iterable[dict[str, Any]], scan: pa.T
     table = pa.concat_tables([TABLE.empty_table() if previous is None else previous.select(TABLE.names), *_chunks(new)])
     last = ~table["key"].to_pandas().duplicated(keep="last")
     table = table.filter(pa.array(last)).combine_chunks()
-    place = pc.index_in(table["key"], value_set=scan["key"].combine_chunks())
-    failed = pc.equal(table["status"], "failed")
-    unchanged = pc.and_(
-        pc.equal(table["file_size"], scan["size"].take(place)),
-        pc.equal(table["mtime_ns"], scan["mtime_ns"].take(place)),
-    )
-    kept = table.filter(pc.if_else(failed, pc.is_null(place), pc.fill_null(unchanged, False)))
-    suspects = scan.filter(pc.invert(pc.is_in(scan["key"], value_set=kept["key"].combine_chunks())))
-    adopted = _chunks(_adopt(suspects["key"].to_pylist(), store))
-    return pa.concat_tables([kept, *adopted]).sort_by("key")
+    place = find(as_keys(table["key"]), scan.keys)
+    has_file = place >= 0
+    unchanged = has_file.copy()
+    for name, found in (("file_size", scan.sizes), ("mtime_ns", scan.mtimes_ns)):
+        unchanged[has_file] &= table[name].fill_null(-1).to_numpy()[has_file] == found[place[has_file]]
+    failed = pc.equal(table["status"], "failed").to_numpy()
+    counts = np.where(failed, ~has_file, unchanged)
+    suspect = np.ones(len(scan.keys), bool)
+    suspect[place[counts & has_file]] = False
+    adopted = _chunks(_adopt([key.decode() for key in scan.keys[suspect]], store))
+    return pa.concat_tables([table.filter(pa.array(counts)), *adopted]).sort_by("key")
 
 
 def _chunks(records: Iterable[dict[str, Any]]) -> Iterator[pa.Table]:
@@ -128,43 +130,46 @@ def _table_row(record: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def read_records(path: Path) -> pa.Table:
-    """A table of records; what repeats from image to image is held once."""
-    repeated = ["status", "run", "created", "device", "versions", "model_name", "commit", "error"]
-    return pq.read_table(path, read_dictionary=repeated)
-
-
-def table_digest(table: pa.Table) -> str:
-    """SHA-256 of a table's columns of strings and integers; equal for equal content."""
-    digest = hashlib.sha256()
-    for batch in table.combine_chunks().to_batches(max_chunksize=CHUNK):
-        for column in batch.columns:
-            if pa.types.is_integer(column.type):
-                digest.update(np.ascontiguousarray(column.to_numpy(zero_copy_only=False)).tobytes())
-            else:
-                digest.update("\n".join(value or "" for value in column.to_pylist()).encode())
-    return digest.hexdigest()
-
-
 class Known:
-    """Look-ups in the table of records, a column at a time."""
+    """What a table of records says: look-ups a column at a time, the other columns left on disk."""
 
-    def __init__(self, table: pa.Table, only_run: str | None = None) -> None:
-        """`only_run`: images of other runs do not count as made (`--refresh`)."""
-        is_made = pc.equal(table["status"], "made")
-        failed = table.filter(pc.invert(is_made))
-        made = (table.filter(is_made) if len(failed) else table).combine_chunks()
-        stand_ins = made.filter(pc.is_valid(made["replaces"])).select(["replaces", "key", "seed"]).to_pylist()
+    def __init__(self, file: Path, only_run: str | None = None) -> None:
+        """`file`: a table that `compact` made. `only_run`: images of other runs do not count as made (`--refresh`)."""
+        self.name = file.name
+        self.only_run = only_run
+        # Kept open: a later run may remove the file. What repeats from image to image is held once.
+        repeated = ["status", "run", "created", "device", "versions", "model_name", "commit", "error"]
+        self._file = pq.ParquetFile(file, read_dictionary=repeated)
         # Failed image -> (key, seed) of the image with a new seed that stands in for it.
-        self.stand_ins: dict[str, tuple[str, int]] = {row["replaces"]: (row["key"], row["seed"]) for row in stand_ins}
-        self.errors: dict[str, str] = {
-            row["key"]: row["error"]
-            for row in failed.select(["key", "error"]).to_pylist()
-            if row["key"] not in self.stand_ins
-        }
+        self.stand_ins: dict[str, tuple[str, int]] = {}
         # How many times a failed image was tried with a new seed, and failed again.
-        self.attempts = Counter(failed["replaces"].to_pylist())
-        self.made = made if only_run is None else made.filter(pc.equal(made["run"], only_run)).combine_chunks()
+        self.attempts: Counter[str] = Counter()
+        errors: dict[str, str] = {}
+        keys = np.empty(self._file.metadata.num_rows, KEY)
+        counts = np.zeros(len(keys), bool)
+        start = 0
+        for batch in self._file.iter_batches(CHUNK, columns=["key", "status", "run", "seed", "error", "replaces"]):
+            part = slice(start, start + len(batch))
+            start += len(batch)
+            keys[part] = as_keys(batch["key"])
+            made = pc.equal(batch["status"], "made")
+            counts[part] = (made if only_run is None else pc.and_(made, pc.equal(batch["run"], only_run))).to_numpy(
+                False
+            )
+            for row in batch.filter(pc.or_(pc.invert(made), pc.is_valid(batch["replaces"]))).to_pylist():
+                if row["status"] == "made":
+                    self.stand_ins[row["replaces"]] = (row["key"], row["seed"])
+                else:
+                    errors[row["key"]] = row["error"]
+                    self.attempts[row["replaces"]] += 1
+        self.errors: dict[str, str] = {key: error for key, error in errors.items() if key not in self.stand_ins}
+        # Of the images that count as made, sorted; everything else about them is in the same order (`records`).
+        self.keys: Keys = keys if counts.all() else keys[counts]
+        self._rows = np.flatnonzero(counts)
+
+    def find(self, keys: pa.Array) -> npt.NDArray[np.int64]:
+        """Places in `self.keys` of the pictures for `keys`; -1 where there is none."""
+        return find(as_keys(self.effective(keys)), self.keys)
 
     def effective(self, keys: pa.Array) -> pa.Array:
         """The keys whose pictures are shown: a failed image's is that of its stand-in with a new seed."""
@@ -174,6 +179,6 @@ class Known:
             [self.stand_ins[key][0] if key in self.stand_ins else key for key in keys.to_pylist()], pa.string()
         )
 
-    def index(self, keys: pa.Array) -> pa.Array:
-        """Row numbers in `made` of the pictures for `keys`; null where there is none."""
-        return pc.index_in(self.effective(keys), value_set=self.made["key"].combine_chunks())
+    def records(self, columns: list[str]) -> pa.Table:
+        """Columns of the table, a row for each of `self.keys`."""
+        return self._file.read(columns).take(pa.array(self._rows)).combine_chunks()

@@ -2,17 +2,18 @@
 
 import json
 import platform
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
 from typing import Any
-
-import pyarrow.parquet as pq
 
 from t2i_core import __version__
 from t2i_core.config import Config
 from t2i_core.contact_sheet import write_contact_sheet
 from t2i_core.manifest import Accounting, Outcome
-from t2i_core.plan import stream
+from t2i_core.plan import batches_of
 from t2i_core.presets import Preset
 from t2i_core.shards import Work
 from t2i_core.store import Store, write_text
@@ -125,21 +126,22 @@ def run_json(report: Report, outcome: Outcome) -> dict[str, Any]:
 
 
 def _write_contact_sheet(report: Report, outcome: Outcome, store: Store) -> None:
-    made = outcome.known.made
-    specs = outcome.plan.specs_file(store.plans)
-    index = outcome.known.index(pq.read_table(specs, columns=["key"])["key"].combine_chunks()).to_pylist()
-    images = []
-    for place, spec in zip(index, stream(specs, ["prompt"]), strict=True):
-        if place is not None:
-            images.append((store.image_path(made["key"][place].as_py()), spec["prompt"]))
-            if len(images) == SHEET_IMAGES:
-                break
+    images = list(islice(_first_images(outcome, store), SHEET_IMAGES))
     path = store.root / "contact_sheet.jpg"
     if not images:
         path.unlink(missing_ok=True)
         return
     title = f"{report.preset.name}" + (f": {report.preset.about}" if report.preset.about else "")
     write_contact_sheet(path, images, title)
+
+
+def _first_images(outcome: Outcome, store: Store) -> Iterator[tuple[Path, str]]:
+    """(file, prompt) of every image there is, in data-set order."""
+    for batch in batches_of(outcome.plan.specs_file(store.plans), ["key", "prompt"]):
+        places = outcome.known.find(batch["key"])
+        for place, prompt in zip(places.tolist(), batch["prompt"].to_pylist(), strict=True):
+            if place >= 0:
+                yield store.image_path(outcome.known.keys[place].decode()), prompt
 
 
 def _pending(count: int) -> str:

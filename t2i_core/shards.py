@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from t2i_core.plan import CHUNK, spec_of
+from t2i_core.plan import SPECS, batches_of, spec_of
 from t2i_core.records import Known
 from t2i_core.spec import ImageSpec, derive_seed, digest
 
@@ -62,12 +61,13 @@ class Selection:
     retry_failed: bool = False
     reseed: bool = False
 
-    def missing(self, keys: pa.Array) -> pa.Array:
-        """Mask over `keys`: true where an image has to be made."""
-        missing = pc.is_null(self.known.index(keys))
+    def missing(self, specs: pa.RecordBatch) -> pa.RecordBatch:
+        """Those of `specs` whose image has to be made."""
+        missing = pa.array(self.known.find(specs["key"]) < 0)
         if self.known.errors and not self.retry_failed:
-            missing = pc.and_not(missing, pc.is_in(keys, value_set=pa.array(list(self.known.errors), pa.string())))
-        return missing
+            failed = pa.array(list(self.known.errors), pa.string())
+            missing = pc.and_not(missing, pc.is_in(specs["key"], value_set=failed))
+        return specs.filter(missing)
 
     def order(self, spec: ImageSpec, key: str) -> Order:
         """The image to make for `key`: itself, its stand-in made anew, or with `reseed` its next stand-in."""
@@ -83,8 +83,9 @@ class Selection:
 
 def count_work(specs_file: Path, selection: Selection, batch_size: int, save_interval: int) -> Work:
     """Images, batches and shards to make, from the key and call columns alone."""
-    table = pq.read_table(specs_file, columns=["key", "negative_prompt", *CALL_COLUMNS])
-    table = table.filter(selection.missing(table["key"].combine_chunks()))
+    columns = ["key", "negative_prompt", *CALL_COLUMNS]
+    missing = [selection.missing(batch) for batch in batches_of(specs_file, columns)]
+    table = pa.Table.from_batches(missing, pa.schema([SPECS.field(name) for name in columns]))
     table = table.set_column(1, "without_negative", pc.is_null(table["negative_prompt"]))
     groups = table.group_by(["without_negative", *CALL_COLUMNS]).aggregate([("key", "count_distinct")])
     counts = groups["key_count_distinct"].to_pylist()
@@ -110,13 +111,12 @@ def make_shards(
 
 def _orders(specs_file: Path, selection: Selection) -> Iterator[Order]:
     seen: set[bytes] = set()  # keys shared by several rows are made once; 32 bytes each, only of what is missing
-    with pq.ParquetFile(specs_file) as parquet:
-        for batch in parquet.iter_batches(CHUNK):
-            for row in batch.filter(selection.missing(batch["key"])).to_pylist():
-                key = bytes.fromhex(row["key"])
-                if key not in seen:
-                    seen.add(key)
-                    yield selection.order(spec_of(row), row["key"])
+    for batch in batches_of(specs_file):
+        for row in selection.missing(batch).to_pylist():
+            key = bytes.fromhex(row["key"])
+            if key not in seen:
+                seen.add(key)
+                yield selection.order(spec_of(row), row["key"])
 
 
 def _batches(orders: Iterable[Order], batch_size: int) -> Iterator[tuple[Order, ...]]:

@@ -7,23 +7,12 @@ from typing import Any
 
 from prefect import task
 
-from t2i_core.generate import LoadedModel, Making, generate_shard
+from t2i_core.generate import LoadedModel, Making, Weights, generate_shard
 from t2i_core.shards import Shard
 from t2i_core.store import Store
 from tasks.caching import TASK_OPTIONS, RecipeKey
 
 SHARD_RECIPE = "shard-v1"
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """Where a worker finds the model, and how to load it."""
-
-    path: str
-    dtype: str
-    device: str
-    scheduler: str | None
-    adapters: tuple[tuple[str, float], ...]
 
 
 @dataclass(slots=True)
@@ -53,9 +42,9 @@ def generate_shard_task(
 
     def model() -> LoadedModel:
         # torch and diffusers take seconds to import: only where something is made.
-        from t2i_core.engine.load import LoadSettings, load_model
+        from t2i_core.engine.load import load_model
 
-        return load_model(LoadSettings(**asdict(weights)))
+        return load_model(weights)
 
     THIS_PROCESS.idle.clear()
     try:

@@ -3,16 +3,15 @@
 from dataclasses import asdict
 from typing import Any
 
-import pyarrow as pa
 from prefect import task
 
 from t2i_core.manifest import Outcome, files_written, write_manifest
-from t2i_core.store import Store
+from t2i_core.store import Scan, Store
 from tasks.caching import TASK_OPTIONS, RecipeKey
 
 
 @task(name="write manifest", cache_policy=RecipeKey(recipe="manifest-v1"), **TASK_OPTIONS)
-def write_manifest_task(cache_key: str, outcome: Outcome, scan: pa.Table) -> dict[str, Any]:
+def write_manifest_task(cache_key: str, outcome: Outcome, scan: Scan) -> dict[str, Any]:
     """Names, then images.parquet, failures.jsonl and the manifest, each as a stream; returns the accounting."""
     store = Store(outcome.config.output)
     accounting = write_manifest(outcome, store, scan)

@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 from prefect import task
 
 from t2i_core.records import compact
-from t2i_core.store import Store, atomic_write, remove_if_stale
+from t2i_core.store import Scan, Store, atomic_write, remove_if_stale
 from tasks.caching import TASK_OPTIONS, RecipeKey, ResultCache
 from tasks.generation import SHARD_RECIPE
 
@@ -17,12 +16,12 @@ _ABSORBED = b"absorbed"
 
 
 @task(name="collect records", cache_policy=RecipeKey(recipe="records-v1"), **TASK_OPTIONS)
-def collect_records_task(cache_key: str, output: str, scan: pa.Table) -> str:
+def collect_records_task(cache_key: str, output: str, scan: Scan) -> str:
     """Absorb the results of shards that the last table lacks, check all against the files; name of the table."""
     return collect_records(cache_key, output, scan)
 
 
-def collect_records(cache_key: str, output: str, scan: pa.Table) -> str:
+def collect_records(cache_key: str, output: str, scan: Scan) -> str:
     """The same without Prefect, for a run that was told to stop."""
     store = Store(output)
     results = ResultCache(store.results, retries=0)

@@ -2,51 +2,21 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from tests.prefect_server import serve
 
 # Waiting threads that spin make a small model 10 times slower beside any other work (measured on 2 cores).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 ROOT = Path(__file__).parent.parent
-START_SECONDS = 180
 
 # Quick settings: one step of the demo model is enough where a test is not about what is drawn.
 QUICK = {"model": "demo", "steps": 1, "batch_size": 2, "retries": 0}
-
-
-@contextmanager
-def serve(home):
-    """A `prefect server` with a home of its own; in the environment of this process and its children while it runs."""
-    home.mkdir(parents=True, exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    ours = {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
-    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"} | ours
-    with (home / "server.log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "server", "start", "--port", str(port), "--no-ui"],
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    url = f"http://127.0.0.1:{port}/api"
-    try:
-        _wait_for(f"{url}/health", process)
-        os.environ |= ours | {"PREFECT_API_URL": url}
-        yield url
-        _drain_prefect()
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 @pytest.fixture(scope="session")
@@ -54,30 +24,6 @@ def server(tmp_path_factory):
     """The API URL of a server for the whole session."""
     with serve(tmp_path_factory.mktemp("prefect")) as url:
         yield url
-
-
-def _drain_prefect():
-    """What Prefect still wants to tell the server: at exit, with the server gone, it would wait for a minute."""
-    if "prefect.events.worker" not in sys.modules:
-        return
-    from prefect.events.worker import EventsWorker
-    from prefect.logging.handlers import APILogWorker
-
-    APILogWorker.instance().drain()
-    EventsWorker.drain_all()
-
-
-def _wait_for(url, process):
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        assert process.poll() is None, "the Prefect server ended while starting"
-        try:
-            with urllib.request.urlopen(url, timeout=2) as answer:
-                if answer.status == 200:
-                    return
-        except OSError:
-            time.sleep(0.3)
-    raise AssertionError("the Prefect server did not start in time")
 
 
 class Output:

@@ -7,8 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from t2i_core.engine.call import call_arguments, call_pipeline
-from t2i_core.engine.load import LoadSettings, load_pipeline, resolve_device
+from t2i_core.engine.load import load_pipeline, resolve_device
 from t2i_core.errors import ConfigError, ModelError, Stopped
+from t2i_core.generate import Weights
 from t2i_core.spec import ImageSpec
 from t2i_core.weights import BUNDLED
 
@@ -16,7 +17,7 @@ COLOURS = {"white": (245, 245, 245), "pink": (250, 190, 205), "blue": (45, 85, 2
 
 
 def settings(**values):
-    return LoadSettings(**{"path": str(BUNDLED), "dtype": "float32", "device": "cpu"} | values)
+    return Weights(**{"path": str(BUNDLED), "dtype": "float32", "device": "cpu"} | values)
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,16 @@ def spec_row(index, prompt=None, **fields):
     return row | {"row": index, "condition": 0, "image": 0, "name": f"s{index}"}
 
 
-def known(*records):
-    return Known(pa.Table.from_pylist([dict.fromkeys(TABLE.names) | r for r in records], schema=TABLE))
+@pytest.fixture
+def known(tmp_path):
+    """Records -> what is known by them."""
+
+    def write(*records, **options):
+        rows = [dict.fromkeys(TABLE.names) | record for record in sorted(records, key=lambda record: record["key"])]
+        pq.write_table(pa.Table.from_pylist(rows, schema=TABLE), tmp_path / "records.parquet")
+        return Known(tmp_path / "records.parquet", **options)
+
+    return write
 
 
 @pytest.fixture
@@ -45,13 +53,13 @@ def shards(path, selection, batch_size=4, save_interval=2):
     return result
 
 
-def test_everything_is_missing_at_first_and_order_is_kept(specs_file):
+def test_everything_is_missing_at_first_and_order_is_kept(specs_file, known):
     result = shards(specs_file([spec_row(i) for i in range(10)]), Selection(known()))
     assert [o.spec.prompt for s in result for o in s.orders] == [f"p{i}" for i in range(10)]
     assert [[len(b) for b in s.batches] for s in result] == [[4, 4], [2]]
 
 
-def test_shards_are_dense_whatever_is_known(specs_file):
+def test_shards_are_dense_whatever_is_known(specs_file, known):
     rows = [spec_row(i) for i in range(12)]
     made = [{"key": r["key"], "status": "made"} for r in rows[::2]]
     result = shards(specs_file(rows), Selection(known(*made)))
@@ -59,19 +67,19 @@ def test_shards_are_dense_whatever_is_known(specs_file):
     assert [[len(b) for b in s.batches] for s in result] == [[4, 2]]
 
 
-def test_a_batch_has_one_set_of_call_arguments(specs_file):
+def test_a_batch_has_one_set_of_call_arguments(specs_file, known):
     rows = [spec_row(i, steps=4 + i % 2, negative_prompt=None if i % 3 else "x") for i in range(24)]
     for shard in shards(specs_file(rows), Selection(known())):
         for batch in shard.batches:
             assert len({o.spec.call_group for o in batch}) == 1
 
 
-def test_a_key_shared_by_rows_is_made_once(specs_file):
+def test_a_key_shared_by_rows_is_made_once(specs_file, known):
     row = spec_row(0)
     assert len(shards(specs_file([row, row | {"row": 1}]), Selection(known()))[0].orders) == 1
 
 
-def test_what_failed_for_good_is_left_alone_until_asked(specs_file):
+def test_what_failed_for_good_is_left_alone_until_asked(specs_file, known):
     rows = [spec_row(0), spec_row(1)]
     memory = known({"key": rows[0]["key"], "status": "failed", "error": "NaN"})
     path = specs_file(rows)
@@ -79,7 +87,7 @@ def test_what_failed_for_good_is_left_alone_until_asked(specs_file):
     assert len(shards(path, Selection(memory, retry_failed=True))[0].orders) == 2
 
 
-def test_reseed_makes_a_stand_in_and_another_one_after_it_failed_too(specs_file):
+def test_reseed_makes_a_stand_in_and_another_one_after_it_failed_too(specs_file, known):
     row = spec_row(0)
     failed = {"key": row["key"], "status": "failed", "error": "NaN"}
     path = specs_file([row])
@@ -92,13 +100,13 @@ def test_reseed_makes_a_stand_in_and_another_one_after_it_failed_too(specs_file)
     assert count_work(path, Selection(known(failed, again, made)), 4, 2).images == 0
 
 
-def test_refresh_counts_only_this_run(specs_file):
+def test_refresh_counts_only_this_run(specs_file, known):
     rows = [spec_row(0), spec_row(1)]
-    table = known({"key": rows[0]["key"], "status": "made", "run": "old"}).made
-    assert count_work(specs_file(rows), Selection(Known(table, only_run="new")), 4, 2).images == 2
+    old = known({"key": rows[0]["key"], "status": "made", "run": "old"}, only_run="new")
+    assert count_work(specs_file(rows), Selection(old), 4, 2).images == 2
 
 
-def test_a_shard_is_named_by_what_it_makes_not_by_its_place(specs_file):
+def test_a_shard_is_named_by_what_it_makes_not_by_its_place(specs_file, known):
     rows = [spec_row(i) for i in range(8)]
     both = shards(specs_file(rows), Selection(known()), save_interval=1)
     later = shards(specs_file(rows[4:]), Selection(known()), save_interval=1)

@@ -29,10 +29,12 @@ def test_scan_finds_images_and_removes_only_stale_temporary_files(tmp_path):
         temporary.write_text("half")
     hour_ago = time.time() - STALE_SECONDS - 1
     os.utime(stale, (hour_ago, hour_ago))
+    path.with_name("notes.png").write_text("not an image by key")
     scan = store.scan()
-    assert scan["key"].to_pylist() == [key]
-    assert scan["size"].to_pylist() == [5]
-    assert scan["inode"].to_pylist() == [path.stat().st_ino]
+    assert scan.keys.tolist() == [key.encode()]
+    assert scan.sizes.tolist() == [5]
+    assert scan.mtimes_ns.tolist() == [path.stat().st_mtime_ns]
+    assert scan.inodes.tolist() == [path.stat().st_ino]
     assert fresh.exists()
     assert not stale.exists()
 
@@ -52,4 +54,20 @@ def test_temporary_files_elsewhere_are_removed_once_stale(tmp_path):
 
 
 def test_an_output_that_does_not_exist_has_no_images(tmp_path):
-    assert len(Store(tmp_path / "none").scan()) == 0
+    assert len(Store(tmp_path / "none").scan().keys) == 0
+
+
+def test_a_scan_is_sorted_by_key_and_its_digest_is_about_content_not_inodes(tmp_path):
+    one, other = Store(tmp_path / "one"), Store(tmp_path / "other")
+    keys = sorted(f"{number * 0x9E3779B97F4A7C15 % 2**64:064x}"[::-1] for number in range(50))
+    for store in (one, other):
+        for key in reversed(keys):
+            path = store.image_path(key)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("x")
+            os.utime(path, (1, 1))
+    assert one.scan().keys.tolist() == [key.encode() for key in keys]
+    assert one.scan().inodes.tolist() != other.scan().inodes.tolist()
+    assert one.scan().digest() == other.scan().digest()
+    os.utime(other.image_path(keys[7]), (2, 2))
+    assert one.scan().digest() != other.scan().digest()

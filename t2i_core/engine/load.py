@@ -3,7 +3,6 @@
 import functools
 import logging
 import warnings
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -13,53 +12,42 @@ from diffusers import DiffusionPipeline
 
 from t2i_core.engine.call import call_pipeline
 from t2i_core.errors import ConfigError, ModelError
-from t2i_core.generate import LoadedModel
+from t2i_core.generate import LoadedModel, Weights
 from t2i_core.pipelines import init_parameters
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class LoadSettings:
-    """What decides which pipeline is in memory; equal settings share one."""
-
-    path: str
-    dtype: str
-    device: str
-    scheduler: str | None = None
-    adapters: tuple[tuple[str, float], ...] = ()  # (local file, weight)
-
-
 # One: a second model would not fit beside the first on a GPU.
 @functools.lru_cache(maxsize=1)
-def load_pipeline(settings: LoadSettings) -> Any:
+def load_pipeline(weights: Weights) -> Any:
     """The pipeline on its device, silent, in evaluation mode. Never runs code from the model's folder.
 
     Raises:
         ModelError: for a folder diffusers cannot load, or an adapter that does not fit.
         ConfigError: for a device that is not there.
     """
-    device = resolve_device(settings.device)
+    device = resolve_device(weights.device)
     diffusers.utils.logging.disable_progress_bar()
     try:
         pipeline = DiffusionPipeline.from_pretrained(
-            settings.path,
-            dtype=getattr(torch, settings.dtype),
+            weights.path,
+            dtype=getattr(torch, weights.dtype),
             use_safetensors=True,
             local_files_only=True,
-            **_unmarked(settings.path),
+            **_unmarked(weights.path),
         )
     except (OSError, ValueError, AttributeError, KeyError, TypeError, RuntimeError, ImportError) as error:
         raise ModelError(
-            f"{settings.path}: diffusers {diffusers.__version__} cannot load it: {_first_line(error)}"
+            f"{weights.path}: diffusers {diffusers.__version__} cannot load it: {_first_line(error)}"
         ) from error
-    if settings.scheduler:
-        pipeline.scheduler = getattr(diffusers, settings.scheduler).from_config(pipeline.scheduler.config)
+    if weights.scheduler:
+        pipeline.scheduler = getattr(diffusers, weights.scheduler).from_config(pipeline.scheduler.config)
     try:
         pipeline.to(device)
     except torch.OutOfMemoryError as error:
-        raise ModelError(f"{settings.path}: does not fit into the memory of {device}: {_first_line(error)}") from error
-    _add_adapters(pipeline, settings.adapters)
+        raise ModelError(f"{weights.path}: does not fit into the memory of {device}: {_first_line(error)}") from error
+    _add_adapters(pipeline, weights.adapters)
     pipeline.set_progress_bar_config(disable=True)
     for component in pipeline.components.values():
         if isinstance(component, torch.nn.Module):
@@ -67,9 +55,9 @@ def load_pipeline(settings: LoadSettings) -> Any:
     return pipeline
 
 
-def load_model(settings: LoadSettings) -> LoadedModel:
-    """The model behind `settings`, ready to be called; see `load_pipeline` for what can go wrong."""
-    pipeline = load_pipeline(settings)
+def load_model(weights: Weights) -> LoadedModel:
+    """The model behind `weights`, ready to be called; see `load_pipeline` for what can go wrong."""
+    pipeline = load_pipeline(weights)
     call = functools.partial(call_pipeline, pipeline)
     return LoadedModel(call, _device_name(str(pipeline.device)), library_versions())
 
