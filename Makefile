@@ -25,7 +25,8 @@ check: $(INSTALLED)  ## lint, format, types, floors
 	$(BIN)/lint-imports
 
 bench: $(INSTALLED)
-	$(BIN)/python -m benchmarks.flow --images 160
+	$(BIN)/python -m benchmarks.engine
+	$(BIN)/python -m benchmarks.flow
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,10 +1,13 @@
-"""What people write without this tool: a diffusers loop over prompts that saves PNGs. Prints its seconds.
+"""What people do without this tool, with the demo model on this machine. Prints its seconds.
 
-    python -m benchmarks.plain_loop PROMPTS.txt FOLDER BATCH_SIZE
+    python -m benchmarks.plain_loop {plain,reference} PROMPTS.txt FOLDER BATCH_SIZE
 
-The clock starts before torch is imported and stops after the last image is saved, as the flow's own clock does.
+`plain`: a diffusers loop that saves PNGs. `reference`: as DataFlow-MM's pipeline does it: attention slicing, images
+saved one by one while the model waits, paths kept for a manifest that is written at the end. The clock starts before
+torch is imported and stops after the last file is written, as the flow's own clock does.
 """
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -18,12 +21,15 @@ def main() -> None:
     from t2i_core.presets import PRESETS
     from t2i_core.weights import BUNDLED
 
-    prompts = Path(sys.argv[1]).read_text(encoding="utf-8").splitlines()
-    folder, batch_size = Path(sys.argv[2]), int(sys.argv[3])
+    way, prompts = sys.argv[1], Path(sys.argv[2]).read_text(encoding="utf-8").splitlines()
+    folder, batch_size = Path(sys.argv[3]), int(sys.argv[4])
     demo = PRESETS["demo"]
     folder.mkdir(parents=True)
     pipeline = DiffusionPipeline.from_pretrained(BUNDLED, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
+    if way == "reference":
+        pipeline.enable_attention_slicing()
+    rows = []
     for start in range(0, len(prompts), batch_size):
         batch = prompts[start : start + batch_size]
         images = pipeline(
@@ -37,7 +43,11 @@ def main() -> None:
             generator=[torch.Generator().manual_seed(start + i) for i in range(len(batch))],
         ).images
         for i, image in enumerate(images):
-            image.save(folder / f"{start + i}.png")
+            path = folder / f"{start + i}.png"
+            image.save(path)
+            rows.append({"prompt": batch[i], "images": [str(path)]})
+    if way == "reference":
+        (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     print(time.perf_counter() - started)
 
 

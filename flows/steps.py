@@ -49,7 +49,7 @@ class Resolved:
 
     def check_device(self) -> None:
         """Before weights are fetched or loaded: the device is there, and the default model is not run without a GPU."""
-        from t2i_core.engine.load import resolve_device
+        from t2i_core.engine.device import resolve_device
 
         device = resolve_device(self.config.device)
         size = self.model.weights_bytes / 1e9

@@ -12,6 +12,7 @@ if __name__ == "__main__":
 
 import inspect
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.steps import Resolved, check_output, prune, remove_old_plans, resolve, unreferenced
 from t2i_core.config import Config, parameters
+from t2i_core.drawing import Weights
 from t2i_core.errors import UserError
-from t2i_core.generate import Making, ShardIncomplete, Weights
+from t2i_core.generate import Making, ShardIncomplete
 from t2i_core.manifest import Accounting, Outcome, manifest_is_right, write_manifest
 from t2i_core.output import save_identity
 from t2i_core.plan import Plan
@@ -45,8 +47,8 @@ from tasks.reporting import progress, report_task
 REFUSED = "Refused"
 TOO_MANY_FAILURES = "TooManyFailures"
 
-# Shards submitted and unfinished: one that runs and one that is ready when it ends.
-WINDOW = 2
+# Shards submitted and unfinished: one that draws, one whose last images are being written, and one that is next.
+WINDOW = 3
 # A runner kills 30 s after it asked to stop; the manifest still has to be written within them.
 STOP_SECONDS = 15
 
@@ -62,6 +64,7 @@ class Text2Image:
         self.started = time.perf_counter()
         self.generating_seconds = 0.0
         self.errors: dict[str, str] = {}
+        self.timings: Counter[str] = Counter()  # seconds by stage, of the shards that ended well
 
     def __call__(self) -> State[Any]:
         """The table of contents."""
@@ -123,6 +126,7 @@ class Text2Image:
             path=paths["model"],
             dtype=resolved.recipe.dtype,
             device=self.config.device,
+            text_encoder=self.config.text_encoder,
             scheduler=resolved.recipe.sampling.scheduler,
             adapters=tuple((p, a.weight) for p, a in zip(paths["adapters"], resolved.adapters, strict=True)),
         )
@@ -146,15 +150,17 @@ class Text2Image:
         try:
             with progress(work.images) as bar:
                 for shard, future in in_window(shards, submit, WINDOW):
-                    self._note_failures(shard.orders, future.result(raise_on_failure=False))
+                    self._note(shard.orders, future.result(raise_on_failure=False))
                     done += len(shard.orders)
                     bar.n = done
                     bar.refresh()
         finally:
             self.generating_seconds = time.perf_counter() - started
 
-    def _note_failures(self, orders: list[Order], result: object) -> None:
+    def _note(self, orders: list[Order], result: object) -> None:
         """A shard that failed says why for each image; a lost one says why for all. What is on disk counts anyway."""
+        if isinstance(result, dict):
+            self.timings.update(result["timings"])
         if isinstance(result, UserError):
             raise result
         if isinstance(result, ShardIncomplete):
@@ -196,7 +202,7 @@ class Text2Image:
         Prefect raises the signal again when the flow's body ends, so all that must still happen happens here.
         """
         THIS_PROCESS.stop.set()
-        THIS_PROCESS.idle.wait(STOP_SECONDS)
+        THIS_PROCESS.wait_until_idle(STOP_SECONDS)
         scan = self.store.scan()
         # With --refresh, too: what it did not come to still has its earlier picture.
         table_name = collect_records(self._records_key(scan), self.config.output, scan)
@@ -230,6 +236,7 @@ class Text2Image:
             accounting=accounting,
             seconds=time.perf_counter() - self.started,
             generating_seconds=self.generating_seconds,
+            timings=dict(self.timings),
             unreferenced=unreferenced(outcome, self.store),
         )
 
@@ -248,6 +255,6 @@ _text2image.__doc__ = "Text to image over a data set.\n\nArgs:\n" + "\n".join(
     f"    {name}: {field.description}" for name, field in Config.model_fields.items()
 )
 
-# One worker: a GPU runs one batch at a time.
-_one_worker: Any = ThreadPoolTaskRunner(max_workers=1)
-text2image = flow(name="text2image", task_runner=_one_worker)(_text2image)
+# Two workers for one device: a shard's last images are written while the next one draws.
+_two_workers: Any = ThreadPoolTaskRunner(max_workers=2)
+text2image = flow(name="text2image", task_runner=_two_workers)(_text2image)

@@ -121,6 +121,9 @@ class RunOptions(BaseModel):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$")] = Field(
         "auto", description="auto, cpu, mps, cuda, cuda:1, xpu."
     )
+    text_encoder: Literal["auto", "resident", "staged"] = Field(
+        "auto", description="Keep text encoders on the device, or only while they encode; auto: as memory allows."
+    )
     batch_size: int = Field(4, ge=1, le=1024, description="Images the model makes in one call.")
     save_interval: int = Field(10, ge=1, le=10_000, description="Batches in a shard: one task, one stored result.")
     retries: int = Field(2, ge=0, le=100, description="Retries of a task that failed for a passing reason.")

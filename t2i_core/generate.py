@@ -1,46 +1,24 @@
-"""A shard -> image records: call the model batch by batch, check, write each image as soon as its batch is done."""
+"""A shard -> image records: draw what is missing batch by batch, and write each image while the next is drawn."""
 
-import logging
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from t2i_core.errors import ImageFailure, Stopped, UserError
+from t2i_core.drawing import Drawn, Model, Pixels, Timings
+from t2i_core.errors import ImageFailure, Stopped
 from t2i_core.images import pixels_digest, read_image, to_bytes, write_image
 from t2i_core.records import ImageRecord
 from t2i_core.shards import Order, Shard
 from t2i_core.spec import ImageSpec
 from t2i_core.store import Store
-
-log = logging.getLogger(__name__)
-
-# specs of one call group, batch size, "stop now?" -> float pixels (len(specs), height, width, 3) in 0..1
-CallModel = Callable[[Sequence[ImageSpec], int, Callable[[], bool]], npt.NDArray[np.float32]]
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """Where a worker finds the model, and how to load it; equal values share one model in memory."""
-
-    path: str
-    dtype: str
-    device: str
-    scheduler: str | None = None
-    adapters: tuple[tuple[str, float], ...] = ()  # (local file, weight)
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedModel:
-    """A model in memory: how to call it, and what its records say of where it ran."""
-
-    call: CallModel
-    device: str
-    versions: dict[str, str]
+from t2i_core.writing import ImageWriter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,100 +47,140 @@ class ShardIncomplete(Exception):
         return f"{len(self.failures)} images not made: {next(iter(self.failures.values()))}"
 
 
+@dataclass(frozen=True, slots=True)
+class ShardResult:
+    """A shard that is done: the records of its images, and where the time of those made now went."""
+
+    records: list[ImageRecord]
+    timings: dict[str, float]  # seconds by stage, added up over threads
+
+
 def generate_shard(
     shard: Shard,
     store: Store,
     making: Making,
-    load_model: Callable[[], LoadedModel],
+    load_model: Callable[[], Model],
     *,
+    turn: AbstractContextManager[Any],
     on_images: Callable[[int], None],
     should_stop: Callable[[], bool],
-) -> list[ImageRecord]:
+) -> ShardResult:
     """Make what of `shard` is not on disk yet; return the records of all its images.
 
-    `load_model` is called only if something is missing; `on_images` is told how many images are
-    done as they are. Idempotent: run again after a crash, it makes only what is missing.
+    `load_model` is called only if something is missing; `on_images` is told how many images are done as they are.
+    `turn` is held while the device is in use, and given up before the last images are written, so that the next shard
+    can go on drawing. Idempotent: run again after a crash, it makes only what is missing.
 
     Raises:
-        ShardIncomplete: after the last batch, where some failed for a reason that may pass.
-        Stopped: within a denoising step; the batch in flight is dropped.
+        ShardIncomplete: at the end, where some images failed for a reason that may pass.
+        Stopped: within a denoising step; the batch in flight is dropped, what was drawn before it is written.
+        OutputError: where no image can be written any more.
     """
-    records: list[ImageRecord] = []
-    failures: dict[str, str] = {}
-    for batch in shard.batches:
-        if should_stop():
-            raise Stopped
-        missing = []
-        for order in batch:
-            stored = _stored(order, store, making)
-            if stored is None:
-                missing.append(order)
-            else:
-                records.append(stored)
-        on_images(len(batch) - len(missing))
-        if not missing:
-            continue
+    records, missing = _split(shard, store, making, should_stop)
+    on_images(len(records))
+    if not missing:
+        return ShardResult(records, {})
+    timings = Timings()
+    with turn:
         model = load_model()
-        try:
-            made = _make(missing, shard.batch_size, store, making, model, should_stop)
-        except (Stopped, UserError):
-            raise
-        except Exception as error:
-            # Whatever a library raised concerns this batch: reported for each of its images, and the next goes on.
-            log.warning("batch of %d images failed: %s", len(missing), error)
-            failures |= {order.replaces or order.key: f"{type(error).__name__}: {error}" for order in missing}
+        write = partial(_write, store=store, making=making, model=model, timings=timings, on_images=on_images)
+        writer = ImageWriter(write, pending=2 * shard.batch_size, timings=timings)
+        batches = [[order.spec for order in orders] for orders in missing]
+        drawing = model.draw(batches, shard.batch_size, should_stop, timings)
+        with writer.draining_on_error():
+            for orders, images in zip(missing, drawing, strict=True):
+                for order, image in zip(orders, images, strict=True):
+                    writer.submit(order, image)
+    failures: dict[str, str] = {}
+    for order, outcome in writer.finish():
+        if isinstance(outcome, Exception):
+            failures[order.replaces or order.key] = f"{type(outcome).__name__}: {outcome}"
         else:
-            records += made
-        on_images(len(missing))
+            records.append(outcome)
     if failures:
         lasting = {record.replaces or record.key: record.error for record in records if record.error}
         raise ShardIncomplete(failures | lasting)
-    return records
+    return ShardResult(records, timings.totals())
 
 
-def _make(
-    orders: Sequence[Order],
-    batch_size: int,
+def _split(
+    shard: Shard, store: Store, making: Making, should_stop: Callable[[], bool]
+) -> tuple[list[ImageRecord], list[list[Order]]]:
+    """(records of the images that are on disk, batches of those that are not)."""
+    records, missing = [], []
+    for batch in shard.batches:
+        if should_stop():
+            raise Stopped
+        stored = [_stored(order, store, making) for order in batch]
+        records += [record for record in stored if record is not None]
+        if None in stored:
+            missing.append([order for order, record in zip(batch, stored, strict=True) if record is None])
+    return records, missing
+
+
+def _write(
+    order: Order,
+    drawn: Drawn | Exception,
+    *,
     store: Store,
     making: Making,
-    model: LoadedModel,
-    should_stop: Callable[[], bool],
-) -> list[ImageRecord]:
-    started = time.perf_counter()
-    images = model.call([order.spec for order in orders], batch_size, should_stop)
-    seconds = (time.perf_counter() - started) / len(orders)
-    records = []
-    for order, image in zip(orders, images, strict=True):
-        spec = order.spec
-        facts: dict[str, Any] = {
-            "key": order.key,
-            "spec": spec.canonical(),
-            "run": making.run,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "batch_size": batch_size,
-            "seconds": round(seconds, 4),
-            "device": model.device,
-            "versions": model.versions,
-            "model_name": making.model_name,
-            "commit": making.commit,
-            "replaces": order.replaces,
+    model: Model,
+    timings: Timings,
+    on_images: Callable[[int], None],
+) -> ImageRecord:
+    """Check one image and write it; its record, that of a failure where it will fail again.
+
+    Raises:
+        Exception: why the image could not be drawn or written this time.
+    """
+    try:
+        if isinstance(drawn, Exception):
+            raise drawn
+        with timings.measure("waiting for the device"):
+            image = drawn.pixels()
+        with timings.measure("check"):
+            pixels = _checked(image, order.spec)
+            sha256 = pixels_digest(pixels)
+        facts = _facts(order, making, model) | {
+            "batch_size": drawn.batch_size,
+            "seconds": round(drawn.seconds(), 4),
+            "vae_tiling": drawn.vae_tiling or None,
+            "prompt_lengths": [asdict(length) for length in drawn.prompt_lengths] or None,
         }
-        try:
-            if image.shape != (spec.height, spec.width, 3):
-                raise ImageFailure(
-                    f"the model returned {image.shape[1]}x{image.shape[0]} pixels for {spec.width}x{spec.height}; "
-                    "ask for a size it takes"
-                )
-            pixels = to_bytes(image)
-        except ImageFailure as failure:
-            store.image_path(order.key).unlink(missing_ok=True)  # of an earlier run, where everything is made again
-            records.append(ImageRecord(status="failed", error=str(failure), **facts))
-            continue
-        record = ImageRecord(status="made", pixels_sha256=pixels_digest(pixels), **facts)
+        record = ImageRecord(status="made", pixels_sha256=sha256, **facts)
         path = store.image_path(order.key)
-        write_image(path, pixels, record.header(), making.png_compress_level)
-        records.append(_with_file(record.header(), path))
-    return records
+        with timings.measure("encode PNG and write"):
+            write_image(path, pixels, record.header(), making.png_compress_level)
+        return _with_file(record.header(), path)
+    except ImageFailure as failure:
+        store.image_path(order.key).unlink(missing_ok=True)  # of an earlier run, where everything is made again
+        return ImageRecord(status="failed", error=str(failure), **_facts(order, making, model))
+    finally:
+        on_images(1)
+
+
+def _checked(image: Pixels, spec: ImageSpec) -> npt.NDArray[np.uint8]:
+    """As bytes, after the checks."""
+    if image.shape != (spec.height, spec.width, 3):
+        raise ImageFailure(
+            f"the model returned {image.shape[1]}x{image.shape[0]} pixels for {spec.width}x{spec.height}; "
+            "ask for a size it takes"
+        )
+    return to_bytes(image)
+
+
+def _facts(order: Order, making: Making, model: Model) -> dict[str, Any]:
+    return {
+        "key": order.key,
+        "spec": order.spec.canonical(),
+        "run": making.run,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": model.device,
+        "versions": model.versions,
+        "model_name": making.model_name,
+        "commit": making.commit,
+        "replaces": order.replaces,
+    }
 
 
 def _stored(order: Order, store: Store, making: Making) -> ImageRecord | None:
@@ -178,6 +196,6 @@ def _stored(order: Order, store: Store, making: Making) -> ImageRecord | None:
     return _with_file(image.record, path)
 
 
-def _with_file(header: dict[str, Any], path: Any) -> ImageRecord:
+def _with_file(header: dict[str, Any], path: Path) -> ImageRecord:
     status = path.stat()
     return ImageRecord(status="made", file_size=status.st_size, mtime_ns=status.st_mtime_ns, **header)

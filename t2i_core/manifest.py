@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,13 @@ from t2i_core.records import TABLE, Known
 from t2i_core.store import Scan, Store, atomic_write
 
 NAMED_IMAGES_LIMIT = 100_000
+ROWS_SHOWN = 5
 
 # Provenance: a row an image, what was asked for and what is known of the picture.
-_KNOWN_COLUMNS = ["run", "created", "pixels_sha256", "file_size", "batch_size", "seconds", "device", "versions"]
-_KNOWN_COLUMNS += ["model_name", "commit", "replaces"]
+_KNOWN_COLUMNS = [
+    *("run", "created", "pixels_sha256", "file_size", "batch_size", "vae_tiling", "prompt_lengths"),
+    *("seconds", "device", "versions", "model_name", "commit", "replaces"),
+]
 
 
 @dataclass(slots=True)
@@ -48,6 +51,8 @@ class Accounting:
     images_pending: int = 0
 
     rows_rejected: int = 0  # part of rows_failed
+    images_cut: int = 0  # part of images: the prompt is longer than a text encoder takes
+    rows_cut: list[int] = field(default_factory=list)  # the first few rows with such an image
 
     @property
     def failures(self) -> int:
@@ -72,6 +77,12 @@ class Accounting:
             setattr(self, f"images_{state}", getattr(self, f"images_{state}") + 1)
         worst = next((s for s in ("failed", "pending", "generated", "reused") if s in states), "reused")
         setattr(self, f"rows_{worst}", getattr(self, f"rows_{worst}") + 1)
+
+    def add_cut(self, row: int, images: int) -> None:
+        """Count images of a row whose prompt was cut."""
+        self.images_cut += images
+        if images and len(self.rows_cut) < ROWS_SHOWN:
+            self.rows_cut.append(row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +219,7 @@ def _images(outcome: Outcome, store: Store, columns: list[str]) -> Iterator[Imag
 
 
 def _rows_with_images(outcome: Outcome, store: Store) -> Iterator[tuple[dict[str, Any], list[ImageState]]]:
-    by_row = groupby(_images(outcome, store, ["key", "run"]), key=lambda image: image.spec["row"])
+    by_row = groupby(_images(outcome, store, ["key", "run", "prompt_lengths"]), key=lambda image: image.spec["row"])
     number, images = next(by_row, (None, iter(())))
     columns = ["row", "line", "record", "has_images", "rejection"]
     for row in stream(outcome.plan.rows_file(store.plans), columns):
@@ -249,6 +260,11 @@ def _count(row: dict[str, Any], images: list[ImageState], accounting: Accounting
         accounting.rows_skipped += 1
     else:
         accounting.add_row([image.state for image in images])
+        accounting.add_cut(row["row"], sum(map(_is_cut, images)))
+
+
+def _is_cut(image: ImageState) -> bool:
+    return any(length["cut"] is not None for length in image.record.get("prompt_lengths") or ())
 
 
 def _failures(row: dict[str, Any], images: list[ImageState], config: Config) -> Iterator[dict[str, Any]]:

@@ -23,6 +23,10 @@ SCHEMA_VERSION = 1
 DECODERS = 4
 CHUNK = 4096
 
+# How long a prompt is for each text encoder.
+PROMPT_LENGTHS = pa.list_(
+    pa.struct([("encoder", pa.string()), ("tokens", pa.int32()), ("limit", pa.int32()), ("cut", pa.string())])
+)
 TABLE = pa.schema(
     [
         ("key", pa.string()),
@@ -34,6 +38,8 @@ TABLE = pa.schema(
         ("file_size", pa.int64()),
         ("mtime_ns", pa.int64()),
         ("batch_size", pa.int32()),
+        ("vae_tiling", pa.bool_()),
+        ("prompt_lengths", PROMPT_LENGTHS),
         ("seconds", pa.float64()),
         ("device", pa.string()),
         ("versions", pa.string()),
@@ -58,12 +64,14 @@ class ImageRecord:
     status: str
     run: str
     created: str
-    batch_size: int
-    seconds: float
     device: str
     versions: dict[str, str]
     model_name: str
     spec: dict[str, Any]
+    batch_size: int | None = None
+    seconds: float | None = None
+    vae_tiling: bool | None = None  # true where memory forced it
+    prompt_lengths: list[dict[str, Any]] | None = None  # TextLength of each text encoder
     commit: str | None = None
     pixels_sha256: str | None = None
     file_size: int | None = None
@@ -84,7 +92,10 @@ def compact(previous: pa.Table | None, new: Iterable[dict[str, Any]], scan: Scan
     A record counts only with its file: same size and modification time as recorded, else the file is decoded and must
     hold the pixels its own header names. Files without a record are adopted in the same way.
     """
-    table = pa.concat_tables([TABLE.empty_table() if previous is None else previous.select(TABLE.names), *_chunks(new)])
+    # Columns that are newer than the table of an earlier version are null in it.
+    earlier = [] if previous is None else [previous.replace_schema_metadata()]
+    table = pa.concat_tables([TABLE.empty_table(), *earlier, *_chunks(new)], promote_options="default")
+    table = table.select(TABLE.names)
     last = ~table["key"].to_pandas().duplicated(keep="last")
     table = table.filter(pa.array(last)).combine_chunks()
     place = find(as_keys(table["key"]), scan.keys)

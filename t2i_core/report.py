@@ -36,6 +36,7 @@ class Report:
     accounting: Accounting
     seconds: float
     generating_seconds: float
+    timings: dict[str, float]  # seconds by stage, added up over threads
     unreferenced: tuple[int, int]  # stored images that the manifest does not name: how many, bytes
 
     @property
@@ -76,6 +77,12 @@ class Report:
             lines.append(f"failures  {output}/failures.jsonl")
         if a.images - a.images_failed - a.images_pending:
             lines.append(f"look      {output}/contact_sheet.jpg")
+        if a.images_cut:
+            lines.append(
+                f"cut       {a.images_cut} images have a prompt longer than a text encoder takes (rows "
+                f"{', '.join(map(str, a.rows_cut))}{', …' if a.images_cut > len(a.rows_cut) else ''}): "
+                "prompt_lengths in images.parquet"
+            )
         count, size = self.unreferenced
         if count and not self.config.prune:
             lines.append(
@@ -119,6 +126,7 @@ def run_json(report: Report, outcome: Outcome) -> dict[str, Any]:
         "work": asdict(report.work),
         "seconds": round(report.seconds, 3),
         "generating_seconds": round(report.generating_seconds, 3),
+        "timings": {stage: round(seconds, 3) for stage, seconds in report.timings.items()},
         "images_per_second": round(report.images_per_second, 4),
         "versions": {"text2image": __version__, "python": platform.python_version()}
         | {name: version(name) for name in PACKAGES},

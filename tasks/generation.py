@@ -2,31 +2,52 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from prefect import task
 
-from t2i_core.generate import LoadedModel, Making, Weights, generate_shard
+from t2i_core.drawing import Model, Weights
+from t2i_core.generate import Making, generate_shard
 from t2i_core.shards import Shard
 from t2i_core.store import Store
 from tasks.caching import TASK_OPTIONS, RecipeKey
 
-SHARD_RECIPE = "shard-v1"
+SHARD_RECIPE = "shard-v2"
 
 
 @dataclass(slots=True)
 class ThisProcess:
     """How the flow and the shards that run in its own process talk: a stop for them, news of images from them."""
 
-    stop: threading.Event
-    idle: threading.Event
-    on_images: Callable[[int], None]
+    stop: threading.Event = field(default_factory=threading.Event)
+    on_images: Callable[[int], None] = lambda count: None
+    # One shard uses the device at a time; the next one may begin while the last one's images are being written.
+    turn: threading.Lock = field(default_factory=threading.Lock)
+    _running: int = 0
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Around the work of a shard."""
+        with self._changed:
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
+
+    def wait_until_idle(self, seconds: float) -> None:
+        """Wait until no shard runs, or for `seconds`."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._running, seconds)
 
 
 # A shard on another machine has one of its own: it stops with its process, and the flow counts whole shards.
-THIS_PROCESS = ThisProcess(threading.Event(), threading.Event(), lambda count: None)
-THIS_PROCESS.idle.set()
+THIS_PROCESS = ThisProcess()
 
 
 @task(
@@ -35,30 +56,26 @@ THIS_PROCESS.idle.set()
     cache_policy=RecipeKey(recipe=SHARD_RECIPE),
     **TASK_OPTIONS,
 )
-def generate_shard_task(
-    cache_key: str, shard: Shard, output: str, weights: Weights, making: Making
-) -> list[dict[str, Any]]:
-    """Make what of the shard is not on disk; return the records of its images."""
+def generate_shard_task(cache_key: str, shard: Shard, output: str, weights: Weights, making: Making) -> dict[str, Any]:
+    """Make what of the shard is not on disk; return the records of its images and where the time went."""
 
-    def model() -> LoadedModel:
+    def model() -> Model:
         # torch and diffusers take seconds to import: only where something is made.
         from t2i_core.engine.load import load_model
 
         return load_model(weights)
 
-    THIS_PROCESS.idle.clear()
-    try:
-        records = generate_shard(
+    with THIS_PROCESS.running():
+        result = generate_shard(
             shard,
             Store(output),
             making,
             model,
+            turn=THIS_PROCESS.turn,
             on_images=THIS_PROCESS.on_images,
             should_stop=THIS_PROCESS.stop.is_set,
         )
-    finally:
-        THIS_PROCESS.idle.set()
-    return [asdict(record) for record in records]
+    return asdict(result)
 
 
 def in_window(shards: Iterator[Shard], submit: Callable[[Shard], Any], window: int) -> Iterator[tuple[Shard, Any]]:

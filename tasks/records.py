@@ -34,7 +34,7 @@ def collect_records(cache_key: str, output: str, scan: Scan) -> str:
         # In the order they were written: a later record of a key wins.
         for name, size, mtime_ns in sorted(listing, key=lambda entry: entry[2]):
             if f"{name} {size} {mtime_ns}" not in absorbed:
-                yield from results.read(name) or []
+                yield from (results.read(name) or {}).get("records", [])
 
     compacted = compact(table, new(), scan, store)
     marks = "\n".join(f"{name} {size} {mtime_ns}" for name, size, mtime_ns in listing)

@@ -127,3 +127,46 @@ def in_process(*arguments, driver="flows.text2image", check=None, timeout=200):
     if check is not None:
         assert done.returncode == check, done.stdout + done.stderr
     return done
+
+
+@pytest.fixture(scope="session")
+def stable_diffusion(tmp_path_factory):
+    """A tiny pipeline of a class without a preset, with random weights."""
+    import torch
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import AutoTokenizer, CLIPTextModel
+
+    from t2i_core.weights import BUNDLED
+
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        cross_attention_dim=128,
+        attention_head_dim=4,
+        norm_num_groups=4,
+    )
+    vae = AutoencoderKL(
+        block_out_channels=[8, 16],
+        down_block_types=["DownEncoderBlock2D"] * 2,
+        up_block_types=["UpDecoderBlock2D"] * 2,
+        latent_channels=4,
+        norm_num_groups=4,
+    )
+    folder = tmp_path_factory.mktemp("stable_diffusion")
+    StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=CLIPTextModel.from_pretrained(BUNDLED / "text_encoder"),
+        tokenizer=AutoTokenizer.from_pretrained(BUNDLED / "tokenizer"),
+        unet=unet,
+        scheduler=DDIMScheduler(steps_offset=1, clip_sample=False),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
+    return str(folder)

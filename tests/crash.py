@@ -4,6 +4,7 @@ A point is a function of the product, wrapped from outside: `before:` or `after:
 """
 
 import importlib
+import itertools
 import os
 import signal
 import sys
@@ -27,16 +28,15 @@ def install(point, count):
         owner.os = type("PatchedOs", (), {n: staticmethod(f) if callable(f) else f for n, f in vars(os).items()})
         owner = owner.os
     original = getattr(owner, name)
-    calls = 0
+    numbers = itertools.count(1)  # several threads call: each call has a number of its own
 
     def wrapped(*arguments, **keywords):
-        nonlocal calls
         counts = only is None or only in str(arguments[-1])
-        calls += counts
-        if counts and when == "before" and calls == count:
+        strikes = counts and next(numbers) == count
+        if strikes and when == "before":
             os.kill(os.getpid(), signal.SIGKILL)
         result = original(*arguments, **keywords)
-        if counts and when == "after" and calls == count:
+        if strikes and when == "after":
             os.kill(os.getpid(), signal.SIGKILL)
         return result
 

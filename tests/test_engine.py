@@ -6,10 +6,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from t2i_core.engine.call import call_arguments, call_pipeline
-from t2i_core.engine.load import load_pipeline, resolve_device
+from t2i_core.drawing import Timings, Weights
+from t2i_core.engine.device import resolve_device
+from t2i_core.engine.load import load_model, load_pipeline
+from t2i_core.engine.stages import AS_ASKED, call_arguments
 from t2i_core.errors import ConfigError, ModelError, Stopped
-from t2i_core.generate import Weights
 from t2i_core.spec import ImageSpec
 from t2i_core.weights import BUNDLED
 
@@ -22,7 +23,7 @@ def settings(**values):
 
 @pytest.fixture(scope="module")
 def demo():
-    return load_pipeline(settings())
+    return load_model(settings())
 
 
 def spec(prompt, seed=0, **values):
@@ -31,8 +32,11 @@ def spec(prompt, seed=0, **values):
     return ImageSpec(model="demo", prompt=prompt, seed=seed, **defaults | values)
 
 
-def draw(pipeline, specs, batch_size=4):
-    return call_pipeline(pipeline, specs, batch_size, lambda: False)
+def draw(model, specs, batch_size=4):
+    """The pixels of images that share a call group."""
+    batches = [specs[i : i + batch_size] for i in range(0, len(specs), batch_size)]
+    drawn = model.draw(batches, batch_size, lambda: False, Timings())
+    return [image.pixels() for images in drawn for image in images]
 
 
 def background(image):
@@ -74,16 +78,19 @@ def test_a_stop_ends_within_a_step(demo):
         return len(asked) == 3
 
     with pytest.raises(Stopped):
-        call_pipeline(demo, [spec("a fox", steps=12)], 1, stop_at_third)
+        list(demo.draw([[spec("a fox", steps=12)]], 1, stop_at_third, Timings()))
     assert len(asked) == 3
 
 
 def test_what_would_change_a_request_silently_is_turned_off():
-    takes = {"prompt", "use_resolution_binning", "complex_human_instruction", "clean_caption"}
-    arguments = call_arguments([spec("a")], takes)
+    class Pipeline:
+        def __call__(self, prompt, use_resolution_binning=True, complex_human_instruction="draw", clean_caption=True):
+            """Takes three of the switches."""
+
+    arguments = call_arguments([spec("a")], Pipeline())
     assert arguments["use_resolution_binning"] is False
     assert arguments["complex_human_instruction"] is None
-    assert "enable_prompt_rewrite" not in arguments
+    assert set(AS_ASKED) - set(arguments) == {"enable_prompt_rewrite", "use_pe"}
 
 
 def test_devices_that_are_not_there_are_refused():
@@ -140,47 +147,6 @@ def test_a_file_that_is_no_lora_is_refused(run, prompts):
     assert state.name == "Refused"
     assert len(state.message.splitlines()) == 1
     assert "LoRA" in state.message or "does not fit" in state.message
-
-
-@pytest.fixture(scope="module")
-def stable_diffusion(tmp_path_factory):
-    """A tiny pipeline of a class without a preset, with random weights."""
-    import torch
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-    from transformers import AutoTokenizer, CLIPTextModel
-
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        block_out_channels=(8, 16),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        layers_per_block=1,
-        sample_size=16,
-        in_channels=4,
-        out_channels=4,
-        cross_attention_dim=128,
-        attention_head_dim=4,
-        norm_num_groups=4,
-    )
-    vae = AutoencoderKL(
-        block_out_channels=[8, 16],
-        down_block_types=["DownEncoderBlock2D"] * 2,
-        up_block_types=["UpDecoderBlock2D"] * 2,
-        latent_channels=4,
-        norm_num_groups=4,
-    )
-    folder = tmp_path_factory.mktemp("stable_diffusion")
-    StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=CLIPTextModel.from_pretrained(BUNDLED / "text_encoder"),
-        tokenizer=AutoTokenizer.from_pretrained(BUNDLED / "tokenizer"),
-        unet=unet,
-        scheduler=DDIMScheduler(steps_offset=1, clip_sample=False),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    ).save_pretrained(folder)
-    return str(folder)
 
 
 def test_a_pipeline_without_a_preset_runs_with_its_own_defaults_and_says_so(

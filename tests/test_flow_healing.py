@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from t2i_core.images import read_header
+from tasks.generation import SHARD_RECIPE
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -118,11 +119,11 @@ def test_what_fails_for_good_is_remembered_until_asked(run, output, prompts, nan
     settings = {"dataset": prompts("a fox", "a cat"), "model": nan_model} | small
     assert run(**settings).name == "TooManyFailures"
     assert "NaN" in output.failures()[0]["reason"]
-    results = {p: p.stat().st_mtime_ns for p in (output.folder / ".t2i/results/shard-v1").iterdir()}
+    results = {p: p.stat().st_mtime_ns for p in (output.folder / ".t2i/results" / SHARD_RECIPE).iterdir()}
     for _ in range(2):  # the next two nights: not tried again, and not forgotten
         assert run(**settings).name == "TooManyFailures"
         assert output.counts()["images_failed"] == 2
-        assert results == {p: p.stat().st_mtime_ns for p in (output.folder / ".t2i/results/shard-v1").iterdir()}
+        assert results == {p: p.stat().st_mtime_ns for p in (output.folder / ".t2i/results" / SHARD_RECIPE).iterdir()}
     assert run(**settings, max_failures=0.5).name == "TooManyFailures"
     assert run(**settings, max_failures=2.0).is_completed()
     run(**settings, retry_failed=True)

@@ -11,14 +11,30 @@ from tests.conftest import ROOT, command, in_process
 pytestmark = pytest.mark.timeout(300)
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c():
+    """Ctrl-C counts: a shell ignores it for what it starts in the background, children of this test included."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def start(*arguments):
+    return subprocess.Popen(
+        command(*arguments),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
 @pytest.mark.parametrize(("number", "codes"), [(signal.SIGINT, {130}), (signal.SIGTERM, {143, -signal.SIGTERM})])
 def test_a_stop_keeps_what_is_done_and_the_next_run_goes_on(server, tmp_path, output, number, codes):
     dataset = tmp_path / "prompts.txt"
     dataset.write_text("".join(f"a fox number {i}\n" for i in range(200)))
     arguments = [f"--dataset={dataset}", f"--output={output.folder}", "--steps=12", "--batch-size=2"]
-    process = subprocess.Popen(
-        command(*arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    process = start(*arguments)
     deadline = time.monotonic() + 120
     while len(output.stored()) < 4 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -43,13 +59,7 @@ def test_a_stop_keeps_what_is_done_and_the_next_run_goes_on(server, tmp_path, ou
 def test_a_stop_before_anything_is_made_ends_quietly(server, tmp_path, output):
     dataset = tmp_path / "prompts.txt"
     dataset.write_text("a fox\n" * 50)
-    process = subprocess.Popen(
-        command(f"--dataset={dataset}", f"--output={output.folder}"),
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    process = start(f"--dataset={dataset}", f"--output={output.folder}")
     deadline = time.monotonic() + 60
     while not (output.folder / ".t2i").exists() and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -1,0 +1,37 @@
+"""Other processes, timed; figures as a table and as JSON."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+
+class Done:
+    """A process that ended well: what it printed, its wall seconds, its peak memory."""
+
+    def __init__(self, output: str, seconds: float, peak_bytes: int) -> None:
+        self.output, self.seconds, self.peak_bytes = output, seconds, peak_bytes
+
+
+def run(module: str, *arguments: object) -> Done:
+    started = time.perf_counter()
+    with tempfile.TemporaryFile("w+") as log, tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen([sys.executable, "-m", module, *map(str, arguments)], stdout=output, stderr=log)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        for file in (log, output):
+            file.seek(0)
+        if process.returncode != 0:
+            raise SystemExit(f"{module} ended with {process.returncode}:\n{log.read()[-2000:]}")
+        return Done(output.read(), seconds, usage.ru_maxrss * 1024)
+
+
+def report(figures: dict[str, float], file: Path | None) -> None:
+    for name, value in figures.items():
+        print(f"{name:48} {value:12.4g}")
+    if file:
+        file.write_text(json.dumps(figures, indent=1) + "\n")

@@ -1,0 +1,66 @@
+"""A prompt that a text encoder cuts is told: counted, shown, and which part has no say."""
+
+import logging
+
+import pyarrow.parquet as pq
+import pytest
+
+from t2i_core.drawing import Weights
+from t2i_core.engine.load import load_pipeline
+from t2i_core.engine.tokens import TokenCounter, silence_cut_prompts
+from t2i_core.spec import ImageSpec
+from t2i_core.weights import BUNDLED
+
+LONG = "a fox in the snow at night beside a cat in the snow at night and a house in the snow at night under a moon"
+
+
+@pytest.fixture(scope="module")
+def count():
+    return TokenCounter(load_pipeline(Weights(str(BUNDLED), "float32", "cpu")))
+
+
+def spec(prompt, length=24):
+    size = {"height": 64, "width": 64, "steps": 1, "dtype": "float32"}
+    return ImageSpec(model="demo", prompt=prompt, seed=0, max_sequence_length=length, **size)
+
+
+def test_every_text_encoder_has_its_own_limit(count):
+    clip, t5 = count(spec("a fox in the snow", length=5))
+    assert (clip.encoder, clip.tokens, clip.limit, clip.cut) == ("CLIPTextModel", 6, 24, None)
+    assert (t5.encoder, t5.tokens, t5.limit) == ("T5EncoderModel", 6, 5)
+    assert t5.cut == "snow"  # four words and the end token are five
+
+
+def test_what_is_cut_is_what_the_encoder_does_not_see(count):
+    clip, _ = count(spec(LONG))
+    words = LONG.split()
+    assert clip.tokens == len(words) + 1
+    assert clip.cut.split() == words[23:]
+
+
+def test_a_prompt_that_just_fits_is_not_cut(count):
+    text = " ".join(LONG.split()[:23])
+    assert [length.cut for length in count(spec(text))] == [None, None]
+
+
+def test_diffusers_own_warning_of_cut_prompts_is_silenced_and_others_are_not(capsys):
+    silence_cut_prompts()
+    logger = logging.getLogger("diffusers.pipelines.flux.pipeline_flux")
+    logger.warning("The following part of your input was truncated because CLIP can only handle 77 tokens")
+    logger.warning("something else")
+    assert "truncated because" not in capsys.readouterr().err
+    assert len({id(f) for h in logging.getLogger("diffusers").handlers for f in h.filters}) <= 1
+
+
+def test_the_summary_says_how_many_prompts_were_cut_and_where(run, output, prompts, capsys):
+    dataset = prompts("a fox", LONG, "a cat", LONG + " again")
+    assert run(dataset=dataset).is_completed()
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("cut"))
+    assert "2 images have a prompt longer than a text encoder takes (rows 1, 3)" in line
+    rows = pq.read_table(output.folder / "images.parquet").to_pylist()
+    assert [any(length["cut"] for length in row["prompt_lengths"]) for row in rows] == [False, True, False, True]
+    assert rows[0]["prompt_lengths"][0] == {"encoder": "CLIPTextModel", "tokens": 3, "limit": 24, "cut": None}
+    # An unchanged run says it again.
+    run(dataset=dataset)
+    assert "(rows 1, 3)" in capsys.readouterr().out
+    assert output.run()["accounting"]["images_cut"] == 2
