@@ -14,6 +14,7 @@ from t2i_core.manifest import Outcome
 from t2i_core.output import OutputIdentity, open_output
 from t2i_core.pipelines import check_scheduler
 from t2i_core.plan import Plan, Recipe, batches_of
+from t2i_core.prepare import prepare_digest
 from t2i_core.presets import Preset, find_preset, repository_of
 from t2i_core.sampling import resolve_sampling
 from t2i_core.store import Store, remove_if_stale
@@ -47,10 +48,12 @@ class Resolved:
         """Whether all files of the model are on this machine."""
         return locate(self.model, cache_dir=self.config.cache_dir, local_dir=self.config.local_dir) is not None
 
-    def check_device(self) -> None:
-        """Before weights are fetched or loaded: the device is there, and the default model is not run without a GPU."""
+    def check_machine(self) -> None:
+        """Before weights are fetched or loaded: what the settings need is there, and the default model has its GPU."""
         from t2i_core.engine.device import resolve_device
+        from t2i_core.engine.tuning import check_installed
 
+        check_installed(self.config.quantization)
         device = resolve_device(self.config.device)
         size = self.model.weights_bytes / 1e9
         if self.config.model_is_implied and self.preset.name != DEMO and device == "cpu":
@@ -103,7 +106,14 @@ def resolve(config: Config, cache: ResultCache, identity: OutputIdentity) -> Res
     preset = find_preset(config.model, model, bundled_identity())
     sampling = resolve_sampling(config, preset)
     dtype = preset.dtype if config.dtype == "auto" else config.dtype
-    recipe = Recipe(model.identity, dtype, tuple((a.sha256, a.weight) for a in adapters), sampling)
+    recipe = Recipe(
+        model.identity,
+        dtype,
+        tuple((a.sha256, a.weight) for a in adapters),
+        sampling,
+        quantization=config.quantization,
+        prepare=prepare_digest(config.prepare) if config.prepare else None,
+    )
     return Resolved(config, model, adapters, preset, recipe)
 
 

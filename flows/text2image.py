@@ -113,7 +113,7 @@ class Text2Image:
     def generate(self, resolved: Resolved, plan: Plan, selection: Selection, work: Work) -> None:
         """Make what is missing, shard by shard through a sliding window."""
         resolved.announce()
-        resolved.check_device()
+        resolved.check_machine()
         model, adapters = resolved.model.to_json(), [adapter.to_json() for adapter in resolved.adapters]
         places = (self.config.cache_dir, self.config.local_dir)
 
@@ -127,6 +127,10 @@ class Text2Image:
             dtype=resolved.recipe.dtype,
             device=self.config.device,
             text_encoder=self.config.text_encoder,
+            offload=self.config.offload,
+            compile=self.config.compile,
+            quantization=self.config.quantization,
+            prepare=self.config.prepare,
             scheduler=resolved.recipe.sampling.scheduler,
             adapters=tuple((p, a.weight) for p, a in zip(paths["adapters"], resolved.adapters, strict=True)),
         )
@@ -135,6 +139,7 @@ class Text2Image:
             refresh=self.config.refresh,
             model_name=self.config.model,
             commit=resolved.model.commit,
+            tuning=weights.tuning(),
             png_compress_level=self.config.png_compress_level,
         )
 

@@ -77,6 +77,12 @@ class ModelOptions(BaseModel):
     cache_dir: Key | None = Field(None, description="Hub cache folder. Default: the hub's own.")
     local_dir: Key | None = Field(None, description="Folder for plain copies of hub models, one subfolder a model.")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field("auto", description="auto: the preset's.")
+    quantization: Literal["fp8", "int8", "nf4"] | None = Field(
+        None, description="Smaller weights of the denoiser and the large text encoders; other pixels, so other images."
+    )
+    prepare: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None = Field(
+        None, description="Your function module:function, called with the loaded pipeline; part of an image's identity."
+    )
     lora: list[Key] = Field([], description="LoRA files or hub ids, with an optional weight: style.safetensors:0.8")
 
     @field_validator("lora")
@@ -124,6 +130,10 @@ class RunOptions(BaseModel):
     text_encoder: Literal["auto", "resident", "staged"] = Field(
         "auto", description="Keep text encoders on the device, or only while they encode; auto: as memory allows."
     )
+    offload: Literal["none", "model", "group"] = Field(
+        "none", description="Weights in host memory, brought to the device by the model or by the layer."
+    )
+    compile: bool = Field(False, description="Compile the denoiser's blocks (torch.compile, by region).")
     batch_size: int = Field(4, ge=1, le=1024, description="Images the model makes in one call.")
     save_interval: int = Field(10, ge=1, le=10_000, description="Batches in a shard: one task, one stored result.")
     retries: int = Field(2, ge=0, le=100, description="Retries of a task that failed for a passing reason.")
@@ -192,6 +202,8 @@ class Config(OutputOptions, RunOptions, SamplingOptions, ModelOptions, DatasetOp
             raise ValueError("sizes excludes height and width; give one or the other")
         if self.reseed and not self.retry_failed:
             raise ValueError("reseed only concerns images tried again; add retry_failed")
+        if self.offload != "none" and self.text_encoder == "staged":
+            raise ValueError("offload moves the text encoders, too; leave text_encoder out")
         keys = {"image_key": self.image_key, "settings_key": self.settings_key}
         keys |= {"prompt_key": self.prompt_key} if self.prompt_key else {"conversation_key": self.conversation_key}
         for name, key in keys.items():

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,15 @@ class Weights:
     scheduler: str | None = None
     adapters: tuple[tuple[str, float], ...] = ()  # (local file, weight)
     text_encoder: str = "auto"  # resident | staged | auto
+    offload: str = "none"  # none | model | group
+    compile: bool = False
+    quantization: str | None = None  # fp8 | int8 | nf4
+    prepare: str | None = None  # module:function
+
+    def tuning(self) -> dict[str, Any]:
+        """The settings that may change the last bits of an image, and are not in its spec by name."""
+        values = {"offload": self.offload, "compile": self.compile, "prepare": self.prepare}
+        return {name: value for name, value in values.items() if value not in ("none", False, None)}
 
 
 @dataclass(frozen=True, slots=True)

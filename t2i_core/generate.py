@@ -29,6 +29,7 @@ class Making:
     refresh: bool
     model_name: str
     commit: str | None
+    tuning: dict[str, Any]
     png_compress_level: int
 
 
@@ -179,6 +180,7 @@ def _facts(order: Order, making: Making, model: Model) -> dict[str, Any]:
         "versions": model.versions,
         "model_name": making.model_name,
         "commit": making.commit,
+        "tuning": making.tuning or None,
         "replaces": order.replaces,
     }
 

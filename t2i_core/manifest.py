@@ -26,7 +26,7 @@ ROWS_SHOWN = 5
 # Provenance: a row an image, what was asked for and what is known of the picture.
 _KNOWN_COLUMNS = [
     *("run", "created", "pixels_sha256", "file_size", "batch_size", "vae_tiling", "prompt_lengths"),
-    *("seconds", "device", "versions", "model_name", "commit", "replaces"),
+    *("seconds", "device", "versions", "tuning", "model_name", "commit", "replaces"),
 ]
 
 

@@ -61,9 +61,14 @@ SPECS = pa.schema(
         ("max_sequence_length", pa.int32()),
         ("scheduler", pa.string()),
         ("adapters", pa.string()),  # JSON of [[sha256, weight], ...]
+        ("quantization", pa.string()),
+        ("prepare", pa.string()),
     ]
 )
 SPEC_FIELDS = [name for name in SPECS.names if name in ImageSpec.__dataclass_fields__]
+
+# The part of a recipe that goes into every spec as it is.
+RECIPE_FIELDS = ("model", "dtype", "adapters", "quantization", "prepare")
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -100,6 +105,8 @@ class Recipe:
     dtype: str
     adapters: tuple[tuple[str, float], ...]
     sampling: Sampling
+    quantization: str | None = None
+    prepare: str | None = None  # SHA-256 of its source
 
 
 def write_plan(name: str, rows: Iterable[Row], plans: Path, config: Config, recipe: Recipe, preset: Preset) -> Plan:
@@ -226,7 +233,7 @@ def _specs(rows_file: Path, groups: "array[int]", config: Config, recipe: Recipe
     series = pd.Series(np.array(groups, np.uint64))
     occurrences = iter(series.groupby(series).cumcount())
     sizes = [parse_size(size) for size in config.sizes] if config.sizes else None
-    shared: dict[str, Any] = {"model": recipe.model, "dtype": recipe.dtype, "adapters": recipe.adapters}
+    shared: dict[str, Any] = {name: getattr(recipe, name) for name in RECIPE_FIELDS}
     shared_json = {"adapters": json.dumps(recipe.adapters)}
     run_sampling = asdict(recipe.sampling)
     for row in stream(rows_file, ["row", "stem", "prompts", "settings"]):

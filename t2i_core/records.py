@@ -42,7 +42,8 @@ TABLE = pa.schema(
         ("prompt_lengths", PROMPT_LENGTHS),
         ("seconds", pa.float64()),
         ("device", pa.string()),
-        ("versions", pa.string()),
+        ("versions", pa.string()),  # JSON
+        ("tuning", pa.string()),  # JSON
         ("model_name", pa.string()),
         ("commit", pa.string()),
         ("error", pa.string()),
@@ -72,6 +73,7 @@ class ImageRecord:
     seconds: float | None = None
     vae_tiling: bool | None = None  # true where memory forced it
     prompt_lengths: list[dict[str, Any]] | None = None  # TextLength of each text encoder
+    tuning: dict[str, Any] | None = None  # offload, compile, prepare, where they were used
     commit: str | None = None
     pixels_sha256: str | None = None
     file_size: int | None = None
@@ -137,6 +139,7 @@ def _adopt(keys: list[str], store: Store) -> Iterator[dict[str, Any]]:
 def _table_row(record: dict[str, Any]) -> dict[str, Any]:
     row = {name: record.get(name) for name in TABLE.names}
     row["seed"] = record["spec"]["seed"]
+    row["tuning"] = json.dumps(record["tuning"], sort_keys=True) if record.get("tuning") else None
     row["versions"] = json.dumps(record.get("versions") or {}, sort_keys=True)
     return row
 
@@ -149,7 +152,7 @@ class Known:
         self.name = file.name
         self.only_run = only_run
         # Kept open: a later run may remove the file. What repeats from image to image is held once.
-        repeated = ["status", "run", "created", "device", "versions", "model_name", "commit", "error"]
+        repeated = ["status", "run", "created", "device", "versions", "tuning", "model_name", "commit", "error"]
         self._file = pq.ParquetFile(file, read_dictionary=repeated)
         # Failed image -> (key, seed) of the image with a new seed that stands in for it.
         self.stand_ins: dict[str, tuple[str, int]] = {}

@@ -31,6 +31,8 @@ class ImageSpec:
     max_sequence_length: int | None = None
     scheduler: str | None = None
     adapters: tuple[tuple[str, float], ...] = ()  # (SHA-256 of the file, weight), in the order they are applied
+    quantization: str | None = None
+    prepare: str | None = None  # SHA-256 of the source of the user's own function
 
     def canonical(self) -> dict[str, Any]:
         """The fields that are not at their default, numbers in one form (3 and 3.0 are one guidance scale)."""

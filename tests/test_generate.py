@@ -15,7 +15,7 @@ from t2i_core.shards import Order, Shard
 from t2i_core.spec import ImageSpec
 from t2i_core.store import Store
 
-MAKING = Making(run="r1", refresh=False, model_name="fake", commit=None, png_compress_level=1)
+MAKING = Making(run="r1", refresh=False, model_name="fake", commit=None, tuning={}, png_compress_level=1)
 SECONDS = 20  # a wait that is longer than this has nothing to wait for
 
 

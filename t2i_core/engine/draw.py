@@ -17,7 +17,9 @@ from t2i_core.spec import ImageSpec
 
 log = logging.getLogger(__name__)
 
-WAYS_OUT = "use --text-encoder staged, a smaller --height and --width, or a smaller model"
+WAYS_OUT = (
+    "use --text-encoder staged, --quantization int8 or nf4, --offload model or group, or a smaller --height and --width"
+)
 
 
 class _Shortage(Exception):

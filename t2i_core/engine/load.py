@@ -15,6 +15,7 @@ from t2i_core.engine.draw import Drawer
 from t2i_core.engine.flux import FluxStages
 from t2i_core.engine.stages import Stages, WholeCall
 from t2i_core.engine.tokens import TokenCounter, silence_cut_prompts
+from t2i_core.engine.tuning import compile_denoiser, offload, quantization_config, run_prepare
 from t2i_core.errors import ConfigError, ModelError
 from t2i_core.pipelines import init_parameters
 
@@ -34,8 +35,10 @@ def load_model(weights: Weights) -> Drawer:
     """
     device = torch.device(resolve_device(weights.device))
     pipeline = load_pipeline(weights)
+    if weights.prepare:
+        pipeline = run_prepare(pipeline, weights.prepare)
     try:
-        stages = _place(pipeline, device, weights.text_encoder)
+        stages = _place(pipeline, device, weights)
     except torch.OutOfMemoryError as error:
         raise ModelError(f"{weights.path}: does not fit into the memory of {device}: {_first_line(error)}") from error
     return Drawer(stages, device_name(device), library_versions(), TokenCounter(pipeline))
@@ -49,13 +52,16 @@ def load_pipeline(weights: Weights) -> Any:
     """
     diffusers.utils.logging.disable_progress_bar()
     silence_cut_prompts()
+    options = _unmarked(weights.path)
+    if weights.quantization:
+        options["quantization_config"] = quantization_config(weights)
     try:
         pipeline = DiffusionPipeline.from_pretrained(
             weights.path,
             dtype=getattr(torch, weights.dtype),
             use_safetensors=True,
             local_files_only=True,
-            **_unmarked(weights.path),
+            **options,
         )
     except (OSError, ValueError, AttributeError, KeyError, TypeError, RuntimeError, ImportError) as error:
         raise ModelError(
@@ -70,17 +76,25 @@ def load_pipeline(weights: Weights) -> Any:
     return pipeline
 
 
-def _place(pipeline: Any, device: torch.device, text_encoder: str) -> Stages:
-    """Bring the pipeline to its device: all of it, or all but text encoders that come only to encode."""
+def _place(pipeline: Any, device: torch.device, weights: Weights) -> Stages:
+    """Bring the pipeline to its device: all of it, all but text encoders that come only to encode, or by the piece."""
     apart = isinstance(pipeline, FluxPipeline)
-    if text_encoder == "staged" and not apart:
+    if weights.text_encoder == "staged" and not apart:
         raise ConfigError(
             [f"text_encoder: {type(pipeline).__name__} cannot be taken apart; leave `staged` out, or use resident"]
         )
-    staged = text_encoder == "staged" or (text_encoder == "auto" and apart and not _fits(pipeline, device))
-    for name, module in _modules(pipeline).items():
-        if not (staged and name.startswith("text_encoder")):
-            module.to(device)
+    if weights.compile:
+        compile_denoiser(pipeline)
+    staged = False
+    if weights.offload != "none":
+        offload(pipeline, device, weights.offload)
+    else:
+        if apart:
+            short = weights.text_encoder == "auto" and not _fits(pipeline, device)
+            staged = weights.text_encoder == "staged" or short
+        for name, module in _modules(pipeline).items():
+            if not (staged and name.startswith("text_encoder")):
+                module.to(device)
     return FluxStages(pipeline, device, staged=staged) if apart else WholeCall(pipeline, device)
 
 
