@@ -13,10 +13,11 @@ if __name__ == "__main__":
 import inspect
 import time
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
+from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
@@ -25,19 +26,28 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.steps import Resolved, check_output, prune, remove_old_plans, resolve, unreferenced
 from t2i_core.config import Config, parameters
-from t2i_core.drawing import Weights
+from t2i_core.drawing import Speed, Weights
 from t2i_core.errors import UserError
+from t2i_core.estimate import bytes_per_pixel, disk
+from t2i_core.estimate import lines as work_lines
 from t2i_core.generate import Making, ShardIncomplete
 from t2i_core.manifest import Accounting, Outcome, manifest_is_right, write_manifest
 from t2i_core.output import save_identity
 from t2i_core.plan import Plan
 from t2i_core.records import Known
 from t2i_core.report import Report, write_report
-from t2i_core.shards import Order, Selection, Shard, Work, count_work, make_shards
+from t2i_core.shards import Order, Selection, Shard, Work, count_work, first_missing, make_shards
 from t2i_core.store import Scan, Store
 from tasks.caching import ResultCache, cache_key
 from tasks.dataset import load_dataset_task
-from tasks.generation import SHARD_RECIPE, THIS_PROCESS, generate_shard_task, in_window
+from tasks.generation import (
+    SHARD_RECIPE,
+    SPEED_RECIPE,
+    THIS_PROCESS,
+    generate_shard_task,
+    in_window,
+    measure_speed_task,
+)
 from tasks.manifest import write_manifest_task
 from tasks.model import fetch_weights_task
 from tasks.records import collect_records, collect_records_task
@@ -51,6 +61,8 @@ TOO_MANY_FAILURES = "TooManyFailures"
 WINDOW = 3
 # A runner kills 30 s after it asked to stop; the manifest still has to be written within them.
 STOP_SECONDS = 15
+# What a dry run reckons with where batch_size is `auto` and nothing was measured yet.
+UNMEASURED_BATCH_SIZE = 4
 
 
 class Text2Image:
@@ -71,22 +83,23 @@ class Text2Image:
         identity = check_output(self.config, self.store)
         resolved = resolve(self.config, self.cache, identity)
         plan = self.load_dataset(resolved, identity.fingerprint)
-        if not self.config.dry_run:
+        foresees = self.config.dry_run or self.config.estimate
+        if not foresees:
             save_identity(self.store, identity)
             self.store.remove_stale()
         known = self.collect()
         selection = Selection(known, self.config.retry_failed, self.config.reseed)
-        specs_file = plan.specs_file(self.store.plans)
-        work = count_work(specs_file, selection, self.config.batch_size, self.config.save_interval)
-        if self.config.dry_run:
-            return self.dry_run(resolved, plan, work)
+        work = self.count(plan, selection, self.known_batch_size(resolved))
         try:
+            if foresees:
+                return self.foresee(resolved, plan, selection, work)
             if work.images:
-                self.generate(resolved, plan, selection, work)
+                work = self.generate(resolved, plan, selection, work)
                 known = self.collect()
             return self.finish(resolved, plan, known, work)
         except (KeyboardInterrupt, TerminationSignal):
-            self.stop(resolved, plan, work)
+            if not foresees:
+                self.stop(resolved, plan, work)
             raise
 
     def load_dataset(self, resolved: Resolved, fingerprint: str) -> Plan:
@@ -110,8 +123,19 @@ class Text2Image:
         name = self.cache.call(collect_records_task, key, still_true, self.config.output, scan)
         return Known(self.store.records / name, only_run=self.run if self.config.refresh else None)
 
-    def generate(self, resolved: Resolved, plan: Plan, selection: Selection, work: Work) -> None:
-        """Make what is missing, shard by shard through a sliding window."""
+    def known_batch_size(self, resolved: Resolved) -> int:
+        """As configured, or as measured by an earlier run of this output; until then a guess, good for a dry run."""
+        if self.config.batch_size != "auto":
+            return self.config.batch_size
+        stored = self.cache.read(f"{SPEED_RECIPE}/{self._speed_key(resolved, None)}")
+        return Speed(**stored).batch_size if stored else UNMEASURED_BATCH_SIZE
+
+    def count(self, plan: Plan, selection: Selection, batch_size: int) -> Work:
+        """What there is to make, in batches of `batch_size`."""
+        return count_work(plan.specs_file(self.store.plans), selection, batch_size, self.config.save_interval)
+
+    def fetch(self, resolved: Resolved) -> Weights:
+        """The model's files on this machine, and how to load them."""
         resolved.announce()
         resolved.check_machine()
         model, adapters = resolved.model.to_json(), [adapter.to_json() for adapter in resolved.adapters]
@@ -122,18 +146,36 @@ class Text2Image:
 
         key = cache_key(model, adapters, places)
         paths = self.cache.call(fetch_weights_task, key, still_true, model, adapters, *places)
-        weights = Weights(
+        return Weights(
             path=paths["model"],
             dtype=resolved.recipe.dtype,
             device=self.config.device,
+            scheduler=resolved.recipe.sampling.scheduler,
+            adapters=tuple((p, a.weight) for p, a in zip(paths["adapters"], resolved.adapters, strict=True)),
             text_encoder=self.config.text_encoder,
             offload=self.config.offload,
             compile=self.config.compile,
             quantization=self.config.quantization,
             prepare=self.config.prepare,
-            scheduler=resolved.recipe.sampling.scheduler,
-            adapters=tuple((p, a.weight) for p, a in zip(paths["adapters"], resolved.adapters, strict=True)),
         )
+
+    def measure(self, resolved: Resolved, plan: Plan, selection: Selection, weights: Weights) -> Speed:
+        """What an image costs; in batches as configured, or for `auto` in those that are best. Measured once."""
+        batch_size = None if self.config.batch_size == "auto" else self.config.batch_size
+        spec = first_missing(plan.specs_file(self.store.plans), selection)
+        key = self._speed_key(resolved, batch_size)
+        return Speed(**self.cache.call(measure_speed_task, key, lambda _: True, weights, spec, batch_size))
+
+    def _speed_key(self, resolved: Resolved, batch_size: int | None) -> str:
+        tuning = [self.config.text_encoder, self.config.offload, self.config.compile]
+        return cache_key(asdict(resolved.recipe), tuning, batch_size)
+
+    def generate(self, resolved: Resolved, plan: Plan, selection: Selection, work: Work) -> Work:
+        """Make what is missing, shard by shard through a sliding window; returns the work as it was then counted."""
+        weights = self.fetch(resolved)
+        if self.config.batch_size == "auto":
+            work = self.count(plan, selection, self.measure(resolved, plan, selection, weights).batch_size)
+        self._warn_of_disk(plan, selection, work)
         making = Making(
             run=self.run,
             refresh=self.config.refresh,
@@ -149,7 +191,7 @@ class Text2Image:
             return task.submit(shard.digest, shard, self.config.output, weights, making)
 
         specs_file = plan.specs_file(self.store.plans)
-        shards = make_shards(specs_file, selection, self.config.batch_size, self.config.save_interval, work.shards)
+        shards = make_shards(specs_file, selection, work.batch_size, self.config.save_interval, work.shards)
         started, done = time.perf_counter(), 0
         THIS_PROCESS.stop.clear()
         try:
@@ -161,6 +203,13 @@ class Text2Image:
                     bar.refresh()
         finally:
             self.generating_seconds = time.perf_counter() - started
+        return work
+
+    def _warn_of_disk(self, plan: Plan, selection: Selection, work: Work) -> None:
+        outcome = Outcome(self.config, plan, selection.known, self.run, {})
+        needed, free = disk(work, bytes_per_pixel(outcome), self.store.root)
+        if needed > free:
+            print(f"disk      about {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free", flush=True)
 
     def _note(self, orders: list[Order], result: object) -> None:
         """A shard that failed says why for each image; a lost one says why for all. What is on disk counts anyway."""
@@ -196,6 +245,9 @@ class Text2Image:
         remove_old_plans(plan, self.store)
         report = self._report("finished", resolved, outcome, work, accounting)
         report_task(report, outcome)
+        if self.timings:
+            seconds = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in self.timings.items())
+            get_run_logger().info("seconds by stage, added up over threads: %s", seconds)
         print(report.summary(), flush=True)
         if report.too_many_failures:
             return Failed(name=TOO_MANY_FAILURES, message=report.message())
@@ -218,13 +270,20 @@ class Text2Image:
         write_report(report, outcome, self.store)
         print(report.summary(), flush=True)
 
-    def dry_run(self, resolved: Resolved, plan: Plan, work: Work) -> State[Any]:
-        """Say what would be made."""
+    def foresee(self, resolved: Resolved, plan: Plan, selection: Selection, work: Work) -> State[Any]:
+        """Say what would be made and what it would take; make nothing."""
+        speed = None
+        if self.config.estimate and work.images:
+            speed = self.measure(resolved, plan, selection, self.fetch(resolved))
+            work = self.count(plan, selection, speed.batch_size)
+        outcome = Outcome(self.config, plan, selection.known, self.run, {})
+        needed, free = disk(work, bytes_per_pixel(outcome), self.store.root)
         message = (
             f"{plan.rows} rows: {plan.usable} usable, {plan.skipped} skipped (have images), {plan.rejected} rejected; "
-            f"{plan.images} images, {work.images} of them to make, in {work.batches} batches, {work.shards} shards"
+            f"{plan.images} images, {work.images} of them to make"
         )
-        print(f"model     {resolved.preset.name}\nplan      {message}", flush=True)
+        lines = [f"model     {resolved.preset.name}", f"plan      {message}"]
+        print("\n".join([*lines, *work_lines(work, resolved.model, needed, free, speed)]), flush=True)
         return Completed(message=message)
 
     def _records_key(self, scan: Scan) -> str:

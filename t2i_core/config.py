@@ -134,7 +134,9 @@ class RunOptions(BaseModel):
         "none", description="Weights in host memory, brought to the device by the model or by the layer."
     )
     compile: bool = Field(False, description="Compile the denoiser's blocks (torch.compile, by region).")
-    batch_size: int = Field(4, ge=1, le=1024, description="Images the model makes in one call.")
+    batch_size: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
+        4, description="Images the model makes in one call; auto: measured once for an output, then kept."
+    )
     save_interval: int = Field(10, ge=1, le=10_000, description="Batches in a shard: one task, one stored result.")
     retries: int = Field(2, ge=0, le=100, description="Retries of a task that failed for a passing reason.")
     max_failures: float = Field(
@@ -146,6 +148,7 @@ class RunOptions(BaseModel):
     replace: bool = Field(False, description="Let another data set take over the output folder.")
     prune: bool = Field(False, description="Delete stored images that the manifest does not name.")
     dry_run: bool = Field(False, description="Say what would be made, and stop.")
+    estimate: bool = Field(False, description="The same with time and memory, measured with the model, and stop.")
 
     @field_validator("max_failures")
     @classmethod
@@ -224,7 +227,7 @@ class Config(OutputOptions, RunOptions, SamplingOptions, ModelOptions, DatasetOp
         except ValidationError as error:
             # A default that depends on a wrong field has nothing to say of its own.
             errors = [e for e in error.errors() if e["type"] != "default_factory_not_called"]
-            raise ConfigError([explain(e, cls, source) for e in errors]) from None
+            raise ConfigError([explain(e, cls, source) for e in _one_a_choice(errors)]) from None
 
     @property
     def model_is_implied(self) -> bool:
@@ -244,6 +247,20 @@ class RowSettings(BaseModel):
     height: Side | None = None
     width: Side | None = None
     images_per_prompt: ImagesPerPrompt | None = None
+
+
+def _one_a_choice(errors: list[Any]) -> list[Any]:
+    """Of a field that takes one type or another pydantic says what is wrong by each: here in one sentence."""
+    result: dict[tuple[Any, ...], Any] = {}
+    for error in errors:
+        # In a list the second part of the place is a number; of a choice it is the type's name.
+        place = error["loc"] if len(error["loc"]) < 2 or isinstance(error["loc"][1], int) else error["loc"][:1]
+        if place in result and len(place) == 1 and place != error["loc"]:
+            other = error["msg"].removeprefix("Input should be ")
+            result[place] = result[place] | {"msg": f"{result[place]['msg']}, or {other}"}
+        else:
+            result[place if place not in result else (*place, len(result))] = error
+    return list(result.values())
 
 
 def explain(error: Any, model: type[BaseModel], source: str = "") -> str:

@@ -61,6 +61,17 @@ class Drawn:
     prompt_lengths: Sequence[TextLength] = ()  # one for each text encoder
 
 
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """What one image costs in batches of `batch_size`, as measured."""
+
+    batch_size: int
+    seconds: float  # an image
+    effort: int  # of that image: its pixels times its steps
+    peak_bytes: int  # of the device's memory, or of the process's on the CPU
+    memory_share: float  # of all the device has; 0 where that is not known
+
+
 class Model(Protocol):
     """A model in memory."""
 

@@ -51,6 +51,14 @@ class Work:
     images: int
     batches: int
     shards: int
+    batch_size: int
+    pixels: int
+    effort: int  # pixels times steps
+
+    @property
+    def padding(self) -> float:
+        """The share of the model's work that is thrown away: the empty places of the last batch of each shape."""
+        return 1 - self.images / (self.batches * self.batch_size) if self.batches else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +95,12 @@ def count_work(specs_file: Path, selection: Selection, batch_size: int, save_int
     missing = [selection.missing(batch) for batch in batches_of(specs_file, columns)]
     table = pa.Table.from_batches(missing, pa.schema([SPECS.field(name) for name in columns]))
     table = table.set_column(1, "without_negative", pc.is_null(table["negative_prompt"]))
-    groups = table.group_by(["without_negative", *CALL_COLUMNS]).aggregate([("key", "count_distinct")])
-    counts = groups["key_count_distinct"].to_pylist()
+    groups = table.group_by(["without_negative", *CALL_COLUMNS]).aggregate([("key", "count_distinct")]).to_pylist()
+    counts = [group["key_count_distinct"] for group in groups]
+    pixels = [n * group["height"] * group["width"] for n, group in zip(counts, groups, strict=True)]
+    effort = sum(n * group["steps"] for n, group in zip(pixels, groups, strict=True))
     batches = sum(-(-n // batch_size) for n in counts)
-    return Work(sum(counts), batches, -(-batches // save_interval))
+    return Work(sum(counts), batches, -(-batches // save_interval), batch_size, sum(pixels), effort)
 
 
 def make_shards(
@@ -107,6 +117,11 @@ def make_shards(
             batches = []
     if batches:
         yield Shard(number + 1, total, batch_size, tuple(batches))
+
+
+def first_missing(specs_file: Path, selection: Selection) -> ImageSpec:
+    """The first image that has to be made."""
+    return next(_orders(specs_file, selection)).spec
 
 
 def _orders(specs_file: Path, selection: Selection) -> Iterator[Order]:

@@ -11,10 +11,12 @@ from prefect import task
 from t2i_core.drawing import Model, Weights
 from t2i_core.generate import Making, generate_shard
 from t2i_core.shards import Shard
+from t2i_core.spec import ImageSpec
 from t2i_core.store import Store
 from tasks.caching import TASK_OPTIONS, RecipeKey
 
 SHARD_RECIPE = "shard-v2"
+SPEED_RECIPE = "speed-v1"
 
 
 @dataclass(slots=True)
@@ -76,6 +78,19 @@ def generate_shard_task(cache_key: str, shard: Shard, output: str, weights: Weig
             should_stop=THIS_PROCESS.stop.is_set,
         )
     return asdict(result)
+
+
+@task(name="measure speed", cache_policy=RecipeKey(recipe=SPEED_RECIPE), **TASK_OPTIONS)
+def measure_speed_task(cache_key: str, weights: Weights, spec: ImageSpec, batch_size: int | None) -> dict[str, Any]:
+    """What an image like `spec` costs in batches of `batch_size`; None: in those that are best."""
+    from t2i_core.engine.calibrate import best_batch_size, measure
+    from t2i_core.engine.load import load_model
+
+    with THIS_PROCESS.running(), THIS_PROCESS.turn:
+        drawer, should_stop = load_model(weights), THIS_PROCESS.stop.is_set
+        if batch_size is None:
+            return asdict(best_batch_size(drawer, spec, should_stop))
+        return asdict(measure(drawer, spec, batch_size, should_stop))
 
 
 def in_window(shards: Iterator[Shard], submit: Callable[[Shard], Any], window: int) -> Iterator[tuple[Shard, Any]]:

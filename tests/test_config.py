@@ -38,7 +38,8 @@ ROOT = Path(__file__).parent.parent
         ({"manifest_name": "failures.jsonl"}, "choose another name"),
         ({"scheduler": "euler"}, "write the name of a diffusers scheduler class"),
         ({"roles": []}, "roles:"),
-        ({"batch_size": 0}, "batch_size:"),
+        ({"batch_size": 0}, "batch_size: input should be greater than or equal to 1, or 'auto' (got 0)"),
+        ({"batch_size": "all"}, "batch_size: input should be a valid integer, or 'auto' (got 'all')"),
     ],
 )
 def test_wrong_values_are_refused_in_one_line_that_names_field_value_and_fix(values, message):

@@ -93,6 +93,14 @@ def test_what_fits_is_learned_by_shape():
     assert stages.calls == [4, 2, 2, 2, 2]
 
 
+def test_a_small_batch_says_nothing_of_larger_ones():
+    stages = FakeStages()
+    drawer = Drawer(stages, "cpu", {})
+    for size in (1, 4):
+        images(stages, [spec(1)] * 4, batch_size=size, drawer=drawer)
+    assert stages.calls == [1, 1, 1, 1, 4]
+
+
 def test_decoding_that_does_not_fit_is_done_in_tiles_without_denoising_again(caplog):
     stages = FakeStages(decodes=lambda spec, tiled: tiled)
     results = images(stages, [spec(i) for i in range(1, 9)])

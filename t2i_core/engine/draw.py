@@ -1,6 +1,7 @@
 """A loaded pipeline draws batches of a fixed shape, and smaller ones where memory is short."""
 
 import logging
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ class _Shortage(Exception):
 class Fit:
     """What fits into memory for images of one shape, learned from what did not."""
 
-    batch_size: int
+    batch_size: int = sys.maxsize
     vae_tiling: bool = False
 
 
@@ -95,7 +96,7 @@ class Drawer:
         on_step: Callable[[], None],
         timings: Timings,
     ) -> list[Drawn | Exception]:
-        fit = self._fits.setdefault(batch[0].call_group, Fit(batch_size))
+        fit = self._fits.setdefault(batch[0].call_group, Fit())
         results: dict[int, Drawn | Exception] = dict(errors)
         rest = [i for i in range(len(batch)) if i not in errors]
         while rest:
