@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: run test check bench clean
+.PHONY: run test check bench gpu-check clean
 .DEFAULT_GOAL := run
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -27,6 +27,9 @@ check: $(INSTALLED)  ## lint, format, types, floors
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.flow
+
+gpu-check: $(INSTALLED)  ## on a machine with a GPU: what docs/unmeasured.md lists; MODEL=flux-schnell for a real model
+	$(BIN)/python -m benchmarks.gpu_check --model $(or $(MODEL),demo)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,178 @@
+"""What only a GPU can show: one command for whoever has one, under ten minutes with a model that is there already.
+
+    python -m benchmarks.gpu_check [--model flux-schnell] [--json FILE]
+
+Each line of `docs/unmeasured.md` is checked, and said to hold or not; the figures come as a table. A model other than
+`demo` is taken from the hub's cache, or downloaded first. `--device cpu` tries the script itself.
+"""
+
+import argparse
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.processes import report
+from t2i_core.config import Config
+from t2i_core.drawing import Timings, Weights
+from t2i_core.engine.device import is_out_of_memory, release_memory, resolve_device
+from t2i_core.engine.load import load_model
+from t2i_core.errors import ConfigError
+from t2i_core.presets import find_preset, repository_of
+from t2i_core.sampling import resolve_sampling
+from t2i_core.spec import ImageSpec
+from t2i_core.weights import bundled_identity, fetch_weights, resolve_model
+
+PROMPTS = ("a fox in the snow at night", "a boat on the sea at dusk", "a cat", "a house in a meadow by day")
+BATCH_SIZE = 4
+
+
+class Check:
+    """The model and device of all checks, and what they found."""
+
+    def __init__(self, name: str, device: str) -> None:
+        config = Config.from_values({"dataset": "none", "model": name})
+        model = resolve_model(repository_of(name), revision=None, cache_dir=None, commit=None)
+        preset = find_preset(name, model, bundled_identity())
+        sampling = resolve_sampling(config, preset)
+        path = fetch_weights(model, cache_dir=None, local_dir=None)
+        self.device = torch.device(device)
+        self.weights = Weights(str(path), preset.dtype, device)
+        fields = {f: getattr(sampling, f) for f in sampling.__dataclass_fields__ if f != "scheduler"}
+        self.specs = [
+            ImageSpec(model=model.identity, prompt=prompt, seed=i, dtype=preset.dtype, **fields)
+            for i, prompt in enumerate(PROMPTS)
+        ]
+        self.figures: dict[str, float] = {}
+
+    def draw(self, specs: list[ImageSpec], batch_size: int = BATCH_SIZE, **changes: object) -> list[np.ndarray]:
+        """The pixels of `specs`, drawn by the model with its weights loaded as `changes` say; timed, memory noted."""
+        load_model.cache_clear()
+        release_memory(self.device)
+        model = load_model(replace(self.weights, **changes))
+        for _ in ("to warm up", "to time"):
+            if self.device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            started = time.perf_counter()
+            batches = [specs[i : i + batch_size] for i in range(0, len(specs), batch_size)]
+            images = [
+                image if isinstance(image, Exception) else image.pixels()
+                for part in model.draw(batches, batch_size, lambda: False, Timings())
+                for image in part
+            ]
+            seconds = time.perf_counter() - started
+            for image in images:
+                if isinstance(image, Exception):
+                    raise image
+        name = ".".join(f"{key}_{value}" for key, value in changes.items()) or "plain"
+        self.figures[f"{name}.seconds_an_image"] = seconds / len(specs)
+        if self.device.type == "cuda":
+            self.figures[f"{name}.peak_gigabytes"] = torch.cuda.max_memory_reserved() / 1e9
+        return images
+
+    def mates(self) -> str:
+        """The same bytes whatever shares the batch, in any slot, and alone."""
+        together = self.draw(self.specs)
+        backwards = self.draw(self.specs[::-1])[::-1]
+        alone = self.draw(self.specs[:1])
+        assert all((a == b).all() for a, b in zip(together, backwards, strict=True)), "order changes an image"
+        assert (alone[0] == together[0]).all(), "an image alone is another one"
+        return "bit-identical"
+
+    def staged(self) -> str:
+        """Staged text encoders draw the same bytes."""
+        assert all((a == b).all() for a, b in self._beside(text_encoder="staged")), "another image"
+        return "bit-identical"
+
+    def offload_model(self) -> str:
+        """Offloading by the model draws the same picture."""
+        return self._close(offload="model")
+
+    def offload_group(self) -> str:
+        """Offloading by the layer draws the same picture."""
+        return self._close(offload="group")
+
+    def compiled(self) -> str:
+        """Compiled blocks draw the same picture, faster."""
+        return self._close(compile=True)
+
+    def fp8(self) -> str:
+        """fp8 loads, draws, and takes less memory."""
+        return self._close(quantization="fp8")
+
+    def int8(self) -> str:
+        """int8 loads, draws, and takes less memory."""
+        return self._close(quantization="int8")
+
+    def nf4(self) -> str:
+        """nf4 loads, draws, and takes less memory."""
+        return self._close(quantization="nf4")
+
+    def memory(self) -> str:
+        """A batch that does not fit is halved until it does."""
+        if self.device.type != "cuda":
+            raise ConfigError(["memory: needs CUDA"])
+        load_model.cache_clear()
+        model = load_model(self.weights)
+        held = torch.cuda.memory_reserved()
+        total = torch.cuda.get_device_properties(0).total_memory
+        size = 1
+        try:
+            # Half of what a batch of 64 would take beyond the weights.
+            list(model.draw([self.specs[:1]], 1, lambda: False, Timings()))
+            one = torch.cuda.max_memory_reserved() - held
+            torch.cuda.set_per_process_memory_fraction(min(1.0, (held + 4 * one) / total))
+            (images,) = model.draw([self.specs[:1] * 64], 64, lambda: False, Timings())
+            size = min(image.batch_size for image in images)
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0)
+        assert size < 64, "a batch of 64 did fit"
+        return f"batches of {size} in place of 64"
+
+    def _beside(self, **changes: object) -> list[tuple[np.ndarray, np.ndarray]]:
+        return list(zip(self.draw(self.specs), self.draw(self.specs, **changes), strict=True))
+
+    def _close(self, **changes: object) -> str:
+        difference = max(float(np.abs(a - b).mean()) for a, b in self._beside(**changes))
+        assert difference < 0.1, f"the mean difference is {difference:.3f} of 1"
+        return f"mean difference {difference:.5f} of 1"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="demo", help="preset name, hub id or folder (default: demo)")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    options = parser.parse_args()
+    try:
+        check = Check(options.model, resolve_device(options.device))
+    except ConfigError as error:
+        print(f"nothing to check: {error}", file=sys.stderr)
+        return 2
+    checks: list[Callable[[], str]] = [
+        *(check.mates, check.staged, check.offload_model, check.offload_group, check.compiled),
+        *(check.fp8, check.int8, check.nf4, check.memory),
+    ]
+    wrong = 0
+    for function in checks:
+        try:
+            verdict = f"holds: {function()}"
+        except ConfigError as error:
+            verdict = f"not tried: {error}"
+        except Exception as error:
+            wrong += 1
+            verdict = f"DOES NOT HOLD: {error if not is_out_of_memory(error) else 'out of memory'}"
+            if not isinstance(error, AssertionError):
+                traceback.print_exc()
+        print(f"{function.__name__:14} {function.__doc__}  {verdict}", flush=True)
+    report(check.figures, options.json)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
