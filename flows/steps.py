@@ -50,7 +50,7 @@ class Resolved:
 
     def check_machine(self) -> None:
         """Before weights are fetched or loaded: what the settings need is there, and the default model has its GPU."""
-        from t2i_core.engine.device import resolve_device
+        from t2i_core.engine.device import free_memory, resolve_device
         from t2i_core.engine.tuning import check_installed
 
         check_installed(self.config.quantization)
@@ -61,6 +61,14 @@ class Resolved:
                 self.config,
                 f"this machine has no GPU for it ({size:.0f} GB of weights)",
                 "--device cpu --model flux-dev",
+            )
+        free = free_memory(device)
+        smaller = self.config.offload != "none" or self.config.quantization
+        if free is not None and free < self.model.weights_bytes and not smaller:
+            print(
+                f"memory    the weights are {size:.1f} GB, {device} has {free / 1e9:.1f} GB free: FLUX stages its text "
+                "encoders; --quantization and --offload take less",
+                flush=True,
             )
 
     def announce(self) -> None:

@@ -191,6 +191,20 @@ def test_an_error_in_a_prompt_reaches_its_image_alone():
     assert stages.calls == [4]  # the shape stays, with padding for the one that is left out
 
 
+def test_a_copy_that_does_not_fit_reaches_its_image_alone(monkeypatch):
+    real = module.to_host
+
+    def to_host(image):
+        if round(float(image[0, 0, 0]) * 100) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(image)
+
+    monkeypatch.setattr(module, "to_host", to_host)
+    one, two, three = images(FakeStages(), [spec(1), spec(2), spec(3)])
+    assert shown([one, three]) == [1, 3]
+    assert "copying it to the host" in str(two)
+
+
 def test_an_error_keeps_no_tensors_alive():
     stages = FakeStages()
     (error, *_) = images(stages, [spec(99)])

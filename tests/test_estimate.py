@@ -40,6 +40,12 @@ def test_too_little_disk_is_said_before_the_work(run, prompts, monkeypatch, caps
     assert "are needed" in said(capsys)["disk"]
 
 
+def test_too_little_memory_for_the_weights_is_said_before_they_are_loaded(run, prompts, monkeypatch, capsys):
+    monkeypatch.setattr("t2i_core.engine.device.free_memory", lambda device: 1000)
+    run(dataset=prompts("a fox"))
+    assert "--quantization and --offload take less" in said(capsys)["memory"]
+
+
 def test_the_size_of_files_is_that_of_the_images_which_are_there(run, output, prompts, capsys):
     dataset = prompts("a fox", "a cat", "a house", "a moon")
     run(dataset=dataset, limit=2)

@@ -140,11 +140,14 @@ class Drawer:
             span.close()
             if self._stages.decodes_apart:
                 timings.add_later("decode", span.seconds)
-            if isinstance(image, Exception):
-                results[i] = image
+            copy = image if isinstance(image, Exception) else self._attempt(to_host, image)
+            if isinstance(copy, _Shortage):
+                copy = self._does_not_fit("copying it to the host", copy)
+            if isinstance(copy, Exception):
+                results[i] = copy
                 continue
             seconds = _sum_of(denoising, len(part), span)
-            results[i] = Drawn(to_host(image), seconds, size, fit.vae_tiling, self._prompt_lengths(batch[i]))
+            results[i] = Drawn(copy, seconds, size, fit.vae_tiling, self._prompt_lengths(batch[i]))
         return results
 
     def _decode_one(self, denoised: Tensor, place: int, spec: ImageSpec, fit: Fit) -> Tensor | Exception:
