@@ -14,7 +14,12 @@ from t2i_core.errors import ConfigError, ModelError, Stopped
 from t2i_core.spec import ImageSpec
 from t2i_core.weights import BUNDLED
 
-COLOURS = {"white": (245, 245, 245), "pink": (250, 190, 205), "blue": (45, 85, 225), "green": (40, 165, 70)}
+# As the demo model's training drew them (examples/bundled_model/world.py).
+COLOURS = {
+    "red": (220, 40, 40), "green": (40, 165, 70), "blue": (45, 85, 225), "yellow": (245, 215, 50),
+    "orange": (245, 140, 30), "purple": (140, 60, 180), "white": (245, 245, 245), "black": (25, 25, 25),
+    "gray": (150, 150, 150), "pink": (250, 190, 205),
+}  # fmt: skip
 
 
 def settings(**values):
@@ -39,16 +44,30 @@ def draw(model, specs, batch_size=4):
     return [image.pixels() for images in drawn for image in images]
 
 
-def background(image):
-    edge = np.median(image[2:8].reshape(-1, 3), axis=0) * 255
-    return min(COLOURS, key=lambda name: np.abs(np.array(COLOURS[name]) - edge).sum())
+def colour_of(pixels):
+    """The nearest colour to the median of some pixels in 0..1."""
+    middle = np.median(pixels.reshape(-1, 3), axis=0) * 255
+    return min(COLOURS, key=lambda name: np.abs(np.array(COLOURS[name]) - middle).sum())
 
 
-def test_each_image_of_a_batch_shows_its_own_prompt_in_any_order(demo):
-    prompts = [f"a fox on a {colour} background" for colour in COLOURS]
-    for order in (prompts, prompts[::-1]):
-        images = draw(demo, [spec(prompt, seed=i) for i, prompt in enumerate(order)])
-        assert [f"a fox on a {background(image)} background" for image in images] == order
+def read(image):
+    """(colour of the shape in the middle, colour of the background)."""
+    return colour_of(image[26:38, 26:38]), colour_of(image[2:6])
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 6])
+def test_each_image_of_a_batch_shows_its_own_prompt_in_any_order_and_batch_size(demo, batch_size):
+    wanted = [("red", "white"), ("blue", "yellow"), ("green", "pink"), ("purple", "black"), ("orange", "gray")]
+    for order in (wanted, wanted[::-1]):
+        specs = [spec(f"a {shape} circle on a {ground} background", seed=i) for i, (shape, ground) in enumerate(order)]
+        assert [read(image) for image in draw(demo, specs, batch_size)] == order
+
+
+def test_the_same_seed_draws_the_same_picture_after_save_and_load(demo, tmp_path):
+    load_pipeline(settings()).save_pretrained(tmp_path / "copy")
+    again = load_model(settings(path=str(tmp_path / "copy")))
+    one = [spec("a fox in the snow at night", seed=5, steps=2)]
+    assert (draw(again, one)[0] == draw(demo, one)[0]).all()
 
 
 def test_an_image_is_bit_identical_whatever_its_mates_and_slot(demo):

@@ -80,20 +80,22 @@ RELATION_WORDS = {
         (
             *("{a} left of {b}", "{a} to the left of {b}", "{b} right of {a}", "{b} to the right of {a}"),
             *("{a} beside {b}", "{a} and {b}", "{a} next to {b}", "{a} on the left {b} on the right"),
+            "on the left {a} and on the right {b}",
         ),
         ("{a} on the left of {b}", "{b} on the right of {a}", "{a} on the left and {b} on the right"),
     ),
     Relation.ABOVE: Wording(
         (
             *("{a} above {b}", "{a} over {b}", "{b} below {a}", "{b} under {a}", "{b} beneath {a}"),
-            *("{a} on top of {b}", "{a} at the top {b} at the bottom"),
+            # An "and" between two things does not always put them side by side.
+            *("{a} on top of {b}", "{a} at the top {b} at the bottom", "at the top {a} and at the bottom {b}"),
         ),
         ("{a} at the top and {b} at the bottom", "{a} at the top of {b}"),
     ),
     Relation.BETWEEN: Wording(
         (
             *("{a} between two {bs}", "{a} between {bs}", "{a} between the {bs}"),
-            *("{a} in the middle of two {bs}", "two {bs} with {a} between them"),
+            *("{a} in the middle of two {bs}", "two {bs} with {a} between them", "two {bs} and between them {a}"),
         ),
         ("two {bs} and {a} between them", "{a} in the middle of {bs}"),
     ),
