@@ -19,9 +19,11 @@ def test_the_form_shows_descriptions_bounds_and_choices():
     properties = SCHEMA["properties"]
     for name, field in Config.model_fields.items():
         assert properties[name]["description"] == field.description
-    assert properties["batch_size"]["minimum"] == 1
-    assert properties["batch_size"]["maximum"] == 1024
+    assert properties["save_interval"]["minimum"] == 1
+    assert properties["save_interval"]["maximum"] == 10_000
     assert properties["batch_size"]["default"] == 4
+    assert {"type": "integer", "minimum": 1, "maximum": 1024} in properties["batch_size"]["anyOf"]
+    assert {"type": "string", "const": "auto"} in properties["batch_size"]["anyOf"]
     assert properties["dtype"]["enum"] == ["auto", "bfloat16", "float16", "float32"]
     assert {"type": "integer", "minimum": 1, "maximum": 1000} in properties["steps"]["anyOf"]
 

@@ -162,7 +162,8 @@ def test_another_data_set_needs_replace(run, output, prompts):
 def test_dry_run_writes_no_manifest_and_loads_no_model(run, output, prompts, no_model, capsys):
     state = run(dataset=prompts("a fox", "a cat", "a house"), dry_run=True)
     assert state.is_completed()
-    assert "3 images, 3 of them to make, in 2 batches, 1 shards" in state.message
+    assert "3 images, 3 of them to make" in state.message
+    assert "in 2 batches of 2, 1 shards" in capsys.readouterr().out
     assert not (output.folder / "manifest.jsonl").exists()
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -153,28 +152,21 @@ def test_a_new_seed_stands_in_for_a_failed_image(run, output, prompts, monkeypat
 
 
 def test_what_may_pass_is_tried_again_in_the_next_run(run, output, prompts, monkeypatch):
-    from t2i_core.engine import load
+    from t2i_core.engine.flux import FluxStages
 
     dataset = prompts("a fox", "a cat", "a house")
-    original = load.load_model
+    original = FluxStages.denoise
 
-    def flaky(settings):
-        from dataclasses import replace
+    def denoise(self, specs, on_step):
+        if any("cat" in spec.prompt for spec in specs):
+            raise RuntimeError("the card is busy")
+        return original(self, specs, on_step)
 
-        model = original(settings)
-
-        def call(specs, batch_size, should_stop):
-            if any("cat" in spec.prompt for spec in specs):
-                raise RuntimeError("the card is busy")
-            return model.call(specs, batch_size, should_stop)
-
-        return replace(model, call=call)
-
-    monkeypatch.setattr(load, "load_model", flaky)
+    monkeypatch.setattr(FluxStages, "denoise", denoise)
     assert run(dataset=dataset, batch_size=1).name == "TooManyFailures"
     assert output.counts()["images_generated"] == 2
     assert "the card is busy" in output.failures()[0]["reason"]
-    monkeypatch.setattr(load, "load_model", original)
+    monkeypatch.setattr(FluxStages, "denoise", original)
     assert run(dataset=dataset, batch_size=1).is_completed()
     assert output.counts() == {"rows": 3, "rows_generated": 1, "rows_reused": 2} | {
         "images": 3, "images_generated": 1, "images_reused": 2,
@@ -291,26 +283,20 @@ def test_a_remade_image_is_counted_without_names_too(run, output, prompts):
 
 def test_a_lasting_failure_beside_a_passing_one_keeps_its_reason(run, output, prompts, monkeypatch):
     from t2i_core import generate
-    from t2i_core.engine import load
+    from t2i_core.engine.flux import FluxStages
     from t2i_core.errors import ImageFailure
 
-    original, to_bytes, calls = load.load_model, generate.to_bytes, []
+    original, to_bytes = FluxStages.denoise, generate.to_bytes
 
-    def second_batch_fails(settings):
-        model = original(settings)
-
-        def call(specs, batch_size, should_stop):
-            calls.append(1)
-            if len(calls) == 2:
-                raise RuntimeError("the card is busy")
-            return model.call(specs, batch_size, should_stop)
-
-        return replace(model, call=call)
+    def denoise(self, specs, on_step):
+        if specs[0].prompt == "a cat":
+            raise RuntimeError("the card is busy")
+        return original(self, specs, on_step)
 
     def black(image):
         raise ImageFailure("black")
 
-    monkeypatch.setattr(load, "load_model", second_batch_fails)
+    monkeypatch.setattr(FluxStages, "denoise", denoise)
     monkeypatch.setattr(generate, "to_bytes", black)
     assert run(dataset=prompts("a fox", "a cat"), batch_size=1).name == "TooManyFailures"
     assert {f["value"]: f["reason"] for f in output.failures()} == {
