@@ -199,8 +199,12 @@ class Text2Image:
                 for shard, future in in_window(shards, submit, WINDOW):
                     self._note(shard.orders, future.result(raise_on_failure=False))
                     done += len(shard.orders)
-                    bar.n = done
+                    # Shards elsewhere tell nothing of single images; the next shard here may be ahead.
+                    bar.n = min(work.images, max(bar.n, done))
                     bar.refresh()
+        except UserError:
+            THIS_PROCESS.stop.set()  # the other shard in flight would meet the same
+            raise
         finally:
             self.generating_seconds = time.perf_counter() - started
         return work

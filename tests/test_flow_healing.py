@@ -324,3 +324,29 @@ def test_refresh_remakes_stand_ins_and_remembers_what_fails_now(run, output, pro
     monkeypatch.setattr(generate, "to_bytes", black)
     assert run(dataset=dataset, refresh=True).name == "TooManyFailures"
     assert output.failures()[0]["reason"] == "black"
+
+
+def test_a_full_disk_ends_the_run_with_one_line_and_the_next_run_goes_on(run, output, prompts, monkeypatch):
+    import errno
+
+    from t2i_core import generate
+
+    dataset = prompts(*(f"a fox number {i}" for i in range(12)))
+    original, written = generate.write_image, []
+
+    def write_image(path, *arguments):
+        if len(written) >= 3:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        written.append(path)
+        original(path, *arguments)
+
+    monkeypatch.setattr(generate, "write_image", write_image)
+    state = run(dataset=dataset, save_interval=1)
+    assert state.name == "Refused"
+    assert "No space left on device" in state.message
+    assert len(state.message.splitlines()) == 1
+    kept = len(output.stored())
+    assert 3 <= kept < 12
+    monkeypatch.setattr(generate, "write_image", original)
+    assert run(dataset=dataset).is_completed()
+    assert output.counts()["images_generated"] == 12 - kept
