@@ -6,7 +6,7 @@ from diffusers import (
     AutoencoderKLQwenImage,
     CogView4Pipeline,
     CogView4Transformer2DModel,
-    EulerDiscreteScheduler,
+    DDIMScheduler,
     FlowMatchEulerDiscreteScheduler,
     Lumina2Pipeline,
     Lumina2Transformer2DModel,
@@ -96,7 +96,7 @@ def stable_diffusion_xl():
     return _ready(
         StableDiffusionXLPipeline(
             unet=unet,
-            scheduler=EulerDiscreteScheduler(),
+            scheduler=DDIMScheduler(steps_offset=1, clip_sample=False),
             vae=_vae(),
             text_encoder=CLIPTextModel(_clip()),
             tokenizer=_tokenizer(),
@@ -123,7 +123,7 @@ def pixart_sigma():
     return _ready(
         PixArtSigmaPipeline(
             transformer=transformer,
-            scheduler=EulerDiscreteScheduler(),
+            scheduler=DDIMScheduler(steps_offset=1, clip_sample=False),
             vae=_vae(),
             text_encoder=T5EncoderModel(_t5()),
             tokenizer=_tokenizer(),
@@ -143,23 +143,29 @@ def qwen_image():
         axes_dims_rope=(8, 4, 4),
     )
     vae = AutoencoderKLQwenImage(
-        base_dim=8, z_dim=4, dim_mult=[1, 2, 4], num_res_blocks=1, temperal_downsample=[False, True],
-        latents_mean=[0.0] * 4, latents_std=[1.0] * 4,
+        base_dim=8,
+        z_dim=4,
+        dim_mult=[1, 2, 4],
+        num_res_blocks=1,
+        temperal_downsample=[False, True],
+        latents_mean=[0.0] * 4,
+        latents_std=[1.0] * 4,
     )
     rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e6}
     vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": WIDTH}
     encoder = Qwen2_5_VLForConditionalGeneration(
         Qwen2_5_VLConfig(text_config=_decoder() | {"rope_parameters": rope}, vision_config=vision)
     )
-    return _ready(
-        QwenImagePipeline(
-            transformer=transformer,
-            scheduler=_shifting_scheduler(),
-            vae=vae,
-            text_encoder=encoder,
-            tokenizer=_tokenizer(),
-        )
+    pipeline = QwenImagePipeline(
+        transformer=transformer,
+        scheduler=_shifting_scheduler(),
+        vae=vae,
+        text_encoder=encoder,
+        tokenizer=_tokenizer(),
     )
+    # A template without the tags that a tokenizer of whole words takes for a part of the prompt.
+    pipeline.prompt_template_encode, pipeline.prompt_template_encode_start_idx = "a picture of {}", 3
+    return _ready(pipeline)
 
 
 def z_image():
@@ -230,7 +236,7 @@ def lumina2():
         Lumina2Pipeline(
             transformer=transformer,
             scheduler=_shifting_scheduler(),
-            vae=_vae(),
+            vae=_vae(levels=4),  # the pipeline takes a scale of 8 for granted
             text_encoder=Gemma2Model(Gemma2Config(**_decoder())),
             tokenizer=_tokenizer(),
         )
@@ -249,11 +255,11 @@ def _tokenizer(**options):
     return AutoTokenizer.from_pretrained(BUNDLED / "tokenizer", **options)
 
 
-def _vae():
+def _vae(levels=2):
     return AutoencoderKL(
-        block_out_channels=[8, 16],
-        down_block_types=["DownEncoderBlock2D"] * 2,
-        up_block_types=["UpDecoderBlock2D"] * 2,
+        block_out_channels=[8] * levels,
+        down_block_types=["DownEncoderBlock2D"] * levels,
+        up_block_types=["UpDecoderBlock2D"] * levels,
         latent_channels=4,
         norm_num_groups=4,
         shift_factor=0.0,

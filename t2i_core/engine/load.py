@@ -12,8 +12,9 @@ from diffusers import DiffusionPipeline, FluxPipeline
 from t2i_core.drawing import Weights
 from t2i_core.engine.device import device_name, resolve_device
 from t2i_core.engine.draw import Drawer
+from t2i_core.engine.fixed_text import whole_call
 from t2i_core.engine.flux import FluxStages
-from t2i_core.engine.stages import Stages, WholeCall
+from t2i_core.engine.stages import Stages
 from t2i_core.engine.tokens import TokenCounter, silence_cut_prompts
 from t2i_core.engine.tuning import compile_denoiser, offload, quantization_config, run_prepare
 from t2i_core.errors import ConfigError, ModelError
@@ -95,7 +96,7 @@ def _place(pipeline: Any, device: torch.device, weights: Weights) -> Stages:
         for name, module in _modules(pipeline).items():
             if not (staged and name.startswith("text_encoder")):
                 module.to(device)
-    return FluxStages(pipeline, device, staged=staged) if apart else WholeCall(pipeline, device)
+    return FluxStages(pipeline, device, staged=staged) if apart else whole_call(pipeline, device)
 
 
 def _fits(pipeline: Any, device: torch.device) -> bool:
