@@ -33,7 +33,8 @@ def progress(total: int) -> Iterator["tqdm[Any]"]:
     ) as bar:
 
         def advance(count: int) -> None:
-            bar.update(count)
+            with bar.get_lock():  # several threads write images
+                bar.update(count)
 
         THIS_PROCESS.on_images = advance
         try:
