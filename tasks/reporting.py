@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any
 
 from prefect import task
@@ -31,9 +32,10 @@ def progress(total: int) -> Iterator["tqdm[Any]"]:
     with tqdm(
         total=total, unit="image", disable=not total, mininterval=0.5 if terminal else LOG_INTERVAL_SECONDS
     ) as bar:
+        lock = Lock()
 
         def advance(count: int) -> None:
-            with bar.get_lock():  # several threads write images
+            with lock:  # several threads write images
                 bar.update(count)
 
         THIS_PROCESS.on_images = advance
