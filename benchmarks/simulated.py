@@ -112,6 +112,9 @@ class SimulatedStages:
         self.accelerator.work(self.case.decode_seconds)
         return self._images[spec.seed % len(self._images)]
 
+    def images_a_call(self, batch_size: int) -> int:
+        return batch_size
+
     def set_vae_tiling(self, on: bool) -> bool:
         return False
 

@@ -48,13 +48,19 @@ class Resolved:
         """Whether all files of the model are on this machine."""
         return locate(self.model, cache_dir=self.config.cache_dir, local_dir=self.config.local_dir) is not None
 
+    def device(self) -> str:
+        """The device this machine would use."""
+        from t2i_core.engine.device import resolve_device
+
+        return resolve_device(self.config.device)
+
     def check_machine(self) -> None:
         """Before weights are fetched or loaded: what the settings need is there, and the default model has its GPU."""
-        from t2i_core.engine.device import free_memory, resolve_device
-        from t2i_core.engine.tuning import check_installed
+        from t2i_core.engine.tuning import check_installed, check_offload
 
         check_installed(self.config.quantization)
-        device = resolve_device(self.config.device)
+        device = self.device()
+        check_offload(self.config.offload, device)
         size = self.model.weights_bytes / 1e9
         if self.config.model_is_implied and self.preset.name != DEMO and device == "cpu":
             raise _default_model_fails(
@@ -62,14 +68,24 @@ class Resolved:
                 f"this machine has no GPU for it ({size:.0f} GB of weights)",
                 "--device cpu --model flux-dev",
             )
+        self._warn_of_memory(device)
+
+    def _warn_of_memory(self, device: str) -> None:
+        from t2i_core.engine.device import free_memory
+
         free = free_memory(device)
-        smaller = self.config.offload != "none" or self.config.quantization
-        if free is not None and free < self.model.weights_bytes and not smaller:
-            print(
-                f"memory    the weights are {size:.1f} GB, {device} has {free / 1e9:.1f} GB free: FLUX stages its text "
-                "encoders; --quantization and --offload take less",
-                flush=True,
-            )
+        if (
+            free is None
+            or free >= self.model.weights_bytes
+            or self.config.offload != "none"
+            or self.config.quantization
+        ):
+            return
+        less = "--quantization takes less" if device == "cpu" else "--quantization and --offload take less"
+        if device != "cpu" and self.model.pipeline_class == "FluxPipeline" and self.config.text_encoder != "resident":
+            less = f"the text encoders come only to encode; {less}"
+        size = self.model.weights_bytes / 1e9
+        print(f"memory    the weights are {size:.1f} GB, {device} has {free / 1e9:.1f} GB free: {less}", flush=True)
 
     def announce(self) -> None:
         """Before minutes or gigabytes go: a model without a preset; a download, how big, under which licence."""

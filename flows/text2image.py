@@ -27,10 +27,10 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.steps import Resolved, check_output, prune, remove_old_plans, resolve, unreferenced
 from t2i_core.config import Config, parameters
 from t2i_core.drawing import Speed, Weights
-from t2i_core.errors import UserError
+from t2i_core.errors import MeasureFailed, UserError
 from t2i_core.estimate import bytes_per_pixel, disk
 from t2i_core.estimate import lines as work_lines
-from t2i_core.generate import Making, ShardIncomplete
+from t2i_core.generate import Making
 from t2i_core.manifest import Accounting, Outcome, manifest_is_right, write_manifest
 from t2i_core.output import save_identity
 from t2i_core.plan import Plan
@@ -80,6 +80,7 @@ class Text2Image:
 
     def __call__(self) -> State[Any]:
         """The table of contents."""
+        THIS_PROCESS.stop.clear()  # of an earlier run in this process
         identity = check_output(self.config, self.store)
         resolved = resolve(self.config, self.cache, identity)
         plan = self.load_dataset(resolved, identity.fingerprint)
@@ -163,18 +164,22 @@ class Text2Image:
         """What an image costs; in batches as configured, or for `auto` in those that are best. Measured once."""
         batch_size = None if self.config.batch_size == "auto" else self.config.batch_size
         spec = first_missing(plan.specs_file(self.store.plans), selection)
-        key = self._speed_key(resolved, batch_size)
+        # An output keeps its batch size, on whatever device it goes on; how fast that is, is the device's own.
+        key = self._speed_key(resolved, batch_size, *([resolved.device(), spec.call_group] if batch_size else []))
         return Speed(**self.cache.call(measure_speed_task, key, lambda _: True, weights, spec, batch_size))
 
-    def _speed_key(self, resolved: Resolved, batch_size: int | None) -> str:
+    def _speed_key(self, resolved: Resolved, batch_size: int | None, *more: object) -> str:
         tuning = [self.config.text_encoder, self.config.offload, self.config.compile]
-        return cache_key(asdict(resolved.recipe), tuning, batch_size)
+        return cache_key(asdict(resolved.recipe), tuning, batch_size, *more)
 
     def generate(self, resolved: Resolved, plan: Plan, selection: Selection, work: Work) -> Work:
         """Make what is missing, shard by shard through a sliding window; returns the work as it was then counted."""
         weights = self.fetch(resolved)
         if self.config.batch_size == "auto":
-            work = self.count(plan, selection, self.measure(resolved, plan, selection, weights).batch_size)
+            try:
+                work = self.count(plan, selection, self.measure(resolved, plan, selection, weights).batch_size)
+            except MeasureFailed as error:
+                print(f"batches   of {work.batch_size}, for none could be measured: {error}", flush=True)
         self._warn_of_disk(plan, selection, work)
         making = Making(
             run=self.run,
@@ -193,7 +198,6 @@ class Text2Image:
         specs_file = plan.specs_file(self.store.plans)
         shards = make_shards(specs_file, selection, work.batch_size, self.config.save_interval, work.shards)
         started, done = time.perf_counter(), 0
-        THIS_PROCESS.stop.clear()
         try:
             with progress(work.images) as bar:
                 for shard, future in in_window(shards, submit, WINDOW):
@@ -216,13 +220,12 @@ class Text2Image:
             print(f"disk      about {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free", flush=True)
 
     def _note(self, orders: list[Order], result: object) -> None:
-        """A shard that failed says why for each image; a lost one says why for all. What is on disk counts anyway."""
+        """A shard says why each image of it failed; a lost one says why for all. What is on disk counts anyway."""
         if isinstance(result, dict):
             self.timings.update(result["timings"])
-        if isinstance(result, UserError):
+            self.errors |= result["failures"]
+        elif isinstance(result, UserError):
             raise result
-        if isinstance(result, ShardIncomplete):
-            self.errors |= result.failures
         elif isinstance(result, BaseException):
             reason = f"its shard failed: {type(result).__name__}: {result}"
             self.errors |= {order.replaces or order.key: reason for order in orders}
@@ -278,8 +281,11 @@ class Text2Image:
         """Say what would be made and what it would take; make nothing."""
         speed = None
         if self.config.estimate and work.images:
-            speed = self.measure(resolved, plan, selection, self.fetch(resolved))
-            work = self.count(plan, selection, speed.batch_size)
+            try:
+                speed = self.measure(resolved, plan, selection, self.fetch(resolved))
+                work = self.count(plan, selection, speed.batch_size)
+            except MeasureFailed as error:
+                print(f"time      not known: {error}", flush=True)
         outcome = Outcome(self.config, plan, selection.known, self.run, {})
         needed, free = disk(work, bytes_per_pixel(outcome), self.store.root)
         message = (

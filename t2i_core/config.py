@@ -205,7 +205,7 @@ class Config(OutputOptions, RunOptions, SamplingOptions, ModelOptions, DatasetOp
             raise ValueError("sizes excludes height and width; give one or the other")
         if self.reseed and not self.retry_failed:
             raise ValueError("reseed only concerns images tried again; add retry_failed")
-        if self.offload != "none" and self.text_encoder == "staged":
+        if self.offload != "none" and self.text_encoder != "auto":
             raise ValueError("offload moves the text encoders, too; leave text_encoder out")
         keys = {"image_key": self.image_key, "settings_key": self.settings_key}
         keys |= {"prompt_key": self.prompt_key} if self.prompt_key else {"conversation_key": self.conversation_key}

@@ -8,6 +8,7 @@ T2IError
 │   │   └── HubUnavailable     the hub did not answer, or not now: the one ModelError that may pass, so worth a retry
 │   └── OutputError        the output folder
 ├── ImageFailure       one image that will fail again if nothing changes: recorded, reused as failed
+├── MeasureFailed      the speed of a model could not be measured; it may draw other images all the same
 └── Stopped            a stop was asked for; work that is finished stays
 """
 
@@ -57,6 +58,10 @@ class OutputError(UserError):
 
 class ImageFailure(T2IError):
     """One image cannot be made, and making it again would fail again."""
+
+
+class MeasureFailed(T2IError):
+    """The speed of a model could not be measured."""
 
 
 class Stopped(T2IError):

@@ -33,27 +33,13 @@ class Making:
     png_compress_level: int
 
 
-class ShardIncomplete(Exception):
-    """Some images of a shard could not be made for a reason that may pass; those that could are on disk.
-
-    `failures` maps keys to reasons, lasting ones among them. One positional argument, so that the error survives a
-    process border.
-    """
-
-    def __init__(self, failures: dict[str, str]) -> None:
-        super().__init__(failures)
-        self.failures = failures
-
-    def __str__(self) -> str:
-        return f"{len(self.failures)} images not made: {next(iter(self.failures.values()))}"
-
-
 @dataclass(frozen=True, slots=True)
 class ShardResult:
-    """A shard that is done: the records of its images, and where the time of those made now went."""
+    """A shard that was gone through: the records of its images, and where the time of those made now went."""
 
     records: list[ImageRecord]
     timings: dict[str, float]  # seconds by stage, added up over threads
+    failures: dict[str, str]  # key -> why the image could not be made this time; without a record, it is tried again
 
 
 def generate_shard(
@@ -73,14 +59,13 @@ def generate_shard(
     can go on drawing. Idempotent: run again after a crash, it makes only what is missing.
 
     Raises:
-        ShardIncomplete: at the end, where some images failed for a reason that may pass.
         Stopped: within a denoising step; the batch in flight is dropped, what was drawn before it is written.
         OutputError: where no image can be written any more.
     """
     records, missing = _split(shard, store, making, should_stop)
     on_images(len(records))
     if not missing:
-        return ShardResult(records, {})
+        return ShardResult(records, {}, {})
     timings = Timings()
     with turn:
         model = load_model()
@@ -98,10 +83,7 @@ def generate_shard(
             failures[order.replaces or order.key] = f"{type(outcome).__name__}: {outcome}"
         else:
             records.append(outcome)
-    if failures:
-        lasting = {record.replaces or record.key: record.error for record in records if record.error}
-        raise ShardIncomplete(failures | lasting)
-    return ShardResult(records, timings.totals())
+    return ShardResult(records, timings.totals(), failures)
 
 
 def _split(

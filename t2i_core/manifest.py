@@ -81,7 +81,7 @@ class Accounting:
     def add_cut(self, row: int, images: int) -> None:
         """Count images of a row whose prompt was cut."""
         self.images_cut += images
-        if images and len(self.rows_cut) < ROWS_SHOWN:
+        if images and len(self.rows_cut) <= ROWS_SHOWN:  # one more than is shown tells that there are more
             self.rows_cut.append(row)
 
 

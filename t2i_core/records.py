@@ -30,7 +30,7 @@ PROMPT_LENGTHS = pa.list_(
 TABLE = pa.schema(
     [
         ("key", pa.string()),
-        ("status", pa.string()),  # made | failed
+        ("status", pa.string()),  # made | failed | lost: a stand-in whose file is gone
         ("run", pa.string()),
         ("created", pa.string()),
         ("seed", pa.int64()),
@@ -102,15 +102,23 @@ def compact(previous: pa.Table | None, new: Iterable[dict[str, Any]], scan: Scan
     table = table.filter(pa.array(last)).combine_chunks()
     place = find(as_keys(table["key"]), scan.keys)
     has_file = place >= 0
-    unchanged = has_file.copy()
+    unchanged = has_file & pc.equal(table["status"], "made").to_numpy()
     for name, found in (("file_size", scan.sizes), ("mtime_ns", scan.mtimes_ns)):
         unchanged[has_file] &= table[name].fill_null(-1).to_numpy()[has_file] == found[place[has_file]]
     failed = pc.equal(table["status"], "failed").to_numpy()
     counts = np.where(failed, ~has_file, unchanged)
     suspect = np.ones(len(scan.keys), bool)
     suspect[place[counts & has_file]] = False
-    adopted = _chunks(_adopt([key.decode() for key in scan.keys[suspect]], store))
-    return pa.concat_tables([table.filter(pa.array(counts)), *adopted]).sort_by("key")
+    adopted = pa.concat_tables(
+        [TABLE.empty_table(), *_chunks(_adopt([key.decode() for key in scan.keys[suspect]], store))]
+    )
+    # A stand-in without its file is no picture, but still says with which seed the failed image is to be made.
+    gone = table.filter(pa.array(~counts & ~failed)).filter(pc.is_valid(pc.field("replaces")))
+    gone = gone.filter(pc.invert(pc.is_in(gone["key"], value_set=adopted["key"].combine_chunks())))
+    lost = gone.set_column(
+        TABLE.get_field_index("status"), TABLE.field("status"), pa.array(["lost"] * len(gone), pa.string())
+    )
+    return pa.concat_tables([table.filter(pa.array(counts)), adopted, lost]).sort_by("key")
 
 
 def _chunks(records: Iterable[dict[str, Any]]) -> Iterator[pa.Table]:
@@ -171,7 +179,7 @@ class Known:
                 False
             )
             for row in batch.filter(pc.or_(pc.invert(made), pc.is_valid(batch["replaces"]))).to_pylist():
-                if row["status"] == "made":
+                if row["status"] != "failed":
                     self.stand_ins[row["replaces"]] = (row["key"], row["seed"])
                 else:
                     errors[row["key"]] = row["error"]

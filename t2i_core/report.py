@@ -12,7 +12,7 @@ from typing import Any
 from t2i_core import __version__
 from t2i_core.config import Config
 from t2i_core.contact_sheet import write_contact_sheet
-from t2i_core.manifest import Accounting, Outcome
+from t2i_core.manifest import ROWS_SHOWN, Accounting, Outcome
 from t2i_core.plan import batches_of
 from t2i_core.presets import Preset
 from t2i_core.shards import Work
@@ -80,7 +80,7 @@ class Report:
         if a.images_cut:
             lines.append(
                 f"cut       {a.images_cut} images have a prompt longer than a text encoder takes (rows "
-                f"{', '.join(map(str, a.rows_cut))}{', …' if a.images_cut > len(a.rows_cut) else ''}): "
+                f"{', '.join(map(str, a.rows_cut[:ROWS_SHOWN]))}{', …' if len(a.rows_cut) > ROWS_SHOWN else ''}): "
                 "prompt_lengths in images.parquet"
             )
         count, size = self.unreferenced

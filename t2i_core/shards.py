@@ -53,7 +53,7 @@ class Work:
     shards: int
     batch_size: int
     pixels: int
-    effort: int  # pixels times steps
+    effort: int  # pixels times steps, of what fills up a batch, too
 
     @property
     def padding(self) -> float:
@@ -97,10 +97,17 @@ def count_work(specs_file: Path, selection: Selection, batch_size: int, save_int
     table = table.set_column(1, "without_negative", pc.is_null(table["negative_prompt"]))
     groups = table.group_by(["without_negative", *CALL_COLUMNS]).aggregate([("key", "count_distinct")]).to_pylist()
     counts = [group["key_count_distinct"] for group in groups]
-    pixels = [n * group["height"] * group["width"] for n, group in zip(counts, groups, strict=True)]
-    effort = sum(n * group["steps"] for n, group in zip(pixels, groups, strict=True))
-    batches = sum(-(-n // batch_size) for n in counts)
-    return Work(sum(counts), batches, -(-batches // save_interval), batch_size, sum(pixels), effort)
+    sizes = [group["height"] * group["width"] for group in groups]
+    batches = [-(-n // batch_size) for n in counts]
+    effort = [n * batch_size * size * group["steps"] for n, size, group in zip(batches, sizes, groups, strict=True)]
+    return Work(
+        images=sum(counts),
+        batches=sum(batches),
+        shards=-(-sum(batches) // save_interval),
+        batch_size=batch_size,
+        pixels=sum(n * size for n, size in zip(counts, sizes, strict=True)),
+        effort=sum(effort),
+    )
 
 
 def make_shards(

@@ -23,7 +23,7 @@ from prefect.cache_policies import CachePolicy
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
 
-from t2i_core.errors import HubUnavailable, Stopped, UserError
+from t2i_core.errors import HubUnavailable, MeasureFailed, Stopped, UserError
 from t2i_core.spec import digest
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class RecipeKey(CachePolicy):
 def is_passing(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:
     """Whether a failed task may succeed when run again: not for wrong use, not after a stop."""
     error = state.data
-    return isinstance(error, HubUnavailable) or not isinstance(error, UserError | Stopped)
+    return isinstance(error, HubUnavailable) or not isinstance(error, UserError | Stopped | MeasureFailed)
 
 
 # Before the first, second, ... retry; the last one repeats.

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from prefect import task
+from prefect.context import TaskRunContext
 
 from t2i_core.drawing import Model, Weights
 from t2i_core.generate import Making, generate_shard
@@ -14,6 +15,11 @@ from t2i_core.shards import Shard
 from t2i_core.spec import ImageSpec
 from t2i_core.store import Store
 from tasks.caching import TASK_OPTIONS, RecipeKey
+
+
+class ShardIncomplete(Exception):
+    """Some images of a shard could not be made for a reason that may pass; those that could are on disk."""
+
 
 SHARD_RECIPE = "shard-v2"
 SPEED_RECIPE = "speed-v1"
@@ -59,7 +65,14 @@ THIS_PROCESS = ThisProcess()
     **TASK_OPTIONS,
 )
 def generate_shard_task(cache_key: str, shard: Shard, output: str, weights: Weights, making: Making) -> dict[str, Any]:
-    """Make what of the shard is not on disk; return the records of its images and where the time went."""
+    """Make what of the shard is not on disk; return the records of its images and where the time went.
+
+    Where images failed for a reason that may pass, the task fails and is tried again; the last try returns what there
+    is, so that the records of what failed for good are stored all the same.
+
+    Raises:
+        ShardIncomplete: while there are retries left.
+    """
 
     def model() -> Model:
         # torch and diffusers take seconds to import: only where something is made.
@@ -77,6 +90,10 @@ def generate_shard_task(cache_key: str, shard: Shard, output: str, weights: Weig
             on_images=THIS_PROCESS.on_images,
             should_stop=THIS_PROCESS.stop.is_set,
         )
+    context = TaskRunContext.get()
+    assert context is not None, "a task runs in its context"
+    if result.failures and context.task_run.run_count <= context.task.retries:
+        raise ShardIncomplete(f"{len(result.failures)} images not made: {next(iter(result.failures.values()))}")
     return asdict(result)
 
 

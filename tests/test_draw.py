@@ -55,6 +55,9 @@ class FakeStages:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return denoised[index]
 
+    def images_a_call(self, batch_size):
+        return batch_size
+
     def set_vae_tiling(self, on):
         self.tiling = on
         return True
@@ -203,6 +206,23 @@ def test_a_copy_that_does_not_fit_reaches_its_image_alone(monkeypatch):
     one, two, three = images(FakeStages(), [spec(1), spec(2), spec(3)])
     assert shown([one, three]) == [1, 3]
     assert "copying it to the host" in str(two)
+
+
+def test_a_tokenizer_that_fails_costs_no_image(caplog):
+    def lengths(spec):
+        raise ValueError("incorrect image source")
+
+    (image,) = images(FakeStages(), [spec(1)], drawer=Drawer(FakeStages(), "cpu", {}, lengths))
+    assert shown([image]) == [1]
+    assert image.prompt_lengths == ()
+    assert "cannot be counted: incorrect image source" in caplog.text
+
+
+def test_tiles_that_the_user_chose_are_left_alone():
+    stages = FakeStages()
+    stages.tiling = True
+    images(stages, [spec(1)] * 8)
+    assert stages.tiling
 
 
 def test_an_error_keeps_no_tensors_alive():

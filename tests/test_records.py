@@ -122,3 +122,25 @@ def test_records_stay_readable_when_a_later_run_removes_their_file(store, know, 
     known = know(compact(None, [make(store, 1)], store.scan(), store))
     (tmp_path / "records.parquet").unlink()
     assert known.records(["run"])["run"].to_pylist() == ["r1"]
+
+
+@pytest.mark.parametrize("damage", ["deleted", "torn"])
+def test_a_stand_in_whose_file_is_gone_is_made_again_with_its_own_seed(store, know, damage):
+    failed = make(store, 1) | {"status": "failed", "error": "NaN"}
+    store.image_path(failed["key"]).unlink()
+    stand_in = make(store, 2, replaces=failed["key"])
+    table = compact(None, [failed, stand_in], store.scan(), store)
+    path = store.image_path(stand_in["key"])
+    path.unlink()
+    if damage == "torn":
+        path.write_bytes(b"half")
+    for _ in range(2):  # tonight and tomorrow
+        table = compact(table, [], store.scan(), store)
+        known = know(table)
+        assert known.stand_ins == {failed["key"]: (stand_in["key"], 2)}
+        assert known.errors == {}
+        assert known.find(pa.array([failed["key"]])).tolist() == [-1]
+    path.unlink(missing_ok=True)
+    again = make(store, 2, replaces=failed["key"])
+    known = know(compact(table, [again], store.scan(), store))
+    assert known.find(pa.array([failed["key"]])).tolist() == [0]

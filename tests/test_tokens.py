@@ -43,6 +43,32 @@ def test_a_prompt_that_just_fits_is_not_cut(count):
     assert [length.cut for length in count(spec(text))] == [None, None]
 
 
+def test_a_tokenizer_without_a_limit_has_none(count):
+    assert [length.limit for length in count(spec("a fox", length=None))] == [24, None]
+
+    class Endless:
+        model_max_length = 10**30
+
+        def __call__(self, text, truncation, verbose):
+            from types import SimpleNamespace
+
+            return SimpleNamespace(input_ids=text.split())
+
+    class Processor:
+        """In the tokenizer's place where a pipeline reads pictures, too."""
+
+        tokenizer = Endless()
+
+    class CLIPTextModel:
+        pass
+
+    class Pipeline:
+        tokenizer, text_encoder = Processor(), CLIPTextModel()
+
+    (length,) = TokenCounter(Pipeline())(spec("a fox"))
+    assert (length.tokens, length.limit, length.cut) == (2, None, None)
+
+
 def test_diffusers_own_warning_of_cut_prompts_is_silenced_and_others_are_not(capsys):
     silence_cut_prompts()
     logger = logging.getLogger("diffusers.pipelines.flux.pipeline_flux")

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from t2i_core.errors import ConfigError
 
-# A card on which others hold more than this share of the memory is busy: what does not fit now may fit later.
-BUSY_SHARE = 0.05
+# A card on which others hold more than this is busy: what does not fit now may fit later. CUDA itself takes some
+# hundred megabytes in each process, which count as others' here.
+BUSY_BYTES = 1 << 30
 
 
 def resolve_device(name: str) -> str:
@@ -46,7 +47,7 @@ class Span:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._cuda = device.type == "cuda"
+        self._device = device
         self._start = self._mark()
         self._end: Any = None
 
@@ -56,16 +57,16 @@ class Span:
 
     def seconds(self) -> float:
         """From start to end; waits for the device."""
-        if not self._cuda:
+        if self._device.type != "cuda":
             return float(self._end - self._start)
         self._end.synchronize()
         return float(self._start.elapsed_time(self._end)) / 1000
 
     def _mark(self) -> Any:
-        if not self._cuda:
+        if self._device.type != "cuda":
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
-        event.record()
+        event.record(torch.cuda.current_stream(self._device))
         return event
 
 
@@ -85,7 +86,7 @@ def to_host(image: Tensor) -> Callable[[], npt.NDArray[np.float32]]:
         host.copy_(pixels, non_blocking=True)
         pixels.record_stream(stream)
         copied = torch.cuda.Event()
-        copied.record()
+        copied.record(stream)
 
     def wait() -> npt.NDArray[np.float32]:
         copied.synchronize()
@@ -136,9 +137,9 @@ def free_memory(device: str) -> int | None:
 
 
 def memory_of_others(device: torch.device) -> int:
-    """Bytes of a CUDA device that other processes hold, if that is more than a small share of it; else 0."""
+    """Bytes of a CUDA device that other processes hold, if they are worth a word; else 0."""
     if device.type != "cuda":
         return 0
     free, total = torch.cuda.mem_get_info(device)
     others = total - free - torch.cuda.memory_reserved(device)
-    return int(others) if others > BUSY_SHARE * total else 0
+    return int(others) if others > BUSY_BYTES else 0

@@ -19,7 +19,8 @@ from t2i_core.spec import ImageSpec
 log = logging.getLogger(__name__)
 
 WAYS_OUT = (
-    "use --text-encoder staged, --quantization int8 or nf4, --offload model or group, or a smaller --height and --width"
+    "use --text-encoder staged, --offload model or group, --quantization int8 or nf4, or a smaller --height and "
+    "--width; with --retry-failed"
 )
 
 
@@ -50,7 +51,13 @@ class Drawer:
         self.versions = versions
         self._stages = stages
         self._prompt_lengths = prompt_lengths
+        self._tiled = False
         self._fits: dict[tuple[Any, ...], Fit] = {}
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device itself."""
+        return self._stages.device
 
     def draw(
         self, batches: Sequence[Batch], batch_size: int, should_stop: Callable[[], bool], timings: Timings
@@ -104,7 +111,7 @@ class Drawer:
             part = rest[:size]
             span = Span(self._stages.device)
             if not self._stages.decodes_apart:
-                self._stages.set_vae_tiling(fit.vae_tiling)
+                self._tile(fit.vae_tiling)
             # Always `size` images: the tail is padded and the padding thrown away, so that an image does not depend on
             # how many mates it has.
             specs = [batch[i] for i in part]
@@ -147,22 +154,40 @@ class Drawer:
                 results[i] = copy
                 continue
             seconds = _sum_of(denoising, len(part), span)
-            results[i] = Drawn(copy, seconds, size, fit.vae_tiling, self._prompt_lengths(batch[i]))
+            images_a_call = self._stages.images_a_call(size)
+            results[i] = Drawn(copy, seconds, images_a_call, fit.vae_tiling, self._lengths_of(batch[i]))
         return results
 
     def _decode_one(self, denoised: Tensor, place: int, spec: ImageSpec, fit: Fit) -> Tensor | Exception:
         if not self._stages.decodes_apart:
             return self._stages.decode(denoised, place, spec)
-        self._stages.set_vae_tiling(fit.vae_tiling)
+        self._tile(fit.vae_tiling)
         image = self._attempt(self._stages.decode, denoised, place, spec)
         if isinstance(image, _Shortage):
             # Once more with all that denoising left behind given back; then in tiles.
             image = self._attempt(self._stages.decode, denoised, place, spec)
-        if isinstance(image, _Shortage) and not fit.vae_tiling and self._stages.set_vae_tiling(True):
+        if isinstance(image, _Shortage) and not fit.vae_tiling and self._tile(True):
             log.warning("memory is short: %dx%d images are decoded in tiles from now on", spec.width, spec.height)
             fit.vae_tiling = True
             image = self._attempt(self._stages.decode, denoised, place, spec)
         return self._does_not_fit("decoding it", image) if isinstance(image, _Shortage) else image
+
+    def _lengths_of(self, spec: ImageSpec) -> Sequence[TextLength]:
+        """How long the prompt is; a tokenizer that cannot say so costs no image."""
+        lengths = self._attempt(self._prompt_lengths, spec)
+        if isinstance(lengths, Exception):
+            log.warning("the tokens of a prompt cannot be counted: %s", lengths)
+            return ()
+        result: Sequence[TextLength] = lengths
+        return result
+
+    def _tile(self, on: bool) -> bool:
+        """Tile the decoding, or no longer; whether the VAE can. Tiles that --prepare chose are left alone."""
+        if on != self._tiled:
+            if not self._stages.set_vae_tiling(on):
+                return False
+            self._tiled = on
+        return True
 
     def _make_smaller(self, fit: Fit, size: int) -> bool:
         """After memory was short: halve the batch, then tile the decoding; whether there was something to try."""
@@ -170,7 +195,7 @@ class Drawer:
             fit.batch_size = size // 2
             log.warning("memory is short: batches of %d instead of %d from now on", fit.batch_size, size)
             return True
-        if self._stages.decodes_apart or fit.vae_tiling or not self._stages.set_vae_tiling(True):
+        if self._stages.decodes_apart or fit.vae_tiling or not self._tile(True):
             return False
         log.warning("memory is short: decoding in tiles from now on")
         fit.vae_tiling = True

@@ -71,6 +71,10 @@ class FixedText(WholeCall):
 class OneByOne(WholeCall):
     """A call for each image: correct, at the price of batching."""
 
+    def images_a_call(self, batch_size: int) -> int:
+        """One."""
+        return 1
+
     def denoise(self, specs: Sequence[ImageSpec], on_step: Callable[[], None]) -> Tensor:
         """The whole call, for each image by itself; a padded batch repeats images, and these are drawn once."""
         drawn: dict[ImageSpec, Tensor] = {}

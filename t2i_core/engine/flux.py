@@ -104,6 +104,10 @@ class FluxStages:
         image: Tensor = (decoded / 2 + 0.5).masked_fill(~decoded.isfinite(), torch.nan).clamp(0, 1)
         return image
 
+    def images_a_call(self, batch_size: int) -> int:
+        """All."""
+        return batch_size
+
     def set_vae_tiling(self, on: bool) -> bool:
         """As its VAE can."""
         return set_vae_tiling(self.pipeline, on)

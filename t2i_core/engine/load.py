@@ -2,6 +2,7 @@
 
 import functools
 import warnings
+from contextlib import nullcontext
 from importlib.metadata import version
 from typing import Any
 
@@ -16,7 +17,7 @@ from t2i_core.engine.fixed_text import whole_call
 from t2i_core.engine.flux import FluxStages
 from t2i_core.engine.stages import Stages
 from t2i_core.engine.tokens import TokenCounter, silence_cut_prompts
-from t2i_core.engine.tuning import compile_denoiser, offload, quantization_config, run_prepare
+from t2i_core.engine.tuning import LIBRARIES, compile_denoiser, offload, quantization_config, run_prepare
 from t2i_core.errors import ConfigError, ModelError
 from t2i_core.pipelines import init_parameters
 
@@ -35,14 +36,16 @@ def load_model(weights: Weights) -> Drawer:
         ConfigError: for a device that is not there, or a setting the pipeline has no use for.
     """
     device = torch.device(resolve_device(weights.device))
-    pipeline = load_pipeline(weights)
+    # Some quantizers load onto the current device, whatever was chosen.
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        pipeline = load_pipeline(weights)
     if weights.prepare:
         pipeline = run_prepare(pipeline, weights.prepare)
     try:
         stages = _place(pipeline, device, weights)
     except torch.OutOfMemoryError as error:
         raise ModelError(f"{weights.path}: does not fit into the memory of {device}: {_first_line(error)}") from error
-    return Drawer(stages, device_name(device), library_versions(), TokenCounter(pipeline))
+    return Drawer(stages, device_name(device), library_versions(weights), TokenCounter(pipeline))
 
 
 def load_pipeline(weights: Weights) -> Any:
@@ -112,9 +115,12 @@ def _modules(pipeline: Any) -> dict[str, torch.nn.Module]:
     return {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
 
 
-def library_versions() -> dict[str, str]:
+def library_versions(weights: Weights) -> dict[str, str]:
     """The versions that have a say in the pixels."""
-    return {name: version(name) for name in ("torch", "diffusers", "transformers")}
+    names = ["torch", "diffusers", "transformers"]
+    names += ["peft"] if weights.adapters else []
+    names += [LIBRARIES[weights.quantization]] if weights.quantization else []
+    return {name: version(name) for name in names}
 
 
 def _unmarked(path: str) -> dict[str, Any]:

@@ -42,6 +42,9 @@ class Stages(Protocol):
     def decode(self, denoised: Tensor, index: int, spec: ImageSpec) -> Tensor:
         """One image of a batch: (3, height, width) in 0..1, NaN where the model's own pixels are not finite."""
 
+    def images_a_call(self, batch_size: int) -> int:
+        """How many images of a batch go through the model at once."""
+
     def set_vae_tiling(self, on: bool) -> bool:
         """Decode in tiles, which takes less memory and changes the pixels a little; whether the VAE can."""
 
@@ -75,6 +78,10 @@ class WholeCall:
     def decode(self, denoised: Tensor, index: int, spec: ImageSpec) -> Tensor:
         """One image of those that the call returned."""
         return denoised[index]
+
+    def images_a_call(self, batch_size: int) -> int:
+        """All."""
+        return batch_size
 
     def set_vae_tiling(self, on: bool) -> bool:
         """As the pipeline's VAE can or cannot."""

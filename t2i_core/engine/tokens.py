@@ -12,6 +12,9 @@ import diffusers.utils.logging
 from t2i_core.drawing import TextLength
 from t2i_core.spec import ImageSpec
 
+# A tokenizer without a limit of its own says 10**30.
+UNLIMITED = 10**6
+
 
 class TokenCounter:
     """The tokenizers of a pipeline, each with the class of its text encoder."""
@@ -21,7 +24,9 @@ class TokenCounter:
         for name in ("tokenizer", "tokenizer_2", "tokenizer_3", "tokenizer_4"):
             encoder = getattr(pipeline, name.replace("tokenizer", "text_encoder"), None)
             if getattr(pipeline, name, None) is not None and encoder is not None:
-                self._encoders.append((type(encoder).__name__, getattr(pipeline, name)))
+                tokenizer = getattr(pipeline, name)
+                # FLUX.2 has a processor of pictures and texts in the tokenizer's place.
+                self._encoders.append((type(encoder).__name__, getattr(tokenizer, "tokenizer", tokenizer)))
 
     def __call__(self, spec: ImageSpec) -> list[TextLength]:
         """For each text encoder the length of the prompt, special tokens included, and its limit.
@@ -32,6 +37,8 @@ class TokenCounter:
         lengths = []
         for name, tokenizer in self._encoders:
             limit = tokenizer.model_max_length if name.startswith("CLIP") else spec.max_sequence_length
+            if limit is not None and limit > UNLIMITED:
+                limit = None
             ids = tokenizer(spec.prompt, truncation=False, verbose=False).input_ids
             cut = None
             if limit is not None and len(ids) > limit:

@@ -65,14 +65,19 @@ def quantization_config(weights: Weights) -> PipelineQuantizationConfig | None:
     return PipelineQuantizationConfig(quant_mapping=dict.fromkeys(denoisers, ours) | dict.fromkeys(encoders, theirs))
 
 
-def offload(pipeline: Any, device: torch.device, kind: str) -> None:
-    """Keep weights in host memory, and bring a model (`model`) or a layer (`group`) to the device when it is needed.
+def check_offload(kind: str, device: str) -> None:
+    """Refuse to offload where there is no device to bring weights to.
 
     Raises:
-        ConfigError: where there is no device to bring them to.
+        ConfigError: on the CPU.
     """
-    if device.type == "cpu":
+    if kind != "none" and device == "cpu":
         raise ConfigError([f"offload: {kind} needs a device other than the CPU; leave it out"])
+
+
+def offload(pipeline: Any, device: torch.device, kind: str) -> None:
+    """Keep weights in host memory, and bring a model (`model`) or a layer (`group`) to the device when it is needed."""
+    check_offload(kind, device.type)
     if kind == "model":
         pipeline.enable_model_cpu_offload(device=device)
     else:
@@ -109,10 +114,9 @@ def run_prepare(pipeline: Any, name: str) -> Any:
     except Exception as error:
         # The user's own code may raise anything; the place in it is what helps.
         frames = traceback.extract_tb(error.__traceback__)
-        where = [frame for frame in frames if frame.filename == spec.origin][-1]
-        raise ConfigError(
-            [f"prepare: {name} raised {type(error).__name__}: {error} ({where.filename}, line {where.lineno})"]
-        ) from error
+        lines = [f", line {frame.lineno}" for frame in frames if frame.filename == spec.origin]
+        place = f"{spec.origin}{lines[-1] if lines else ''}"
+        raise ConfigError([f"prepare: {name} raised {type(error).__name__}: {error} ({place})"]) from error
 
 
 def _large_components(path: str) -> tuple[list[str], list[str]]:
