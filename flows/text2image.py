@@ -128,8 +128,11 @@ class Text2Image:
         """As configured, or as measured by an earlier run of this output; until then a guess, good for a dry run."""
         if self.config.batch_size != "auto":
             return self.config.batch_size
+        return self._measured_batch_size(resolved) or UNMEASURED_BATCH_SIZE
+
+    def _measured_batch_size(self, resolved: Resolved) -> int | None:
         stored = self.cache.read(f"{SPEED_RECIPE}/{self._speed_key(resolved, None)}")
-        return Speed(**stored).batch_size if stored else UNMEASURED_BATCH_SIZE
+        return Speed(**stored).batch_size if stored else None
 
     def count(self, plan: Plan, selection: Selection, batch_size: int) -> Work:
         """What there is to make, in batches of `batch_size`."""
@@ -293,6 +296,8 @@ class Text2Image:
             f"{plan.images} images, {work.images} of them to make"
         )
         lines = [f"model     {resolved.preset.name}", f"plan      {message}"]
+        if self.config.batch_size == "auto" and not self._measured_batch_size(resolved) and speed is None:
+            lines.append(f"batches   of {work.batch_size} are a guess until --estimate or a run measures them")
         print("\n".join([*lines, *work_lines(work, resolved.model, needed, free, speed)]), flush=True)
         return Completed(message=message)
 

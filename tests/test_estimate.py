@@ -85,18 +85,23 @@ def test_an_image_that_cannot_be_drawn_is_no_reason_to_stop(run, output, prompts
     assert output.run()["work"]["batch_size"] == 4
 
 
-def test_a_measured_batch_size_is_kept_for_the_output(run, output, prompts, monkeypatch):
+def test_a_measured_batch_size_is_kept_for_the_output(run, output, prompts, monkeypatch, capsys):
     from t2i_core.engine import calibrate
 
     dataset = prompts("a fox", "a cat", "a house")
     monkeypatch.setattr(calibrate, "LARGEST_BATCH", 2)
     monkeypatch.setattr(calibrate, "GAIN", 0.0)
+    run(dataset=dataset, batch_size="auto", dry_run=True)
+    assert "of 4 are a guess" in said(capsys)["batches"]
     assert run(dataset=dataset, batch_size="auto", limit=1).is_completed()
     assert output.run()["work"]["batch_size"] == 2
     monkeypatch.setattr(calibrate, "best_batch_size", lambda *arguments: pytest.fail("measured again"))
     assert run(dataset=dataset, batch_size="auto").is_completed()
     assert output.run()["work"]["batch_size"] == 2
     assert output.counts()["images_generated"] == 2
+    capsys.readouterr()
+    run(dataset=dataset, batch_size="auto", dry_run=True)
+    assert "batches" not in said(capsys)
 
 
 def test_the_time_of_a_run_goes_by_pixels_and_steps():
