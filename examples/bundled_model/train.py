@@ -23,7 +23,7 @@ class Steps:
 
     vae: int = 3500
     text: int = 6000
-    flow: int = 10000
+    flow: int = 11500
 
     def scaled(self, scale: float) -> "Steps":
         """A shorter or longer training of the same kind."""
