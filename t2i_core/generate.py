@@ -1,7 +1,6 @@
 """A shard -> image records: draw what is missing batch by batch, and write each image while the next is drawn."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -48,15 +47,15 @@ def generate_shard(
     making: Making,
     load_model: Callable[[], Model],
     *,
-    turn: AbstractContextManager[Any],
+    on_device: Callable[[Callable[[], ImageWriter]], ImageWriter],
     on_images: Callable[[int], None],
     should_stop: Callable[[], bool],
 ) -> ShardResult:
     """Make what of `shard` is not on disk yet; return the records of all its images.
 
     `load_model` is called only if something is missing; `on_images` is told how many images are done as they are.
-    `turn` is held while the device is in use, and given up before the last images are written, so that the next shard
-    can go on drawing. Idempotent: run again after a crash, it makes only what is missing.
+    `on_device` runs the part that uses the device; it is over before the last images are written, so that the next
+    shard can go on drawing. Idempotent: run again after a crash, it makes only what is missing.
 
     Raises:
         Stopped: within a denoising step; the batch in flight is dropped, what was drawn before it is written.
@@ -67,7 +66,8 @@ def generate_shard(
     if not missing:
         return ShardResult(records, {}, {})
     timings = Timings()
-    with turn:
+
+    def draw() -> ImageWriter:
         model = load_model()
         write = partial(_write, store=store, making=making, model=model, timings=timings, on_images=on_images)
         writer = ImageWriter(write, pending=2 * shard.batch_size, timings=timings)
@@ -77,6 +77,9 @@ def generate_shard(
             for orders, images in zip(missing, drawing, strict=True):
                 for order, image in zip(orders, images, strict=True):
                     writer.submit(order, image)
+        return writer
+
+    writer = on_device(draw)
     failures: dict[str, str] = {}
     for order, outcome in writer.finish():
         if isinstance(outcome, Exception):

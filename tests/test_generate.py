@@ -2,7 +2,6 @@
 
 import errno
 import threading
-from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -57,7 +56,7 @@ class FakeModel:
 
 
 def generate(store, model, work, **options):
-    defaults = {"turn": nullcontext(), "on_images": lambda count: None, "should_stop": lambda: False}
+    defaults = {"on_device": lambda draw: draw(), "on_images": lambda count: None, "should_stop": lambda: False}
     return generate_shard(work, store, MAKING, lambda: model, **defaults | options)
 
 
@@ -98,12 +97,16 @@ def test_the_next_shard_has_its_turn_before_the_last_images_are_written(store):
 
         return drawn(spec, pixels)
 
+    def on_device(draw):
+        with turn:
+            return draw()
+
     def next_shard():
         with turn:
             given_up.set()
 
     thread = threading.Thread(target=next_shard)
-    result = generate(store, FakeModel(image, before=lambda number: thread.start()), shard(1), turn=turn)
+    result = generate(store, FakeModel(image, before=lambda number: thread.start()), shard(1), on_device=on_device)
     thread.join()
     assert len(result.records) == 2
 
@@ -242,7 +245,7 @@ def test_the_model_is_not_loaded_when_everything_is_there(store):
         store,
         MAKING,
         lambda: pytest.fail("loaded"),
-        turn=nullcontext(),
+        on_device=lambda draw: draw(),
         on_images=lambda count: None,
         should_stop=lambda: False,
     )
