@@ -24,9 +24,7 @@ Write = Callable[[Order, Drawn | Exception], ImageRecord]
 class ImageWriter:
     """Writes images in threads, `pending` at most at a time, so that pixels never pile up in memory."""
 
-    def __init__(
-        self, write: Callable[[Order, Drawn | Exception], ImageRecord], pending: int, timings: Timings
-    ) -> None:
+    def __init__(self, write: Write, pending: int, timings: Timings) -> None:
         self._write = write
         self._slots = BoundedSemaphore(pending)
         self._timings = timings
