@@ -58,9 +58,8 @@ def _run(config: Config, *, verbose: bool) -> int:
     try:
         from flows.text2image import REFUSED, TOO_MANY_FAILURES, text2image
 
-        if not verbose:
-            # The final state's message says it in one line; Prefect's log would put a traceback above it.
-            logging.getLogger("prefect").setLevel(logging.CRITICAL)
+        _log_to_terminal(verbose)
+        _prepare_own_server()
         state = text2image(**config.model_dump(exclude_unset=True), return_state=True)
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -72,6 +71,41 @@ def _run(config: Config, *, verbose: bool) -> int:
         print(f"failed: {state.message}\nThis is a bug of this tool; run with --verbose to see where.", file=sys.stderr)
         return BUG
     return OK
+
+
+def _log_to_terminal(verbose: bool) -> None:
+    """Our own lines as they are, on standard output; Prefect's only on request."""
+    from tasks.prefect_settings import LOGGERS
+
+    if not verbose:
+        # The final state's message says it in one line; Prefect's log would put a traceback above it.
+        for handler in logging.getLogger().handlers:
+            handler.setLevel(logging.CRITICAL)
+    plain = logging.StreamHandler(sys.stdout)
+    for name in LOGGERS:
+        logging.getLogger(name).addHandler(plain)
+        logging.getLogger(name).propagate = False
+
+
+def _prepare_own_server() -> None:
+    from tasks.own_server import claim_own_server, end_orphans, needs_own_server
+
+    if not needs_own_server():
+        return
+    print(
+        "server    starting one for this run; to keep one for all: prefect server start, and "
+        "prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api",
+        flush=True,
+    )
+    if ended := end_orphans():
+        print(f"server    ended {ended} that killed runs had left behind", flush=True)
+    claim_own_server()
+    # Prefect ends its server when Python ends; on SIGTERM it would let the signal end Python at once.
+    signal.signal(signal.SIGTERM, _exit)
+
+
+def _exit(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
 
 
 def _command(**values: Any) -> None:

@@ -1,15 +1,18 @@
 """The first steps of the flow: whose output this is, and which model with which settings."""
 
+import logging
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from prefect.runtime import deployment
 
 from t2i_core.config import DEFAULT_MODEL, DEMO, Config, DatasetOptions, SamplingOptions, parse_lora
 from t2i_core.dataset import fingerprint
-from t2i_core.errors import ConfigError, ModelError
+from t2i_core.errors import ConfigError, ModelError, OutputError
 from t2i_core.manifest import Outcome
 from t2i_core.output import OutputIdentity, open_output
 from t2i_core.pipelines import check_scheduler
@@ -21,6 +24,8 @@ from t2i_core.store import Store, remove_if_stale
 from t2i_core.weights import Adapter, Model, bundled_identity, folder_fingerprint, is_commit, locate
 from tasks.caching import ResultCache, cache_key
 from tasks.model import resolve_adapter_task, resolve_model_task
+
+log = logging.getLogger(__name__)
 
 COMMAND = "python -m flows.text2image"
 
@@ -58,7 +63,7 @@ class Resolved:
         """Before weights are fetched or loaded: what the settings need is there, and the default model has its GPU."""
         from t2i_core.engine.tuning import check_installed, check_offload
 
-        check_installed(self.config.quantization)
+        check_installed(self.recipe.quantization)
         device = self.device()
         check_offload(self.config.offload, device)
         size = self.model.weights_bytes / 1e9
@@ -78,29 +83,44 @@ class Resolved:
             free is None
             or free >= self.model.weights_bytes
             or self.config.offload != "none"
-            or self.config.quantization
+            or self.recipe.quantization
         ):
             return
         less = "--quantization takes less" if device == "cpu" else "--quantization and --offload take less"
         if device != "cpu" and self.model.pipeline_class == "FluxPipeline" and self.config.text_encoder != "resident":
             less = f"the text encoders come only to encode; {less}"
         size = self.model.weights_bytes / 1e9
-        print(f"memory    the weights are {size:.1f} GB, {device} has {free / 1e9:.1f} GB free: {less}", flush=True)
+        log.warning("memory    the weights are %.1f GB, %s has %.1f GB free: %s", size, device, free / 1e9, less)
 
     def announce(self) -> None:
         """Before minutes or gigabytes go: a model without a preset; a download, how big, under which licence."""
         if not self.preset.repository:
-            print(f"model     {self.model.name}: {self.preset.about}", flush=True)
+            log.info("model     %s: %s", self.model.name, self.preset.about)
         if self.weights_are_there():
             return
         size = self.model.weights_bytes / 1e9
         licence = self.preset.licence_note or self.model.licence or "not stated"
-        print(f"download  {self.model.location}, {size:.1f} GB; licence: {licence}", flush=True)
+        log.info("download  %s, %.1f GB; licence: %s", self.model.location, size, licence)
 
 
 def check_output(config: Config, store: Store) -> OutputIdentity:
-    """What the output folder is for; with the input's content hash. Nothing is claimed yet."""
+    """What the output folder is for; with the input's content hash. Nothing is claimed yet.
+
+    Raises:
+        OutputError: also where a deployed run would write into a working folder that is deleted after it.
+    """
+    here = Path.cwd().resolve()
+    if deployment.id and not Path(config.output).is_absolute() and here.is_relative_to(_temporary()):
+        raise OutputError(
+            f"output: {config.output} is relative, and the folder of this run ({here}) is deleted after it; "
+            "write an absolute path"
+        )
     return open_output(store, config, fingerprint(config))
+
+
+def _temporary() -> Path:
+    """Where a process worker makes the working folder of a deployment that names none."""
+    return Path(tempfile.gettempdir()).resolve()
 
 
 def resolve(config: Config, cache: ResultCache, identity: OutputIdentity) -> Resolved:
@@ -135,7 +155,7 @@ def resolve(config: Config, cache: ResultCache, identity: OutputIdentity) -> Res
         dtype,
         tuple((a.sha256, a.weight) for a in adapters),
         sampling,
-        quantization=config.quantization,
+        quantization=None if config.quantization == "none" else config.quantization,
         prepare=prepare_digest(config.prepare) if config.prepare else None,
     )
     return Resolved(config, model, adapters, preset, recipe)

@@ -11,13 +11,14 @@ if __name__ == "__main__":
     raise SystemExit(main())
 
 import inspect
+import logging
 import time
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, get_run_logger
+from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
@@ -51,7 +52,9 @@ from tasks.generation import (
 from tasks.manifest import write_manifest_task
 from tasks.model import fetch_weights_task
 from tasks.records import collect_records, collect_records_task
-from tasks.reporting import progress, report_task
+from tasks.reporting import name_flow_run, progress, publish_now, publish_task, report_task
+
+log = logging.getLogger(__name__)
 
 # Names of final states that are not a plain success; the command line turns them into exit codes.
 REFUSED = "Refused"
@@ -81,9 +84,11 @@ class Text2Image:
     def __call__(self) -> State[Any]:
         """The table of contents."""
         THIS_PROCESS.stop.clear()  # of an earlier run in this process
+        name_flow_run(self.config)
         identity = check_output(self.config, self.store)
         resolved = resolve(self.config, self.cache, identity)
         plan = self.load_dataset(resolved, identity.fingerprint)
+        name_flow_run(self.config, plan.prompts)
         foresees = self.config.dry_run or self.config.estimate
         if not foresees:
             save_identity(self.store, identity)
@@ -91,6 +96,7 @@ class Text2Image:
         known = self.collect()
         selection = Selection(known, self.config.retry_failed, self.config.reseed)
         work = self.count(plan, selection, self.known_batch_size(resolved))
+        log.info("plan      %s", _plan_sentence(plan, work))
         try:
             if foresees:
                 return self.foresee(resolved, plan, selection, work)
@@ -159,7 +165,7 @@ class Text2Image:
             text_encoder=self.config.text_encoder,
             offload=self.config.offload,
             compile=self.config.compile,
-            quantization=self.config.quantization,
+            quantization=resolved.recipe.quantization,
             prepare=self.config.prepare,
         )
 
@@ -182,7 +188,7 @@ class Text2Image:
             try:
                 work = self.count(plan, selection, self.measure(resolved, plan, selection, weights).batch_size)
             except MeasureFailed as error:
-                print(f"batches   of {work.batch_size}, for none could be measured: {error}", flush=True)
+                log.warning("batches   of %d, for none could be measured: %s", work.batch_size, error)
         self._warn_of_disk(plan, selection, work)
         making = Making(
             run=self.run,
@@ -202,7 +208,7 @@ class Text2Image:
         shards = make_shards(specs_file, selection, work.batch_size, self.config.save_interval, work.shards)
         started, done = time.perf_counter(), 0
         try:
-            with progress(work.images) as bar:
+            with progress(work.images, self.config.dataset) as bar:
                 for shard, future in in_window(shards, submit, WINDOW):
                     self._note(shard.orders, future.result(raise_on_failure=False))
                     done += len(shard.orders)
@@ -220,7 +226,7 @@ class Text2Image:
         outcome = Outcome(self.config, plan, selection.known, self.run, {})
         needed, free = disk(work, bytes_per_pixel(outcome), self.store.root)
         if needed > free:
-            print(f"disk      about {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free", flush=True)
+            log.warning("disk      about %.1f GB are needed, %.1f GB are free", needed / 1e9, free / 1e9)
 
     def _note(self, orders: list[Order], result: object) -> None:
         """A shard says why each image of it failed; a lost one says why for all. What is on disk counts anyway."""
@@ -255,10 +261,10 @@ class Text2Image:
         remove_old_plans(plan, self.store)
         report = self._report("finished", resolved, outcome, work, accounting)
         report_task(report, outcome)
-        if self.timings:
-            seconds = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in self.timings.items())
-            get_run_logger().info("seconds by stage, added up over threads: %s", seconds)
-        print(report.summary(), flush=True)
+        log.log(logging.ERROR if report.too_many_failures else logging.INFO, report.summary())
+        shown = publish_task(report, outcome, return_state=True)
+        if not shown.is_completed():
+            log.warning("the summary is not in Prefect: %s", shown.message)
         if report.too_many_failures:
             return Failed(name=TOO_MANY_FAILURES, message=report.message())
         return Completed(message=report.message())
@@ -278,7 +284,8 @@ class Text2Image:
         accounting = write_manifest(outcome, self.store, scan)
         report = self._report("interrupted", resolved, outcome, work, accounting)
         write_report(report, outcome, self.store)
-        print(report.summary(), flush=True)
+        log.info(report.summary())
+        publish_now(report, outcome)
 
     def foresee(self, resolved: Resolved, plan: Plan, selection: Selection, work: Work) -> State[Any]:
         """Say what would be made and what it would take; make nothing."""
@@ -288,18 +295,14 @@ class Text2Image:
                 speed = self.measure(resolved, plan, selection, self.fetch(resolved))
                 work = self.count(plan, selection, speed.batch_size)
             except MeasureFailed as error:
-                print(f"time      not known: {error}", flush=True)
+                log.warning("time      not known: %s", error)
         outcome = Outcome(self.config, plan, selection.known, self.run, {})
         needed, free = disk(work, bytes_per_pixel(outcome), self.store.root)
-        message = (
-            f"{plan.rows} rows: {plan.usable} usable, {plan.skipped} skipped (have images), {plan.rejected} rejected; "
-            f"{plan.images} images, {work.images} of them to make"
-        )
-        lines = [f"model     {resolved.preset.name}", f"plan      {message}"]
+        lines = [f"model     {resolved.preset.name}"]
         if self.config.batch_size == "auto" and not self._measured_batch_size(resolved) and speed is None:
             lines.append(f"batches   of {work.batch_size} are a guess until --estimate or a run measures them")
-        print("\n".join([*lines, *work_lines(work, resolved.model, needed, free, speed)]), flush=True)
-        return Completed(message=message)
+        log.info("\n".join([*lines, *work_lines(work, resolved.model, needed, free, speed)]))
+        return Completed(message=_plan_sentence(plan, work))
 
     def _records_key(self, scan: Scan) -> str:
         return cache_key(scan.digest(), self.cache.listing(SHARD_RECIPE))
@@ -318,6 +321,13 @@ class Text2Image:
             timings=dict(self.timings),
             unreferenced=unreferenced(outcome, self.store),
         )
+
+
+def _plan_sentence(plan: Plan, work: Work) -> str:
+    return (
+        f"{plan.rows} rows: {plan.usable} usable, {plan.skipped} skipped (have images), {plan.rejected} rejected; "
+        f"{plan.images} images, {work.images} of them to make"
+    )
 
 
 def _text2image(**values: Any) -> State[Any]:

@@ -30,11 +30,18 @@ ImagesPerPrompt = Annotated[int, Field(ge=1, le=1000)]
 Key = Annotated[str, Field(min_length=1)]
 Size = Annotated[str, Field(pattern=r"^\d{1,5}x\d{1,5}$")]
 
+# First in Prefect's form, which shows the parameters one below the other: what people change.
+FIRST_IN_FORM = (
+    *("dataset", "prompt_key", "model", "output", "images_per_prompt"),
+    *("steps", "height", "width", "guidance_scale", "seed", "batch_size"),
+)
+
 # What to say where a pattern does not match: the pattern itself helps nobody.
 PATTERN_FIX = {
     "sizes": "write WIDTHxHEIGHT, for example 1216x832",
     "device": "write auto, cpu, mps, cuda, cuda:1 or xpu",
     "scheduler": "write the name of a diffusers scheduler class, for example EulerDiscreteScheduler",
+    "public_url": "write an http:// or https:// address",
     "manifest_name": "write a plain file name that ends in .jsonl",
 }
 
@@ -77,8 +84,8 @@ class ModelOptions(BaseModel):
     cache_dir: Key | None = Field(None, description="Hub cache folder. Default: the hub's own.")
     local_dir: Key | None = Field(None, description="Folder for plain copies of hub models, one subfolder a model.")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field("auto", description="auto: the preset's.")
-    quantization: Literal["fp8", "int8", "nf4"] | None = Field(
-        None, description="Smaller weights of the denoiser and the large text encoders; other pixels, so other images."
+    quantization: Literal["none", "fp8", "int8", "nf4"] = Field(
+        "none", description="Smaller weights of denoiser and large text encoders; other pixels, so other images."
     )
     prepare: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None = Field(
         None, description="Your function module:function, called with the loaded pipeline; part of an image's identity."
@@ -176,6 +183,9 @@ class OutputOptions(BaseModel):
     )
     named_images: Literal["auto", "always", "never"] = Field(
         "auto", description="Images also under sample{row}_condition{message}; auto: up to 100,000 images."
+    )
+    public_url: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = Field(
+        None, description="Where the output folder is served, for links in Prefect's UI."
     )
     png_compress_level: int = Field(1, ge=0, le=9, description="1 is fast, 9 is small; the pixels are the same.")
 
@@ -302,10 +312,13 @@ def parse_size(size: str) -> tuple[int, int]:
 def parameters() -> list[inspect.Parameter]:
     """The fields as keyword-only parameters, the one source of the flow's signature and of the command line.
 
-    Bounds and descriptions travel in the annotation. A default that depends on other fields is None here.
+    Those of `FIRST_IN_FORM` come first. Bounds and descriptions travel in the annotation. A default that depends on other
+    fields is None here.
     """
     result = []
-    for name, field in Config.model_fields.items():
+    rest = (name for name in Config.model_fields if name not in FIRST_IN_FORM)
+    for name in (*FIRST_IN_FORM, *rest):
+        field = Config.model_fields[name]
         annotation: Any = field.annotation
         default = field.get_default()
         if field.default_factory is not None:

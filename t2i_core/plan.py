@@ -82,6 +82,7 @@ class Plan:
     usable: int
     skipped: int
     rejected: int
+    prompts: int
     images: int
 
     def rows_file(self, plans: Path) -> Path:
@@ -118,7 +119,7 @@ def write_plan(name: str, rows: Iterable[Row], plans: Path, config: Config, reci
     Raises:
         DatasetError: when no row is usable; its message shows the first rejections.
     """
-    plan = Plan(name, rows=0, usable=0, skipped=0, rejected=0, images=0)
+    plan = Plan(name, rows=0, usable=0, skipped=0, rejected=0, prompts=0, images=0)
     with atomic_write(plan.rows_file(plans)) as file:
         rows_writer = _RowsPass(config, recipe, preset)
         write_table(file, ROWS, rows_writer.run(rows))
@@ -137,7 +138,7 @@ class _RowsPass:
 
     def __init__(self, config: Config, recipe: Recipe, preset: Preset) -> None:
         self.config, self.recipe, self.preset = config, recipe, preset
-        self.counts = dict.fromkeys(("rows", "usable", "skipped", "rejected"), 0)
+        self.counts = dict.fromkeys(("rows", "usable", "skipped", "rejected", "prompts"), 0)
         self.groups = array("Q")
         self.first_rejections: list[Rejection] = []
         self._output = Path(os.path.normpath(Path(config.output).absolute()))
@@ -164,6 +165,7 @@ class _RowsPass:
                 self.counts["skipped"] += 1
             else:
                 self.counts["usable"] += 1
+                self.counts["prompts"] += len(row.prompts)
                 self._count_prompts(row, sampling)
             yield {
                 "row": row.index,

@@ -16,7 +16,7 @@ from tasks.caching import TASK_OPTIONS, RecipeKey
 @task(
     name="load data set",
     task_run_name="load {config.dataset}",
-    cache_policy=RecipeKey(recipe="plan-v1"),
+    cache_policy=RecipeKey(recipe="plan-v2"),
     **TASK_OPTIONS,
 )
 def load_dataset_task(cache_key: str, config: Config, recipe: Recipe, preset: Preset) -> dict[str, Any]:

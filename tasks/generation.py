@@ -1,21 +1,25 @@
 """A shard of images: the one task that needs a GPU."""
 
+import contextvars
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect import task
 from prefect.context import TaskRunContext
 
 from t2i_core.drawing import Model, Speed, Weights
+from t2i_core.errors import Stopped
 from t2i_core.generate import Making, generate_shard
 from t2i_core.shards import Shard
 from t2i_core.spec import ImageSpec
 from t2i_core.store import Store
 from tasks.caching import TASK_OPTIONS, RecipeKey
+
+T = TypeVar("T")
 
 
 class ShardIncomplete(Exception):
@@ -37,6 +41,29 @@ class ThisProcess:
     device: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="device"))
     _running: int = 0
     _changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def on_device(self, call: Callable[[], T]) -> T:
+        """Run `call` in the device's thread; what it logs belongs to the run of this thread."""
+        return self.device.submit(contextvars.copy_context().run, call).result()
+
+    @contextmanager
+    def counting(self) -> Iterator[Callable[[int], None]]:
+        """News of a shard's images. Taken back if the shard fails: it counts them again when it is tried again."""
+        counted, lock = 0, threading.Lock()
+
+        def count(images: int) -> None:
+            nonlocal counted
+            with lock:  # several threads write images
+                counted += images
+            self.on_images(images)
+
+        try:
+            yield count
+        except Stopped:
+            raise
+        except Exception:
+            self.on_images(-counted)
+            raise
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -82,24 +109,24 @@ def generate_shard_task(cache_key: str, shard: Shard, output: str, weights: Weig
 
         return load_model(weights)
 
-    with THIS_PROCESS.running():
+    with THIS_PROCESS.running(), THIS_PROCESS.counting() as count:
         result = generate_shard(
             shard,
             Store(output),
             making,
             model,
-            on_device=lambda draw: THIS_PROCESS.device.submit(draw).result(),
-            on_images=THIS_PROCESS.on_images,
+            on_device=THIS_PROCESS.on_device,
+            on_images=count,
             should_stop=THIS_PROCESS.stop.is_set,
         )
-    context = TaskRunContext.get()
-    assert context is not None, "a task runs in its context"
-    if result.failures and context.task_run.run_count <= context.task.retries:
-        raise ShardIncomplete(f"{len(result.failures)} images not made: {next(iter(result.failures.values()))}")
+        context = TaskRunContext.get()
+        assert context is not None, "a task runs in its context"
+        if result.failures and context.task_run.run_count <= context.task.retries:
+            raise ShardIncomplete(f"{len(result.failures)} images not made: {next(iter(result.failures.values()))}")
     return asdict(result)
 
 
-@task(name="measure speed", cache_policy=RecipeKey(recipe=SPEED_RECIPE), **TASK_OPTIONS)
+@task(name="measure speed", task_run_name="measure speed", cache_policy=RecipeKey(recipe=SPEED_RECIPE), **TASK_OPTIONS)
 def measure_speed_task(cache_key: str, weights: Weights, spec: ImageSpec, batch_size: int | None) -> dict[str, Any]:
     """What an image like `spec` costs in batches of `batch_size`; None: in those that are best."""
     from t2i_core.engine.calibrate import best_batch_size, measure
@@ -112,7 +139,7 @@ def measure_speed_task(cache_key: str, weights: Weights, spec: ImageSpec, batch_
         return measure(drawer, spec, batch_size, should_stop)
 
     with THIS_PROCESS.running():
-        return asdict(THIS_PROCESS.device.submit(measured).result())
+        return asdict(THIS_PROCESS.on_device(measured))
 
 
 def in_window(shards: Iterator[Shard], submit: Callable[[Shard], Any], window: int) -> Iterator[tuple[Shard, Any]]:

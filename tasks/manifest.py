@@ -10,7 +10,12 @@ from t2i_core.store import Scan, Store
 from tasks.caching import TASK_OPTIONS, RecipeKey
 
 
-@task(name="write manifest", cache_policy=RecipeKey(recipe="manifest-v1"), **TASK_OPTIONS)
+@task(
+    name="write manifest",
+    task_run_name="write {outcome.config.manifest_name}",
+    cache_policy=RecipeKey(recipe="manifest-v1"),
+    **TASK_OPTIONS,
+)
 def write_manifest_task(cache_key: str, outcome: Outcome, scan: Scan) -> dict[str, Any]:
     """Names, then images.parquet, failures.jsonl and the manifest, each as a stream; returns the accounting."""
     store = Store(outcome.config.output)

@@ -24,7 +24,12 @@ def resolve_adapter_task(cache_key: str, entry: str, cache_dir: str | None, comm
     return resolve_adapter(entry, cache_dir=cache_dir, commit=commit).to_json()
 
 
-@task(name="fetch weights", cache_policy=RecipeKey(recipe="weights-v1"), **TASK_OPTIONS)
+@task(
+    name="fetch weights",
+    task_run_name="fetch weights of {model[name]}",
+    cache_policy=RecipeKey(recipe="weights-v1"),
+    **TASK_OPTIONS,
+)
 def fetch_weights_task(
     cache_key: str,
     model: dict[str, Any],

@@ -1,8 +1,11 @@
 """Prefect set up in code, so that it counts in every folder. A user's own settings win."""
 
+import logging
 import os
 
 import prefect.context
+from prefect.exceptions import FailedRun
+from prefect.logging.handlers import APILogHandler
 from prefect.settings import get_current_settings
 
 DEFAULTS = {
@@ -12,7 +15,14 @@ DEFAULTS = {
     "DO_NOT_TRACK": "1",
     # Of the server that a run starts for itself.
     "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+    # A server that is away when a run ends is waited for: after 2, 4, 8, ... seconds, four minutes in all.
+    "PREFECT_CLIENT_MAX_RETRIES": "7",
+    # Our packages also log outside of a flow run, where there is no run to show it.
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
 }
+
+# Whose log lines a flow run shows in Prefect's UI.
+LOGGERS = ("flows", "tasks", "t2i_core")
 
 
 def apply_defaults() -> None:
@@ -25,3 +35,17 @@ def apply_defaults() -> None:
         if name not in chosen:
             os.environ.setdefault(name, value)
     prefect.context.refresh_global_settings_context()
+    # Prefect logs the end of every task: of each shard of a million images. The graph and the list of tasks show them.
+    logging.getLogger("prefect.task_runs").setLevel(logging.WARNING)
+    for name in ("prefect.flow_runs", "prefect.engine"):
+        logging.getLogger(name).addFilter(_is_news)
+    handler = APILogHandler()
+    for name in LOGGERS:
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.INFO)
+        logger.addHandler(handler)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not so the traceback of a run that ended as Failed: its state says why, and the trace is Prefect's own."""
+    return not (record.exc_info and isinstance(record.exc_info[1], FailedRun))

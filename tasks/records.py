@@ -15,7 +15,9 @@ from tasks.generation import SHARD_RECIPE
 _ABSORBED = b"absorbed"
 
 
-@task(name="collect records", cache_policy=RecipeKey(recipe="records-v1"), **TASK_OPTIONS)
+@task(
+    name="collect records", task_run_name="collect records", cache_policy=RecipeKey(recipe="records-v1"), **TASK_OPTIONS
+)
 def collect_records_task(cache_key: str, output: str, scan: Scan) -> str:
     """Absorb the results of shards that the last table lacks, check all against the files; name of the table."""
     return collect_records(cache_key, output, scan)

@@ -1,38 +1,75 @@
-"""What people see while a run goes on, and after it."""
+"""What people see in the terminal and in Prefect's UI: while a run goes on, and after it."""
 
+import contextvars
+import logging
+import re
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Lock
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
-from prefect import task
+from prefect import get_client, task
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
 from tqdm import tqdm
 
+from t2i_core.config import Config
 from t2i_core.manifest import Outcome
 from t2i_core.report import Report, write_report
 from t2i_core.store import Store
+from t2i_core.summary_page import failure_rows, summary_markdown
 from tasks.generation import THIS_PROCESS
+
+log = logging.getLogger(__name__)
 
 # Between two lines of the bar where it cannot redraw itself: in a log file.
 LOG_INTERVAL_SECONDS = 30
+# Between two updates of the progress that Prefect shows: each is a request.
+ARTIFACT_INTERVAL_SECONDS = 10
+# A last update that a silent server holds up is not worth more.
+LAST_UPDATE_SECONDS = 5
 
 
-@task(name="report", cache_policy=NO_CACHE, persist_result=False)
-def report_task(report: Report, outcome: Outcome) -> None:
-    """run.json and the contact sheet."""
-    write_report(report, outcome, Store(report.config.output))
+def data_set_name(dataset: str) -> str:
+    """`prompts/parti.tsv.gz` -> `parti`: letters, digits and dashes, as artifact keys must be."""
+    name = dataset if dataset.startswith("hf:") else Path(dataset).name.partition(".")[0]
+    return _slug(name) or "data-set"
+
+
+def run_name(model: str, prompts: int | None = None) -> str:
+    """`text2image-flux-dev-1632-prompts`: a hub id or folder by its last part."""
+    name = f"text2image-{_slug(model.rstrip('/').rpartition('/')[2])}"
+    return name if prompts is None else f"{name}-{prompts}-prompts"
+
+
+def name_flow_run(config: Config, prompts: int | None = None) -> None:
+    """Give the flow run its name and its tags; once more when the number of prompts is known."""
+    tags = {*flow_run.get_tags(), f"model:{_slug(config.model)}", f"data-set:{data_set_name(config.dataset)}"}
+    try:
+        client = get_client(sync_client=True)
+        client.update_flow_run(UUID(flow_run.get_id()), name=run_name(config.model, prompts), tags=sorted(tags))
+    except Exception as error:
+        _not_shown("the run's name", error)
 
 
 @contextmanager
-def progress(total: int) -> Iterator["tqdm[Any]"]:
-    """A bar of images made, fed by the shards that run in this process."""
+def progress(total: int, dataset: str) -> Iterator["tqdm[Any]"]:
+    """A bar of images made, fed by the shards that run in this process; the same as an artifact of the flow run."""
     terminal = sys.stderr.isatty()
     with tqdm(
         total=total, unit="image", disable=not total, mininterval=0.5 if terminal else LOG_INTERVAL_SECONDS
     ) as bar:
-        lock = Lock()
+        lock = threading.Lock()
 
         def advance(count: int) -> None:
             with lock:  # several threads write images
@@ -40,6 +77,90 @@ def progress(total: int) -> Iterator["tqdm[Any]"]:
 
         THIS_PROCESS.on_images = advance
         try:
-            yield bar
+            with _shown_in_prefect(bar, total, f"progress-{data_set_name(dataset)}"):
+                yield bar
         finally:
             THIS_PROCESS.on_images = lambda count: None
+
+
+@contextmanager
+def _shown_in_prefect(bar: "tqdm[Any]", total: int, key: str) -> Iterator[None]:
+    """While this lasts, a thread keeps a progress artifact up to date: no image ever waits for the server."""
+    ended = threading.Event()
+    follow = contextvars.copy_context().run  # the artifact belongs to this flow run
+    thread = threading.Thread(target=follow, args=(_follow, bar, total, key, ended), name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(LAST_UPDATE_SECONDS)
+
+
+def _follow(bar: "tqdm[Any]", total: int, key: str, ended: threading.Event) -> None:
+    artifact: Any = None
+    started, last = time.monotonic(), False
+    while not last:
+        last = ended.wait(ARTIFACT_INTERVAL_SECONDS if artifact else 0)
+        done, seconds = bar.n, time.monotonic() - started
+        text = f"{done} of {total} images"
+        if done and not last:
+            left = bar.format_interval((total - done) * seconds / done)
+            text += f", {done / seconds:.2f} images/s, about {left} left"
+        percent = 100 * done / total
+        try:
+            if artifact is None:
+                artifact = create_progress_artifact(percent, key=key, description=text)
+            else:
+                update_progress_artifact(artifact, percent, description=text)
+        except Exception as error:  # the server may be back for the next update
+            _not_shown("the progress", error)
+            last = last or ended.wait(ARTIFACT_INTERVAL_SECONDS)
+
+
+@task(name="report", task_run_name="report", cache_policy=NO_CACHE, persist_result=False)
+def report_task(report: Report, outcome: Outcome) -> None:
+    """run.json and the contact sheet."""
+    write_report(report, outcome, Store(report.config.output))
+
+
+@task(
+    name="publish",
+    task_run_name="publish",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=3,
+    retry_delay_seconds=[2, 10, 30],
+    retry_jitter_factor=0.5,
+)
+def publish_task(report: Report, outcome: Outcome) -> None:
+    """The summary and the failures as artifacts of the flow run."""
+    _publish(report, outcome)
+
+
+def publish_now(report: Report, outcome: Outcome) -> None:
+    """The same without a task and without another try, for a run that was told to stop."""
+    try:
+        _publish(report, outcome)
+    except Exception as error:
+        _not_shown("the summary", error)
+
+
+def _publish(report: Report, outcome: Outcome) -> None:
+    store, name = Store(report.config.output), data_set_name(report.config.dataset)
+    create_markdown_artifact(
+        summary_markdown(report, outcome, store), key=f"summary-{name}", description=report.message()
+    )
+    if report.accounting.failures:
+        create_table_artifact(
+            failure_rows(store), key=f"failures-{name}", description=f"{report.accounting.failures} failures"
+        )
+
+
+def _not_shown(what: str, error: Exception) -> None:
+    """What Prefect shows is not worth an image, and its server may be away for a while."""
+    log.warning("%s could not be shown in Prefect: %s: %s", what, type(error).__name__, error)
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

@@ -1,0 +1,53 @@
+"""The server that Prefect starts for a run where none is named: it must not outlive the run."""
+
+import os
+
+import psutil
+from prefect.settings import get_current_settings
+
+# In the environment of the server, which it gets from the run: who started it.
+OWNER = "TEXT2IMAGE_SERVER_OF"
+_SERVER = "prefect.server.api.server:create_app"
+_END_SECONDS = 5
+
+
+def needs_own_server() -> bool:
+    """Whether Prefect will start a server for this process."""
+    settings = get_current_settings()
+    return settings.api.url is None and settings.server.ephemeral.enabled
+
+
+def claim_own_server() -> None:
+    """Mark the server that Prefect is about to start as this process's own."""
+    os.environ[OWNER] = _signature(psutil.Process())
+
+
+def end_orphans() -> int:
+    """End the servers whose run is dead: a run that was killed could not. Returns how many."""
+    orphans = [process for process in psutil.process_iter() if _is_orphan(process)]
+    for process in orphans:
+        process.terminate()
+    _, alive = psutil.wait_procs(orphans, timeout=_END_SECONDS)
+    for process in alive:
+        process.kill()
+    return len(orphans)
+
+
+def _is_orphan(process: psutil.Process) -> bool:
+    try:
+        owner = process.environ().get(OWNER) if _SERVER in process.cmdline() else None
+        return owner is not None and not _lives(owner)
+    except psutil.Error:  # ended just now, or another user's
+        return False
+
+
+def _lives(signature: str) -> bool:
+    try:
+        return _signature(psutil.Process(int(signature.partition(" ")[0]))) == signature
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _signature(process: psutil.Process) -> str:
+    """A process and no later one of the same number."""
+    return f"{process.pid} {process.create_time()}"
