@@ -59,9 +59,12 @@ def _run(config: Config, *, verbose: bool) -> int:
         from flows.text2image import REFUSED, TOO_MANY_FAILURES, text2image
 
         _log_to_terminal(verbose)
-        _prepare_own_server()
+        if problem := _prepare_server():
+            return _refuse(problem)
         state = text2image(**config.model_dump(exclude_unset=True), return_state=True)
     except KeyboardInterrupt:
+        return INTERRUPTED
+    if state.is_cancelled():
         return INTERRUPTED
     if state.name == REFUSED:
         return _refuse(state.message or "")
@@ -81,17 +84,19 @@ def _log_to_terminal(verbose: bool) -> None:
         # The final state's message says it in one line; Prefect's log would put a traceback above it.
         for handler in logging.getLogger().handlers:
             handler.setLevel(logging.CRITICAL)
+        logging.getLogger("prefect._internal").setLevel(logging.CRITICAL)  # has a handler of its own
     plain = logging.StreamHandler(sys.stdout)
     for name in LOGGERS:
         logging.getLogger(name).addHandler(plain)
         logging.getLogger(name).propagate = False
 
 
-def _prepare_own_server() -> None:
-    from tasks.own_server import claim_own_server, end_orphans, needs_own_server
+def _prepare_server() -> str:
+    """What keeps Prefect's server from answering; or nothing, and where no server is named all is set for our own."""
+    from tasks.server import claim_own_server, end_orphans, needs_own_server, why_silent
 
     if not needs_own_server():
-        return
+        return why_silent()
     print(
         "server    starting one for this run; to keep one for all: prefect server start, and "
         "prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api",
@@ -102,6 +107,7 @@ def _prepare_own_server() -> None:
     claim_own_server()
     # Prefect ends its server when Python ends; on SIGTERM it would let the signal end Python at once.
     signal.signal(signal.SIGTERM, _exit)
+    return ""
 
 
 def _exit(number: int, frame: object) -> None:

@@ -22,7 +22,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.steps import Resolved, check_output, prune, remove_old_plans, resolve, unreferenced
@@ -53,6 +53,7 @@ from tasks.manifest import write_manifest_task
 from tasks.model import fetch_weights_task
 from tasks.records import collect_records, collect_records_task
 from tasks.reporting import name_flow_run, progress, publish_now, publish_task, report_task
+from tasks.stopping import CancelledInPrefect, heeding_cancel, ignoring_sigterm
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +105,9 @@ class Text2Image:
                 work = self.generate(resolved, plan, selection, work)
                 known = self.collect()
             return self.finish(resolved, plan, known, work)
+        except CancelledInPrefect:
+            self.stop(resolved, plan, work)
+            return Cancelled(message="stopped; the next run goes on")
         except (KeyboardInterrupt, TerminationSignal):
             if not foresees:
                 self.stop(resolved, plan, work)
@@ -208,9 +212,12 @@ class Text2Image:
         shards = make_shards(specs_file, selection, work.batch_size, self.config.save_interval, work.shards)
         started, done = time.perf_counter(), 0
         try:
-            with progress(work.images, self.config.dataset) as bar:
+            with heeding_cancel(), progress(work.images, self.config.dataset) as bar:
                 for shard, future in in_window(shards, submit, WINDOW):
-                    self._note(shard.orders, future.result(raise_on_failure=False))
+                    result = future.result(raise_on_failure=False)
+                    if THIS_PROCESS.stop.is_set():
+                        break
+                    self._note(shard.orders, result)
                     done += len(shard.orders)
                     # Shards elsewhere tell nothing of single images; the next shard here may be ahead.
                     bar.n = min(work.images, max(bar.n, done))
@@ -269,6 +276,7 @@ class Text2Image:
             return Failed(name=TOO_MANY_FAILURES, message=report.message())
         return Completed(message=report.message())
 
+    @ignoring_sigterm()
     def stop(self, resolved: Resolved, plan: Plan, work: Work) -> None:
         """Told to stop: the batch in flight ends at its next step; then the files are written without Prefect.
 

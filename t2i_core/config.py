@@ -312,8 +312,8 @@ def parse_size(size: str) -> tuple[int, int]:
 def parameters() -> list[inspect.Parameter]:
     """The fields as keyword-only parameters, the one source of the flow's signature and of the command line.
 
-    Those of `FIRST_IN_FORM` come first. Bounds and descriptions travel in the annotation. A default that depends on other
-    fields is None here.
+    Those of `FIRST_IN_FORM` come first. Bounds and descriptions travel in the annotation. A default that depends on
+    other fields is None here.
     """
     result = []
     rest = (name for name in Config.model_fields if name not in FIRST_IN_FORM)

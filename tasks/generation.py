@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
 from prefect import task
+from prefect.client.schemas.objects import State
 from prefect.context import TaskRunContext
+from prefect.states import Cancelled
 
 from t2i_core.drawing import Model, Speed, Weights
 from t2i_core.errors import Stopped
@@ -59,8 +61,6 @@ class ThisProcess:
 
         try:
             yield count
-        except Stopped:
-            raise
         except Exception:
             self.on_images(-counted)
             raise
@@ -93,7 +93,9 @@ THIS_PROCESS = ThisProcess()
     cache_policy=RecipeKey(recipe=SHARD_RECIPE),
     **TASK_OPTIONS,
 )
-def generate_shard_task(cache_key: str, shard: Shard, output: str, weights: Weights, making: Making) -> dict[str, Any]:
+def generate_shard_task(
+    cache_key: str, shard: Shard, output: str, weights: Weights, making: Making
+) -> dict[str, Any] | State[Any]:
     """Make what of the shard is not on disk; return the records of its images and where the time went.
 
     Where images failed for a reason that may pass, the task fails and is tried again; the last try returns what there
@@ -110,15 +112,18 @@ def generate_shard_task(cache_key: str, shard: Shard, output: str, weights: Weig
         return load_model(weights)
 
     with THIS_PROCESS.running(), THIS_PROCESS.counting() as count:
-        result = generate_shard(
-            shard,
-            Store(output),
-            making,
-            model,
-            on_device=THIS_PROCESS.on_device,
-            on_images=count,
-            should_stop=THIS_PROCESS.stop.is_set,
-        )
+        try:
+            result = generate_shard(
+                shard,
+                Store(output),
+                making,
+                model,
+                on_device=THIS_PROCESS.on_device,
+                on_images=count,
+                should_stop=THIS_PROCESS.stop.is_set,
+            )
+        except Stopped:
+            return Cancelled(message="stopped; the next run goes on")
         context = TaskRunContext.get()
         assert context is not None, "a task runs in its context"
         if result.failures and context.task_run.run_count <= context.task.retries:

@@ -4,8 +4,8 @@ import logging
 import os
 
 import prefect.context
-from prefect.exceptions import FailedRun
-from prefect.logging.handlers import APILogHandler
+from prefect.exceptions import CancelledRun, FailedRun
+from prefect.logging.handlers import APILogHandler, PrefectConsoleHandler
 from prefect.settings import get_current_settings
 
 DEFAULTS = {
@@ -39,6 +39,10 @@ def apply_defaults() -> None:
     logging.getLogger("prefect.task_runs").setLevel(logging.WARNING)
     for name in ("prefect.flow_runs", "prefect.engine"):
         logging.getLogger(name).addFilter(_is_news)
+    for console in logging.getLogger().handlers:
+        if isinstance(console, PrefectConsoleHandler):
+            # Where the worker was killed nobody reads its runs' output any more; rich would end the run for that.
+            console.console.on_broken_pipe = _go_on  # type: ignore[method-assign]
     handler = APILogHandler()
     for name in LOGGERS:
         logger = logging.getLogger(name)
@@ -47,5 +51,9 @@ def apply_defaults() -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Not so the traceback of a run that ended as Failed: its state says why, and the trace is Prefect's own."""
-    return not (record.exc_info and isinstance(record.exc_info[1], FailedRun))
+    """Not so the traceback of a run that ended as Failed or Cancelled: its state says why, the trace is Prefect's own."""
+    return not (record.exc_info and isinstance(record.exc_info[1], FailedRun | CancelledRun))
+
+
+def _go_on() -> None:
+    pass

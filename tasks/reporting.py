@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -62,11 +62,23 @@ def name_flow_run(config: Config, prompts: int | None = None) -> None:
         _not_shown("the run's name", error)
 
 
+class _Bar(tqdm):  # type: ignore[type-arg]
+    """A bar that outlives its terminal: a killed worker's, or that of `| head`. No image is worth less for it."""
+
+    def display(self, *arguments: Any, **more: Any) -> Any:
+        with suppress(OSError):
+            return super().display(*arguments, **more)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def progress(total: int, dataset: str) -> Iterator["tqdm[Any]"]:
     """A bar of images made, fed by the shards that run in this process; the same as an artifact of the flow run."""
     terminal = sys.stderr.isatty()
-    with tqdm(
+    with _Bar(
         total=total, unit="image", disable=not total, mininterval=0.5 if terminal else LOG_INTERVAL_SECONDS
     ) as bar:
         lock = threading.Lock()
@@ -103,10 +115,10 @@ def _follow(bar: "tqdm[Any]", total: int, key: str, ended: threading.Event) -> N
     while not last:
         last = ended.wait(ARTIFACT_INTERVAL_SECONDS if artifact else 0)
         done, seconds = bar.n, time.monotonic() - started
-        text = f"{done} of {total} images"
+        text = f"{done} of {total} images"  # the UI's card shows some 40 characters
         if done and not last:
             left = bar.format_interval((total - done) * seconds / done)
-            text += f", {done / seconds:.2f} images/s, about {left} left"
+            text += f", {done / seconds:.2f}/s, {left} left"
         percent = 100 * done / total
         try:
             if artifact is None:

@@ -1,8 +1,9 @@
-"""The server that Prefect starts for a run where none is named: it must not outlive the run."""
+"""The server of Prefect: does it answer? The one that Prefect starts for a run by itself must not outlive the run."""
 
 import os
 
 import psutil
+from prefect import get_client
 from prefect.settings import get_current_settings
 
 # In the environment of the server, which it gets from the run: who started it.
@@ -15,6 +16,18 @@ def needs_own_server() -> bool:
     """Whether Prefect will start a server for this process."""
     settings = get_current_settings()
     return settings.api.url is None and settings.server.ephemeral.enabled
+
+
+def why_silent() -> str:
+    """Why the named server does not answer, and what to do; empty if it does."""
+    with get_client(sync_client=True) as client:
+        error = client.api_healthcheck()
+        if error is None:
+            return ""
+        return (
+            f"Prefect's server at {client.api_url} does not answer ({error}); start it with `prefect server start`, or "
+            "let each run start one for itself with `prefect config unset PREFECT_API_URL`"
+        )
 
 
 def claim_own_server() -> None:
