@@ -51,7 +51,7 @@ def apply_defaults() -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Not so the traceback of a run that ended as Failed or Cancelled: its state says why, the trace is Prefect's own."""
+    """False for the traceback of a run that ended as Failed or Cancelled: the state says why."""
     return not (record.exc_info and isinstance(record.exc_info[1], FailedRun | CancelledRun))
 
 

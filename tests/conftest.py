@@ -74,11 +74,7 @@ def output(tmp_path):
 @pytest.fixture
 def run(server, output, monkeypatch):
     """Run the flow in this process: `run(dataset=..., steps=...)` -> the final state."""
-    import prefect.context
-
     from flows.text2image import text2image
-
-    prefect.context.refresh_global_settings_context()
 
     def call(**values):
         return text2image(**({"output": str(output.folder)} | QUICK | values), return_state=True)

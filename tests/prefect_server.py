@@ -11,14 +11,19 @@ from contextlib import contextmanager
 START_SECONDS = 180
 
 
-@contextmanager
-def serve(home):
-    """A `prefect server` with a home of its own; in the environment of this process and its children while it runs."""
-    home.mkdir(parents=True, exist_ok=True)
+def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+@contextmanager
+def serve(home, port=None):
+    """A `prefect server` with a home of its own; in the environment of this process and its children while it runs."""
+    home.mkdir(parents=True, exist_ok=True)
+    port = port or free_port()
     ours = {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+    ours["PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS"] = "3"  # 60 would be a long wait for a schedule that fires
     environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"} | ours
     with (home / "server.log").open("w") as log:
         process = subprocess.Popen(
@@ -31,11 +36,18 @@ def serve(home):
     try:
         _wait_for(f"{url}/health", process)
         os.environ |= ours | {"PREFECT_API_URL": url}
+        _refresh_prefect()
         yield url
         _drain_prefect()
     finally:
         process.terminate()
         process.wait(30)
+
+
+def _refresh_prefect():
+    """What Prefect in this process has read of the environment, if it is here already."""
+    if "prefect.context" in sys.modules:
+        sys.modules["prefect.context"].refresh_global_settings_context()
 
 
 def _drain_prefect():

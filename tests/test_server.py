@@ -1,0 +1,119 @@
+"""The server of Prefect goes away, does not answer, is nobody's, or says that the run is cancelled."""
+
+import os
+import signal
+import subprocess
+import time
+
+import httpx
+import psutil
+import pytest
+
+from tasks.server import end_orphans
+from tests.conftest import ROOT, command, in_process
+from tests.prefect_server import free_port, serve
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture
+def fifty(tmp_path):
+    path = tmp_path / "fifty.txt"
+    path.write_text("".join(f"a fox number {i}\n" for i in range(50)))
+    return path
+
+
+def start(*arguments, stdout=subprocess.PIPE):
+    return subprocess.Popen(command(*arguments), cwd=ROOT, stdout=stdout, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for_images(output, process, count=2):
+    deadline = time.monotonic() + 100
+    while len(output.stored()) < count:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "no image was made in time"
+        time.sleep(0.1)
+
+
+def servers_of(process):
+    return [child for child in psutil.Process(process.pid).children(recursive=True) if "uvicorn" in child.cmdline()]
+
+
+def test_a_server_that_is_away_for_a_while_costs_no_image(tmp_path, output, fifty, monkeypatch):
+    for name in ("PREFECT_API_URL", "PREFECT_HOME"):  # of the other tests' server
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+    port = free_port()
+    with serve(tmp_path / "server", port):
+        process = start(f"--dataset={fifty}", f"--output={output.folder}", "--steps=40")
+        wait_for_images(output, process)
+        made = len(output.stored())
+    time.sleep(5)
+    assert len(output.stored()) > made
+    with serve(tmp_path / "server", port) as url:
+        text, _ = process.communicate(timeout=200)
+        assert process.returncode == 0, text
+        assert "50 generated" in text
+        assert "Traceback" not in text
+        (run,) = httpx.post(f"{url}/flow_runs/filter", json={}).json()
+        assert run["state"]["type"] == "COMPLETED"
+        assert run["state"]["message"] == "50 images made, 0 reused"
+
+
+def test_a_server_that_does_not_answer_is_one_line(output, monkeypatch):
+    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}/api")
+    done = in_process(f"--output={output.folder}", check=2)
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert "does not answer" in done.stderr
+    assert "prefect server start" in done.stderr
+    assert not output.folder.exists()
+
+
+def test_a_cancel_in_prefect_reaches_a_run_from_the_command_line(server, output, fifty):
+    process = start(f"--dataset={fifty}", f"--output={output.folder}", "--steps=200")
+    wait_for_images(output, process)
+    running = {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}
+    (run,) = httpx.post(f"{server}/flow_runs/filter", json=running).json()
+    assert run["name"] == "text2image-demo-50-prompts"
+    body = {"state": {"type": "CANCELLING"}, "force": True}
+    httpx.post(f"{server}/flow_runs/{run['id']}/set_state", json=body).raise_for_status()
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, text
+    assert "run the same command again to go on" in text
+    assert "Traceback" not in text
+    assert httpx.get(f"{server}/flow_runs/{run['id']}").json()["state"]["type"] == "CANCELLED"
+    assert output.run()["state"] == "interrupted"
+    assert output.manifest_is_true()
+
+
+@pytest.fixture
+def no_server(monkeypatch, tmp_path):
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "home"))
+
+
+def test_a_killed_run_leaves_a_server_behind_that_the_next_start_ends(no_server, tmp_path, output, fifty):
+    log = tmp_path / "log.txt"
+    with log.open("w") as file:  # a pipe would stay open as long as the server lives
+        process = start(f"--dataset={fifty}", f"--output={output.folder}", "--steps=40", stdout=file)
+    wait_for_images(output, process)
+    (orphan,) = servers_of(process)
+    assert end_orphans() == 0  # its run is alive
+    process.kill()
+    process.wait()
+    assert "starting one for this run" in log.read_text()
+    assert "PREFECT_API_URL" in log.read_text()
+    assert orphan.is_running()
+    assert end_orphans() == 1
+    assert not orphan.is_running()
+
+
+def test_sigterm_leaves_no_server_behind(no_server, output, fifty):
+    process = start(f"--dataset={fifty}", f"--output={output.folder}", "--steps=40")
+    wait_for_images(output, process)
+    (own,) = servers_of(process)
+    process.send_signal(signal.SIGTERM)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 143, text
+    assert output.run()["state"] == "interrupted"
+    assert not own.is_running()
