@@ -1,17 +1,20 @@
 """The configuration as flow parameters and as `prefect.yaml`."""
 
+import tempfile
+
 import pytest
 import yaml
+from prefect.utilities.importtools import import_object
 
 from flows.text2image import text2image
-from t2i_core.config import Config
+from t2i_core.config import FIRST_IN_FORM, Config
 from tests.conftest import ROOT
 
 SCHEMA = text2image.parameters.model_dump()
 
 
 def test_flow_parameters_are_the_fields_of_the_configuration_flat():
-    assert list(SCHEMA["properties"]) == list(Config.model_fields)
+    assert set(SCHEMA["properties"]) == set(Config.model_fields)
     assert not SCHEMA["required"]
 
 
@@ -41,7 +44,29 @@ def deployments():
 def test_deployments_use_the_configuration(deployment):
     Config.from_values(deployment["parameters"])
     text2image.validate_parameters(deployment["parameters"])
-    file, name = deployment["entrypoint"].split(":")
-    assert (ROOT / file).is_file()
-    assert name == "text2image"
+    assert import_object(deployment["entrypoint"]) is text2image
     assert deployment["enforce_parameter_schema"] is True
+
+
+def test_the_form_begins_with_what_people_change():
+    by_position = sorted(SCHEMA["properties"], key=lambda name: SCHEMA["properties"][name]["position"])
+    assert tuple(by_position[: len(FIRST_IN_FORM)]) == FIRST_IN_FORM
+
+
+@pytest.mark.parametrize("deployment", deployments(), ids=lambda d: d["name"])
+def test_no_path_of_a_machine_is_deployed(deployment):
+    texts = [value for value in deployment["parameters"].values() if isinstance(value, str)]
+    assert not [text for text in texts if text.startswith(("/", "~"))]
+    assert "pull" not in deployment
+
+
+def test_a_deployed_run_refuses_a_relative_output_in_a_folder_that_is_deleted(run, prompts, tmp_path, monkeypatch):
+    dataset = prompts("a fox")
+    monkeypatch.chdir(tmp_path)  # below the folder for temporary files, as a worker's is
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path.parent))
+    assert run(dataset=dataset, output="here", dry_run=True).is_completed()
+    monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", "1")
+    state = run(dataset=dataset, output="here")
+    assert state.name == "Refused"
+    assert state.message.startswith("output: here is relative, and the folder of this run")
+    assert run(dataset=dataset, output=str(tmp_path / "here"), dry_run=True).is_completed()

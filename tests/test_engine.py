@@ -169,11 +169,11 @@ def test_a_file_that_is_no_lora_is_refused(run, prompts):
 
 
 def test_a_pipeline_without_a_preset_runs_with_its_own_defaults_and_says_so(
-    run, output, prompts, stable_diffusion, capsys
+    run, output, prompts, stable_diffusion, caplog
 ):
     state = run(dataset=prompts("a fox", "a cat", "a house"), model=stable_diffusion, steps=2, negative_prompt="blurry")
     assert state.is_completed(), state.message
-    assert "no preset; the defaults of StableDiffusionPipeline's own code" in capsys.readouterr().out
+    assert "no preset; the defaults of StableDiffusionPipeline's own code" in caplog.text
     rows = pq.read_table(output.folder / "images.parquet").to_pylist()
     assert {(r["width"], r["height"], r["guidance_scale"]) for r in rows} == {(32, 32, 7.5)}
     assert output.manifest_is_true()

@@ -159,11 +159,11 @@ def test_another_data_set_needs_replace(run, output, prompts):
     assert output.manifest_is_true()
 
 
-def test_dry_run_writes_no_manifest_and_loads_no_model(run, output, prompts, no_model, capsys):
+def test_dry_run_writes_no_manifest_and_loads_no_model(run, output, prompts, no_model, caplog):
     state = run(dataset=prompts("a fox", "a cat", "a house"), dry_run=True)
     assert state.is_completed()
     assert "3 images, 3 of them to make" in state.message
-    assert "in 2 batches of 2, 1 shards" in capsys.readouterr().out
+    assert "in 2 batches of 2, 1 shards" in caplog.text
     assert not (output.folder / "manifest.jsonl").exists()
 
 
@@ -206,9 +206,9 @@ def test_provenance_has_a_row_an_image(run, output, prompts):
         assert row["batch_size"] == QUICK["batch_size"]
 
 
-def test_the_run_says_that_the_demo_model_is_a_demo(run, output, prompts, capsys):
+def test_the_run_says_that_the_demo_model_is_a_demo(run, output, prompts, caplog):
     run(dataset=prompts("a fox"))
-    assert "demo model, 64x64, for trying the tool" in capsys.readouterr().out
+    assert "demo model, 64x64, for trying the tool" in caplog.text
     assert output.run()["model"]["about"] == "demo model, 64x64, for trying the tool"
 
 

@@ -24,11 +24,11 @@ def settings(tmp_path, prompts):
     return {"dataset": prompts("a fox", "a cat"), "model": NAME, "cache_dir": str(tmp_path / "cache")}
 
 
-def test_a_hub_model_is_fetched_once_and_pinned(run, output, hub, settings, capsys):
+def test_a_hub_model_is_fetched_once_and_pinned(run, output, hub, settings, caplog):
     repository = hub.repository(NAME)
     first = repository.commit(read_tree(BUNDLED))
     assert run(**settings).is_completed()
-    assert "download  owner/tiny" in capsys.readouterr().out
+    assert "download  owner/tiny" in caplog.text
     assert output.run()["model"]["preset"] == "demo"  # found by identity: a hub copy of the bundled model
     assert output.run()["model"]["commit"] == first
     asked = len(hub.downloaded())
