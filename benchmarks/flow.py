@@ -1,4 +1,6 @@
-"""A run that finds everything made: its wall time and peak memory, and what a row more costs.
+"""What the flow adds: the time to the first image, beside a plain loop; and a run that finds everything made.
+
+Of the latter wall time and peak memory, and what a row more costs.
 
 python -m benchmarks.flow [--rows 10000 100000] [--json FILE]
 """
@@ -9,7 +11,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from benchmarks.processes import report, run
+from benchmarks.processes import report, run, seconds_to_first_image
 from tests.prefect_server import serve
 
 ROUNDS = 3
@@ -21,7 +23,25 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, serve(Path(folder) / "prefect"):
-        report(unchanged(Path(folder), options.rows), options.json)
+        report(first_image(Path(folder)) | unchanged(Path(folder), options.rows), options.json)
+
+
+def first_image(folder: Path) -> dict[str, float]:
+    """Seconds from the start of a process to its first image; medians of turns taken one after the other."""
+    prompts = folder / "four.txt"
+    prompts.write_text("".join(f"a fox number {i}\n" for i in range(4)), encoding="utf-8")
+    plain, flow = [], []
+    for turn in range(ROUNDS):
+        out = folder / f"plain{turn}"
+        plain.append(seconds_to_first_image(out, "benchmarks.plain_loop", "plain", prompts, out, 4))
+        out = folder / f"flow{turn}"
+        arguments = [f"--dataset={prompts}", f"--output={out}", "--model=demo", "--batch-size=4"]
+        flow.append(seconds_to_first_image(out, "flows.text2image", *arguments))
+    figures = {
+        "first_image.plain.seconds": statistics.median(plain),
+        "first_image.flow.seconds": statistics.median(flow),
+    }
+    return figures | {"first_image.later_by.seconds": statistics.median(flow) - statistics.median(plain)}
 
 
 def unchanged(folder: Path, sizes: list[int]) -> dict[str, float]:

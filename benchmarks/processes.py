@@ -30,6 +30,20 @@ def run(module: str, *arguments: object) -> Done:
         return Done(output.read(), seconds, usage.ru_maxrss * 1024)
 
 
+def seconds_to_first_image(folder: Path, module: str, *arguments: object) -> float:
+    """From the start of the process to the first PNG below `folder`; waits for the process to end well."""
+    started = time.perf_counter()
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen([sys.executable, "-m", module, *map(str, arguments)], stdout=log, stderr=log)
+        while next(folder.rglob("*.png"), None) is None and process.poll() is None:
+            time.sleep(0.01)
+        seconds = time.perf_counter() - started
+        if process.wait() != 0:
+            log.seek(0)
+            raise SystemExit(f"{module} ended with {process.returncode}:\n{log.read()[-2000:]}")
+    return seconds
+
+
 def report(figures: dict[str, float], file: Path | None) -> None:
     for name, value in figures.items():
         print(f"{name:48} {value:12.4g}")

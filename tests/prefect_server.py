@@ -33,13 +33,21 @@ def serve(home, port=None):
             stderr=subprocess.STDOUT,
         )
     url = f"http://127.0.0.1:{port}/api"
+    ours["PREFECT_API_URL"] = url
+    before = {name: os.environ.get(name) for name in ours}
     try:
         _wait_for(f"{url}/health", process)
-        os.environ |= ours | {"PREFECT_API_URL": url}
+        os.environ |= ours
         _refresh_prefect()
         yield url
         _drain_prefect()
     finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        _refresh_prefect()
         process.terminate()
         process.wait(30)
 

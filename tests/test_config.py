@@ -73,7 +73,7 @@ def test_none_means_not_set():
 
 
 def test_every_field_is_described_and_has_a_parameter():
-    assert [p.name for p in parameters()] == list(Config.model_fields)
+    assert {p.name for p in parameters()} == set(Config.model_fields)
     for name, field in Config.model_fields.items():
         assert field.description, name
     assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for p in parameters())

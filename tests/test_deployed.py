@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -58,6 +57,15 @@ class Prefect:
                 start_new_session=True,
             )
 
+    def processes(self):
+        """Those of the worker's runs."""
+        return psutil.Process(self.worker.pid).children(recursive=True)
+
+    def kill_worker(self):
+        for process in [*self.processes(), self.worker]:
+            process.kill()
+        self.worker.wait()
+
     def deployment(self, name):
         return self.http.get(f"/deployments/name/text2image/{name}").raise_for_status().json()
 
@@ -99,8 +107,7 @@ def prefect(server, tmp_path_factory):
     prefect.command("deploy", "--all", "--prefect-file", str(ROOT / "prefect.yaml"))
     prefect.start_worker()
     yield prefect
-    prefect.worker.send_signal(signal.SIGINT)
-    prefect.worker.wait(60)
+    prefect.kill_worker()
     prefect.http.close()
 
 
@@ -125,10 +132,6 @@ def wait_for_images(output, count):
 
 def our_lines(prefect, run):
     return [log["message"] for log in prefect.logs(run) if log["name"].startswith(("flows", "tasks", "t2i_core"))]
-
-
-def children_of(process):
-    return psutil.Process(process.pid).children(recursive=True)
 
 
 def test_all_deployments_are_there_and_only_nightly_has_a_schedule_switched_off(prefect):
@@ -215,7 +218,8 @@ def test_a_schedule_fires(prefect):
 
     eventually(scheduled)
     done = prefect.wait(scheduled()[0]["id"])
-    prefect.http.delete(f"/deployments/{deployment}/schedules/{made[0]['id']}").raise_for_status()
+    path = f"/deployments/{deployment}/schedules/{made[0]['id']}"
+    eventually(lambda: prefect.http.delete(path).is_success)  # SQLite may be busy
     assert abs(datetime.fromisoformat(done["expected_start_time"]) - soon) < timedelta(seconds=1)
     assert re.fullmatch(r"\d+ images made, \d+ reused", done["state"]["message"])
 
@@ -235,7 +239,7 @@ def test_a_cancel_stops_and_leaves_a_true_manifest(prefect, many):
 def test_sigterm_of_the_run_itself_as_under_kubernetes(prefect, many):
     run, output = prefect.trigger("demo", **many), Output(many["output"])
     wait_for_images(output, 2)
-    (engine,) = [child for child in children_of(prefect.worker) if "prefect.engine" in child.cmdline()]
+    (engine,) = [child for child in prefect.processes() if "prefect.engine" in child.cmdline()]
     engine.terminate()
     assert prefect.wait(run)["state"]["type"] == "CRASHED"
     assert output.run()["state"] == "interrupted"
@@ -243,20 +247,18 @@ def test_sigterm_of_the_run_itself_as_under_kubernetes(prefect, many):
 
 
 def test_after_a_killed_worker_the_next_run_goes_on(prefect, many):
+    many["save_interval"] = 2  # the two shards that are begun at once are rows 0 to 7, the next is 8 to 11
     first, output = prefect.trigger("demo", **many), Output(many["output"])
     wait_for_images(output, 4)
-    for process in [*children_of(prefect.worker), psutil.Process(prefect.worker.pid)]:
-        process.kill()
-    prefect.worker.wait()
+    prefect.kill_worker()
     kept = output.stored()
     assert prefect.run(first)["state"]["type"] == "RUNNING"  # nobody is left to say otherwise
     prefect.set_state(first, "CRASHED")  # as the automation of docs/deploy.md does
     prefect.start_worker()
-    done = prefect.wait(prefect.trigger("demo", **(many | {"limit": 8})))
-    assert done["state"]["type"] == "COMPLETED"
-    counts = output.counts()
-    assert counts["images_reused"] == min(len(kept), 8)
-    assert counts["images_generated"] + counts["images_reused"] == 8
+    assert 4 <= len(kept) < 12
+    done = prefect.wait(prefect.trigger("demo", **(many | {"limit": 12})))
+    assert done["state"]["message"] == f"{12 - len(kept)} images made, {len(kept)} reused"
+    assert output.manifest_is_true()
 
 
 def test_no_secret_reaches_the_server_or_the_output(prefect):
