@@ -4,7 +4,9 @@ import inspect
 import logging
 import signal
 import sys
+import threading
 from functools import reduce
+from importlib import import_module
 from operator import or_
 from pathlib import Path
 from types import UnionType
@@ -15,6 +17,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 
 from t2i_core.config import Config, group_of, parameters
 from t2i_core.errors import ConfigError
+from t2i_core.store import Store
 
 OK, BUG, WRONG_USE, MANY_FAILURES, INTERRUPTED = 0, 1, 2, 3, 128 + signal.SIGINT
 
@@ -59,7 +62,7 @@ def _run(config: Config, *, verbose: bool) -> int:
         from flows.text2image import REFUSED, TOO_MANY_FAILURES, text2image
 
         _log_to_terminal(verbose)
-        if problem := _prepare_server():
+        if problem := _prepare_server(config):
             return _refuse(problem)
         state = text2image(**config.model_dump(exclude_unset=True), return_state=True)
     except KeyboardInterrupt:
@@ -91,7 +94,7 @@ def _log_to_terminal(verbose: bool) -> None:
         logging.getLogger(name).propagate = False
 
 
-def _prepare_server() -> str:
+def _prepare_server(config: Config) -> str:
     """What keeps Prefect's server from answering; or nothing, and where no server is named all is set for our own."""
     from tasks.server import claim_own_server, end_orphans, needs_own_server, why_silent
 
@@ -107,6 +110,9 @@ def _prepare_server() -> str:
     claim_own_server()
     # Prefect ends its server when Python ends; on SIGTERM it would let the signal end Python at once.
     signal.signal(signal.SIGTERM, _exit)
+    if not config.dry_run and not Store(config.output).hidden.exists():
+        # There is work for certain, and starting a server is mostly waiting: torch and diffusers come in meanwhile.
+        threading.Thread(target=import_module, args=("t2i_core.engine.load",)).start()
     return ""
 
 

@@ -78,15 +78,15 @@ def test_diffusers_own_warning_of_cut_prompts_is_silenced_and_others_are_not(cap
     assert len({id(f) for h in logging.getLogger("diffusers").handlers for f in h.filters}) <= 1
 
 
-def test_the_summary_says_how_many_prompts_were_cut_and_where(run, output, prompts, capsys):
+def test_the_summary_says_how_many_prompts_were_cut_and_where(run, output, prompts, caplog):
     dataset = prompts("a fox", LONG, "a cat", LONG + " again")
     assert run(dataset=dataset).is_completed()
-    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("cut"))
+    line = next(line for line in caplog.text.splitlines() if line.startswith("cut"))
     assert "2 images have a prompt longer than a text encoder takes (rows 1, 3)" in line
     rows = pq.read_table(output.folder / "images.parquet").to_pylist()
     assert [any(length["cut"] for length in row["prompt_lengths"]) for row in rows] == [False, True, False, True]
     assert rows[0]["prompt_lengths"][0] == {"encoder": "CLIPTextModel", "tokens": 3, "limit": 24, "cut": None}
-    # An unchanged run says it again.
+    caplog.clear()  # an unchanged run says it again
     run(dataset=dataset)
-    assert "(rows 1, 3)" in capsys.readouterr().out
+    assert "(rows 1, 3)" in caplog.text
     assert output.run()["accounting"]["images_cut"] == 2
