@@ -39,7 +39,7 @@ from t2i_core.records import Known
 from t2i_core.report import Report, write_report
 from t2i_core.shards import Order, Selection, Shard, Work, count_work, first_missing, make_shards
 from t2i_core.store import Scan, Store
-from tasks.caching import ResultCache, cache_key
+from tasks.caching import ResultCache, cache_key, data
 from tasks.dataset import load_dataset_task
 from tasks.generation import (
     SHARD_RECIPE,
@@ -206,7 +206,7 @@ class Text2Image:
         def submit(shard: Shard) -> Any:
             # Its images are missing, so a stored result of this very shard is stale.
             task = self.cache.bind(generate_shard_task, shard.digest, lambda _: False)
-            return task.submit(shard.digest, shard, self.config.output, weights, making)
+            return task.submit(shard.digest, *data(shard, self.config.output, weights, making))
 
         specs_file = plan.specs_file(self.store.plans)
         shards = make_shards(specs_file, selection, work.batch_size, self.config.save_interval, work.shards)
@@ -267,9 +267,9 @@ class Text2Image:
             prune(outcome, self.store)
         remove_old_plans(plan, self.store)
         report = self._report("finished", resolved, outcome, work, accounting)
-        report_task(report, outcome)
+        report_task(*data(report, outcome))
         log.log(logging.ERROR if report.too_many_failures else logging.INFO, report.summary())
-        shown = publish_task(report, outcome, return_state=True)
+        shown = publish_task(*data(report, outcome), return_state=True)
         if not shown.is_completed():
             log.warning("the summary is not in Prefect: %s", shown.message)
         if report.too_many_failures:

@@ -22,6 +22,7 @@ from prefect import Task
 from prefect.cache_policies import CachePolicy
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
+from prefect.utilities.annotations import quote
 
 from t2i_core.errors import HubUnavailable, MeasureFailed, Stopped, UserError
 from t2i_core.spec import digest
@@ -68,6 +69,14 @@ def cache_key(*parts: object) -> str:
     return digest(list(parts))
 
 
+def data(*values: object) -> list[Any]:
+    """Arguments of tasks that Prefect need not search for results of other tasks.
+
+    It would walk through every prompt of a shard, and draw arrows between tasks that have nothing in common.
+    """
+    return [quote(value) for value in values]
+
+
 class ResultCache:
     """The stored results of one output folder."""
 
@@ -77,7 +86,7 @@ class ResultCache:
 
     def call(self, task: Task[..., Any], key: str, still_true: Callable[[Any], bool], *arguments: Any) -> Any:
         """The task's stored result if it is there and `still_true`, else that of running it now."""
-        return self.bind(task, key, still_true)(key, *arguments)
+        return self.bind(task, key, still_true)(key, *data(*arguments))
 
     def bind(self, task: Task[..., Any], key: str, still_true: Callable[[Any], bool]) -> Task[..., Any]:
         """`task`, storing its result here, and run afresh unless its stored result is there and `still_true`."""

@@ -14,7 +14,7 @@ def summary(run, output, prompts, monkeypatch, *texts, **more):
     original = flow.publish_task
     monkeypatch.setattr(flow, "publish_task", lambda *both, **options: seen.append(both) or original(*both, **options))
     run(dataset=prompts(*texts), **more)
-    ((report, outcome),) = seen
+    report, outcome = (argument.unwrap() for argument in seen[0])
     return summary_markdown(report, outcome, Store(report.config.output))
 
 
