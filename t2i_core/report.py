@@ -9,6 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from t2i_core import __version__
 from t2i_core.config import Config
 from t2i_core.contact_sheet import write_contact_sheet
@@ -150,6 +152,18 @@ def first_images(outcome: Outcome, store: Store) -> Iterator[tuple[Path, str]]:
         for place, prompt in zip(places.tolist(), batch["prompt"].to_pylist(), strict=True):
             if place >= 0:
                 yield store.image_path(outcome.known.keys[place].decode()), prompt
+
+
+def spread_images(outcome: Outcome, store: Store, there: int, count: int) -> Iterator[tuple[Path, str]]:
+    """(file, prompt) of `count` of the `there` images that exist, spread evenly over the data set."""
+    wanted = np.unique(np.linspace(0, there - 1, min(count, there)).astype(int))
+    seen = 0
+    for batch in batches_of(outcome.plan.specs_file(store.plans), ["key", "prompt"]):
+        places = outcome.known.find(batch["key"])
+        rows = np.flatnonzero(places >= 0)
+        for row in rows[wanted[(wanted >= seen) & (wanted < seen + len(rows))] - seen].tolist():
+            yield store.image_path(outcome.known.keys[places[row]].decode()), batch["prompt"][row].as_py()
+        seen += len(rows)
 
 
 def _pending(count: int) -> str:

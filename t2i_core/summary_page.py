@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from t2i_core.manifest import Outcome
-from t2i_core.report import Report, first_images
+from t2i_core.report import Report, spread_images
 from t2i_core.store import Store
 
 THUMBNAILS = 6
@@ -29,6 +29,7 @@ def summary_markdown(report: Report, outcome: Outcome, store: Store) -> str:
     a, config = report.accounting, report.config
     speed = f", {report.images_per_second:.2f} images/s" if a.images_generated else ""
     licence = report.preset.licence_note or report.model.licence or "not stated"
+    model = report.config.model if report.model.source == "bundled" else report.model.location
     commit = f" at `{report.model.commit}`" if report.model.commit else ""
     lines = [
         f"## {_plain(report.message())}" if report.state == "finished" else f"## Stopped: {_plain(report.message())}",
@@ -40,16 +41,17 @@ def summary_markdown(report: Report, outcome: Outcome, store: Store) -> str:
         "",
         f"- **Time** {report.seconds:.1f} s{speed}",
         f"- **Data set** {_plain(config.dataset)}",
-        f"- **Model** {_plain(report.preset.name)}: {_plain(report.model.location)}{commit}",
+        f"- **Model** {_plain(model)}{commit}",
         f"- **Licence** {_plain(licence)}",
         f"- **Where** {_plain(str(store.root.absolute()))} on {_plain(socket.gethostname())}",
         *(f"- {line}" for line in _links(report)),
     ]
     if a.images_cut:
         lines.append(f"- **Cut** {a.images_cut} images have a prompt longer than a text encoder takes")
-    thumbnails = list(_thumbnails(outcome, store))
+    there = a.images - a.images_failed - a.images_pending
+    thumbnails = list(_thumbnails(outcome, store, there))
     if thumbnails:
-        lines += ["", "| the first images | |", "|---|---|"]
+        lines += ["", f"| {len(thumbnails)} of {there} images | |", "|---|---|"]
         lines += [_table_row(f"![]({picture})", _plain(_one_line(prompt))) for picture, prompt in thumbnails]
     return "\n".join(lines) + "\n"
 
@@ -90,10 +92,10 @@ def _links(report: Report) -> Iterator[str]:
     yield "**Open** " + ", ".join(f"[{title}]({base}/{name.replace(' ', '%20')})" for title, name in names.items())
 
 
-def _thumbnails(outcome: Outcome, store: Store) -> Iterator[tuple[str, str]]:
-    """(picture as a data URI, prompt) of the first images, as many as fit into the bytes allowed."""
+def _thumbnails(outcome: Outcome, store: Store, there: int) -> Iterator[tuple[str, str]]:
+    """(picture as a data URI, prompt) of a few images, as many as fit into the bytes allowed."""
     left = THUMBNAIL_BYTES
-    for file, prompt in islice(first_images(outcome, store), THUMBNAILS):
+    for file, prompt in spread_images(outcome, store, there, THUMBNAILS):
         uri = _data_uri(file)
         left -= len(uri)
         if left < 0:

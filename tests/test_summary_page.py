@@ -27,6 +27,16 @@ def test_prompts_are_shown_as_they_are(run, output, prompts, monkeypatch):
     assert caption == (r"a \| \*b\* \<script\>x\<\/script\> \[l\]\(http\:\/\/x\.y\) \& \!\[p\]\(q\) \`c\` \#1 e\@f\.g")
 
 
+def test_thumbnails_are_spread_over_the_images_that_are_there(run, output, prompts, monkeypatch):
+    rows = [{"conversations": f"fox {i}", "generation": {"steps": 1}} for i in range(11)]
+    rows[3] = {"conversations": 5}
+    text = summary(run, output, prompts, monkeypatch, *rows)
+    assert [line.split("fox ")[1].rstrip(" |") for line in text.splitlines() if "data:image" in line] == [
+        *("0", "1", "4", "6", "8", "10")
+    ]
+    assert "| 6 of 10 images | |" in text
+
+
 def test_thumbnails_stay_small_whatever_the_images_are(run, output, prompts, monkeypatch):
     import t2i_core.summary_page as page
 
