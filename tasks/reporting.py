@@ -119,7 +119,7 @@ def _follow(bar: "tqdm[Any]", total: int, key: str, ended: threading.Event) -> N
         if done and not last:
             left = bar.format_interval((total - done) * seconds / done)
             text += f", {done / seconds:.2f}/s, {left} left"
-        percent = 100 * done / total
+        percent = round(100 * done / total, 1)
         try:
             if artifact is None:
                 artifact = create_progress_artifact(percent, key=key, description=text)
