@@ -1,7 +1,7 @@
 """The first steps of the flow: whose output this is, and which model with which settings."""
 
 import logging
-import tempfile
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,9 @@ from tasks.caching import ResultCache, cache_key
 from tasks.model import resolve_adapter_task, resolve_model_task
 
 log = logging.getLogger(__name__)
+
+# What a process worker calls the working folder that it makes for a deployment without one, and deletes.
+_WORKERS_FOLDER = re.compile(r"tmp\w+prefect")
 
 COMMAND = "python -m flows.text2image"
 
@@ -109,18 +112,13 @@ def check_output(config: Config, store: Store) -> OutputIdentity:
     Raises:
         OutputError: also where a deployed run would write into a working folder that is deleted after it.
     """
-    here = Path.cwd().resolve()
-    if deployment.id and not Path(config.output).is_absolute() and here.is_relative_to(_temporary()):
+    here = Path.cwd()
+    if deployment.id and not Path(config.output).is_absolute() and _WORKERS_FOLDER.fullmatch(here.name):
         raise OutputError(
             f"output: {config.output} is relative, and the folder of this run ({here}) is deleted after it; "
             "write an absolute path"
         )
     return open_output(store, config, fingerprint(config))
-
-
-def _temporary() -> Path:
-    """Where a process worker makes the working folder of a deployment that names none."""
-    return Path(tempfile.gettempdir()).resolve()
 
 
 def resolve(config: Config, cache: ResultCache, identity: OutputIdentity) -> Resolved:

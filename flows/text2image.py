@@ -55,7 +55,8 @@ from tasks.records import collect_records, collect_records_task
 from tasks.reporting import name_flow_run, progress, publish_now, publish_task, report_task
 from tasks.stopping import CancelledInPrefect, heeding_cancel, ignoring_sigterm
 
-log = logging.getLogger(__name__)
+# By name: where Prefect loads the flow from this file, as `prefect flow serve` does, the module is called otherwise.
+log = logging.getLogger("flows.text2image")
 
 # Names of final states that are not a plain success; the command line turns them into exit codes.
 REFUSED = "Refused"
@@ -106,8 +107,7 @@ class Text2Image:
                 known = self.collect()
             return self.finish(resolved, plan, known, work)
         except CancelledInPrefect:
-            self.stop(resolved, plan, work)
-            return Cancelled(message="stopped; the next run goes on")
+            return Cancelled(message=self.stop(resolved, plan, work).message())
         except (KeyboardInterrupt, TerminationSignal):
             if not foresees:
                 self.stop(resolved, plan, work)
@@ -277,7 +277,7 @@ class Text2Image:
         return Completed(message=report.message())
 
     @ignoring_sigterm()
-    def stop(self, resolved: Resolved, plan: Plan, work: Work) -> None:
+    def stop(self, resolved: Resolved, plan: Plan, work: Work) -> Report:
         """Told to stop: the batch in flight ends at its next step; then the files are written without Prefect.
 
         Prefect raises the signal again when the flow's body ends, so all that must still happen happens here.
@@ -294,6 +294,7 @@ class Text2Image:
         write_report(report, outcome, self.store)
         log.info(report.summary())
         publish_now(report, outcome)
+        return report
 
     def foresee(self, resolved: Resolved, plan: Plan, selection: Selection, work: Work) -> State[Any]:
         """Say what would be made and what it would take; make nothing."""

@@ -57,7 +57,10 @@ class Report:
     def message(self) -> str:
         """One sentence for Prefect's state and the last line of the summary."""
         counts = self.accounting
-        text = f"{counts.images_generated} images made, {counts.images_reused} reused"
+        text = "stopped: " if self.state == "interrupted" else ""
+        text += f"{counts.images_generated} images made, {counts.images_reused} reused"
+        if counts.images_pending:
+            text += f", {counts.images_pending} not made yet"
         if counts.failures:
             text += f", {counts.failures} failures: see {self.config.output.rstrip('/')}/failures.jsonl"
         return text

@@ -26,13 +26,13 @@ CAPTION_CHARACTERS = 100
 
 def summary_markdown(report: Report, outcome: Outcome, store: Store) -> str:
     """What was made, how fast, with what, where it lies, and how it looks. Less than 100 KB."""
-    a, config = report.accounting, report.config
+    a, config, message = report.accounting, report.config, report.message()
     speed = f", {report.images_per_second:.2f} images/s" if a.images_generated else ""
     licence = report.preset.licence_note or report.model.licence or "not stated"
     model = report.config.model if report.model.source == "bundled" else report.model.location
     commit = f" at `{report.model.commit}`" if report.model.commit else ""
     lines = [
-        f"## {_plain(report.message())}" if report.state == "finished" else f"## Stopped: {_plain(report.message())}",
+        f"## {_plain(message[:1].upper() + message[1:])}",
         "",
         "| | all | generated | reused | skipped | failed | not made yet |",
         "|---|---|---|---|---|---|---|",

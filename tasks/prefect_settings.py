@@ -8,6 +8,8 @@ from prefect.exceptions import CancelledRun, FailedRun
 from prefect.logging.handlers import APILogHandler, PrefectConsoleHandler
 from prefect.settings import get_current_settings
 
+from t2i_core.errors import UserError
+
 DEFAULTS = {
     # On a fresh home or a slow disk the ephemeral server needs longer than Prefect's 20 s.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
@@ -37,7 +39,7 @@ def apply_defaults() -> None:
     prefect.context.refresh_global_settings_context()
     # Prefect logs the end of every task: of each shard of a million images. The graph and the list of tasks show them.
     logging.getLogger("prefect.task_runs").setLevel(logging.WARNING)
-    for name in ("prefect.flow_runs", "prefect.engine"):
+    for name in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
         logging.getLogger(name).addFilter(_is_news)
     for console in logging.getLogger().handlers:
         if isinstance(console, PrefectConsoleHandler):
@@ -51,8 +53,11 @@ def apply_defaults() -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """False for the traceback of a run that ended as Failed or Cancelled: the state says why."""
-    return not (record.exc_info and isinstance(record.exc_info[1], FailedRun | CancelledRun))
+    """False for what the run's state says, and for shards that were told to stop. Wrong use needs no traceback."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, UserError):
+        record.exc_info = None
+    return not isinstance(error, FailedRun | CancelledRun) and "Finished in state Cancelled" not in record.getMessage()
 
 
 def _go_on() -> None:

@@ -62,8 +62,7 @@ def test_no_path_of_a_machine_is_deployed(deployment):
 
 def test_a_deployed_run_refuses_a_relative_output_in_a_folder_that_is_deleted(run, prompts, tmp_path, monkeypatch):
     dataset = prompts("a fox")
-    monkeypatch.chdir(tmp_path)  # below the folder for temporary files, as a worker's is
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path.parent))
+    monkeypatch.chdir(tempfile.mkdtemp(dir=tmp_path, suffix="prefect"))  # as a worker makes it
     assert run(dataset=dataset, output="here", dry_run=True).is_completed()
     monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", "1")
     state = run(dataset=dataset, output="here")

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 from prefect.exceptions import FailedRun
 
+from t2i_core.errors import HubUnavailable
 from tasks import reporting
 from tasks.generation import THIS_PROCESS
 
@@ -91,7 +92,9 @@ def test_a_run_that_failed_with_its_reason_shows_no_traceback(server):
 
     def kept(name, error):
         record = logging.LogRecord(name, logging.ERROR, "", 0, "exited", (), (type(error), error, None))
-        return logging.getLogger(name).filter(record)
+        return logging.getLogger(name).filter(record) and record
 
     assert not kept("prefect.flow_runs", FailedRun("3 failures"))
+    assert kept("prefect.task_runs", HubUnavailable("the hub does not answer")).exc_info is None
+    assert kept("prefect.task_runs", RuntimeError("a bug")).exc_info
     assert kept("prefect.flow_runs", RuntimeError("a bug"))

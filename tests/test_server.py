@@ -78,7 +78,10 @@ def test_a_cancel_in_prefect_reaches_a_run_from_the_command_line(server, output,
     assert process.returncode == 130, text
     assert "run the same command again to go on" in text
     assert "Traceback" not in text
-    assert httpx.get(f"{server}/flow_runs/{run['id']}").json()["state"]["type"] == "CANCELLED"
+    state = httpx.get(f"{server}/flow_runs/{run['id']}").json()["state"]
+    assert state["type"] == "CANCELLED"
+    made = len(output.stored())
+    assert state["message"] == f"stopped: {made} images made, 0 reused, {50 - made} not made yet"
     assert output.run()["state"] == "interrupted"
     assert output.manifest_is_true()
 
