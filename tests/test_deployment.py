@@ -4,10 +4,12 @@ import tempfile
 
 import pytest
 import yaml
+from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.importtools import import_object
 
 from flows.text2image import text2image
 from t2i_core.config import FIRST_IN_FORM, Config
+from tasks.prefect_settings import LOGGERS
 from tests.conftest import ROOT
 
 SCHEMA = text2image.parameters.model_dump()
@@ -46,6 +48,13 @@ def test_deployments_use_the_configuration(deployment):
     text2image.validate_parameters(deployment["parameters"])
     assert import_object(deployment["entrypoint"]) is text2image
     assert deployment["enforce_parameter_schema"] is True
+
+
+def test_a_flow_loaded_by_its_file_logs_where_prefect_shows_it():
+    # As `prefect flow serve` loads it: under another module name.
+    loaded = load_flow_from_entrypoint(f"{ROOT / 'flows' / 'text2image.py'}:text2image")
+    assert loaded.fn.__module__ != "flows.text2image"
+    assert loaded.fn.__globals__["log"].name.partition(".")[0] in LOGGERS
 
 
 def test_the_form_begins_with_what_people_change():
