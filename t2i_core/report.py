@@ -139,7 +139,7 @@ def run_json(report: Report, outcome: Outcome) -> dict[str, Any]:
 
 
 def _write_contact_sheet(report: Report, outcome: Outcome, store: Store) -> None:
-    images = list(islice(first_images(outcome, store), SHEET_IMAGES))
+    images = list(islice(_first_images(outcome, store), SHEET_IMAGES))
     path = store.root / "contact_sheet.jpg"
     if not images:
         path.unlink(missing_ok=True)
@@ -148,7 +148,7 @@ def _write_contact_sheet(report: Report, outcome: Outcome, store: Store) -> None
     write_contact_sheet(path, images, title)
 
 
-def first_images(outcome: Outcome, store: Store) -> Iterator[tuple[Path, str]]:
+def _first_images(outcome: Outcome, store: Store) -> Iterator[tuple[Path, str]]:
     """(file, prompt) of every image there is, in data-set order."""
     for batch in batches_of(outcome.plan.specs_file(store.plans), ["key", "prompt"]):
         places = outcome.known.find(batch["key"])

@@ -29,7 +29,7 @@ def summary_markdown(report: Report, outcome: Outcome, store: Store) -> str:
     a, config, message = report.accounting, report.config, report.message()
     speed = f", {report.images_per_second:.2f} images/s" if a.images_generated else ""
     licence = report.preset.licence_note or report.model.licence or "not stated"
-    model = report.config.model if report.model.source == "bundled" else report.model.location
+    model = config.model if report.model.source == "bundled" else report.model.location
     commit = f" at `{report.model.commit}`" if report.model.commit else ""
     lines = [
         f"## {_plain(message[:1].upper() + message[1:])}",
