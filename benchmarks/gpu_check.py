@@ -1,9 +1,10 @@
-"""What only a GPU can show: one command for whoever has one, under ten minutes with a model that is there already.
+"""Checks on a GPU what only a GPU can show, in less than ten minutes with a model that is downloaded already.
 
     python -m benchmarks.gpu_check [--model flux-schnell] [--json FILE]
 
-Each line of `docs/unmeasured.md` is checked, and said to hold or not; the figures come as a table. A model other than
-`demo` is taken from the hub's cache, or downloaded first. `--device cpu` tries the script itself.
+It checks the claims of `docs/unmeasured.md` that name a check, prints for each whether it holds, and prints the figures
+as a table. A model other than `demo` comes from the hub's cache, or is downloaded first. `--device cpu` tries the
+script itself.
 """
 
 import argparse
@@ -19,21 +20,23 @@ import torch
 
 from benchmarks.processes import report
 from t2i_core.config import Config
-from t2i_core.drawing import Timings, Weights
+from t2i_core.engine.batch_generator import BatchGenerator
 from t2i_core.engine.device import is_out_of_memory, release_memory, resolve_device
-from t2i_core.engine.load import load_model
+from t2i_core.engine.quiet import silence_libraries
 from t2i_core.errors import ConfigError
-from t2i_core.presets import find_preset, repository_of
-from t2i_core.sampling import resolve_sampling
+from t2i_core.generation.interface import LoadConfig, Timings
+from t2i_core.models.identity import bundled_identity, resolve_model
+from t2i_core.models.presets import find_preset, repository_of
+from t2i_core.models.sampling import resolve_sampling
+from t2i_core.models.weights import fetch_weights
 from t2i_core.spec import ImageSpec
-from t2i_core.weights import bundled_identity, fetch_weights, resolve_model
 
 PROMPTS = ("a fox in the snow at night", "a boat on the sea at dusk", "a cat", "a house in a meadow by day")
 BATCH_SIZE = 4
 
 
 class Check:
-    """The model and device of all checks, and what they found."""
+    """The model and the device of all checks; each check is a method that returns its verdict or raises."""
 
     def __init__(self, name: str, device: str) -> None:
         config = Config.from_values({"dataset": "none", "model": name})
@@ -42,7 +45,7 @@ class Check:
         sampling = resolve_sampling(config, preset)
         path = fetch_weights(model, cache_dir=None, local_dir=None)
         self.device = torch.device(device)
-        self.weights = Weights(str(path), preset.dtype, device)
+        self.load_config = LoadConfig(str(path), preset.dtype, device)
         fields = {f: getattr(sampling, f) for f in sampling.__dataclass_fields__ if f != "scheduler"}
         self.specs = [
             ImageSpec(model=model.identity, prompt=prompt, seed=i, dtype=preset.dtype, **fields)
@@ -50,11 +53,9 @@ class Check:
         ]
         self.figures: dict[str, float] = {}
 
-    def draw(self, specs: list[ImageSpec], batch_size: int = BATCH_SIZE, **changes: object) -> list[np.ndarray]:
-        """The pixels of `specs`, drawn by the model with its weights loaded as `changes` say; timed, memory noted."""
-        load_model.cache_clear()
-        release_memory(self.device)
-        model = load_model(replace(self.weights, **changes))
+    def generate(self, specs: list[ImageSpec], batch_size: int = BATCH_SIZE, **changes: object) -> list[np.ndarray]:
+        """Return the pixels of `specs` with the model loaded as `changes` say; keep the time and the peak memory."""
+        model = self._load(**changes)
         for _ in ("to warm up", "to time"):
             if self.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(self.device)
@@ -62,7 +63,7 @@ class Check:
             batches = [specs[i : i + batch_size] for i in range(0, len(specs), batch_size)]
             images = [
                 image if isinstance(image, Exception) else image.pixels()
-                for part in model.draw(batches, batch_size, lambda: False, Timings())
+                for part in model.generate(batches, batch_size, lambda: False, Timings())
                 for image in part
             ]
             seconds = time.perf_counter() - started
@@ -75,63 +76,61 @@ class Check:
             self.figures[f"{name}.peak_gigabytes"] = torch.cuda.max_memory_reserved(self.device) / 1e9
         return images
 
-    def mates(self) -> str:
-        """The same bytes whatever shares the batch, in any slot, and alone."""
-        together = self.draw(self.specs)
-        backwards = self.draw(self.specs[::-1])[::-1]
-        alone = self.draw(self.specs[:1])
-        assert all((a == b).all() for a, b in zip(together, backwards, strict=True)), "order changes an image"
-        assert (alone[0] == together[0]).all(), "an image alone is another one"
+    def batch_mates(self) -> str:
+        """An image is the same bytes whatever its batch mates, at any index, and alone."""
+        together = self.generate(self.specs)
+        backwards = self.generate(self.specs[::-1])[::-1]
+        alone = self.generate(self.specs[:1])
+        assert all((a == b).all() for a, b in zip(together, backwards, strict=True)), "the order changes an image"
+        assert (alone[0] == together[0]).all(), "an image changes when it is generated alone"
         return "bit-identical"
 
     def staged(self) -> str:
-        """Staged text encoders draw the same bytes."""
-        assert all((a == b).all() for a, b in self._beside(text_encoder="staged")), "another image"
+        """Staged text encoders generate the same bytes."""
+        assert all((a == b).all() for a, b in self._beside(text_encoder="staged")), "the image changes"
         return "bit-identical"
 
     def offload_model(self) -> str:
-        """Offloading by the model draws the same picture, with less memory."""
+        """Offloading by the model generates the same image, with less memory."""
         return self._close(0.02, smaller=True, offload="model")
 
     def offload_group(self) -> str:
-        """Offloading by the layer draws the same picture, with less memory."""
+        """Offloading by the layer generates the same image, with less memory."""
         return self._close(0.02, smaller=True, offload="group")
 
     def compiled(self) -> str:
-        """Compiled blocks draw the same picture, faster."""
+        """Compiled blocks generate the same image, faster."""
         verdict = self._close(0.02, compile=True)
         faster = self.figures["plain.seconds_an_image"] / self.figures["compile_True.seconds_an_image"]
         assert faster > 1, f"{faster:.2f} times as fast"
         return f"{verdict}, {faster:.2f} times as fast"
 
     def fp8(self) -> str:
-        """fp8 loads, draws, and takes less memory."""
+        """fp8 loads, generates, and takes less memory."""
         return self._close(0.1, smaller=True, quantization="fp8")
 
     def int8(self) -> str:
-        """int8 loads, draws, and takes less memory."""
+        """int8 loads, generates, and takes less memory."""
         return self._close(0.1, smaller=True, quantization="int8")
 
     def nf4(self) -> str:
-        """nf4 loads, draws, and takes less memory."""
+        """nf4 loads, generates, and takes less memory."""
         return self._close(0.1, smaller=True, quantization="nf4")
 
     def memory(self) -> str:
         """A batch that does not fit is halved until it does."""
         if self.device.type != "cuda":
             raise ConfigError(["memory: needs CUDA"])
-        load_model.cache_clear()
-        release_memory(self.device)
-        model = load_model(self.weights)
+        model = self._load()
         held = torch.cuda.memory_reserved(self.device)
         torch.cuda.reset_peak_memory_stats(self.device)
-        list(model.draw([self.specs[:1]], 1, lambda: False, Timings()))
+        list(model.generate([self.specs[:1]], 1, lambda: False, Timings()))
         one = max(1, torch.cuda.max_memory_reserved(self.device) - held)
         total = torch.cuda.get_device_properties(self.device).total_memory
         try:
             # Room for a batch of four or so.
             torch.cuda.set_per_process_memory_fraction(min(1.0, (held + 4 * one) / total), self.device)
-            (images,) = model.draw([self.specs[:1] * 64], 64, lambda: False, Timings())
+            (images,) = model.generate([self.specs[:1] * 64], 64, lambda: False, Timings())
         finally:
             torch.cuda.set_per_process_memory_fraction(1.0, self.device)
         for image in images:
@@ -141,16 +140,24 @@ class Check:
         assert size < 64, "a batch of 64 did fit"
         return f"batches of {size} in place of 64"
 
+    def _load(self, **changes: object) -> BatchGenerator:
+        """Return the model, loaded as `changes` say, after the one before has left the memory."""
+        from t2i_core.engine.load import load_model  # imports diffusers, before which `main` silences the libraries
+
+        load_model.cache_clear()
+        release_memory(self.device)
+        return load_model(replace(self.load_config, **changes))
+
     def _beside(self, **changes: object) -> list[tuple[np.ndarray, np.ndarray]]:
-        return list(zip(self.draw(self.specs), self.draw(self.specs, **changes), strict=True))
+        return list(zip(self.generate(self.specs), self.generate(self.specs, **changes), strict=True))
 
     def _close(self, tolerance: float, *, smaller: bool = False, **changes: object) -> str:
         difference = max(float(np.abs(a - b).mean()) for a, b in self._beside(**changes))
         assert difference < tolerance, f"the mean difference is {difference:.3f} of 1"
         if smaller and self.device.type == "cuda":
             ((key, value),) = changes.items()
-            ours, plain = (self.figures[f"{name}.peak_gigabytes"] for name in (f"{key}_{value}", "plain"))
-            assert ours < plain, f"its peak is {ours:.1f} GB in place of {plain:.1f} GB"
+            changed, plain = (self.figures[f"{name}.peak_gigabytes"] for name in (f"{key}_{value}", "plain"))
+            assert changed < plain, f"its peak is {changed:.1f} GB in place of {plain:.1f} GB"
         return f"mean difference {difference:.5f} of 1"
 
 
@@ -160,13 +167,14 @@ def main() -> int:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
+    silence_libraries()
     try:
         check = Check(options.model, resolve_device(options.device))
     except ConfigError as error:
         print(f"nothing to check: {error}", file=sys.stderr)
         return 2
     checks: list[Callable[[], str]] = [
-        *(check.mates, check.staged, check.offload_model, check.offload_group, check.compiled),
+        *(check.batch_mates, check.staged, check.offload_model, check.offload_group, check.compiled),
         *(check.fp8, check.int8, check.nf4, check.memory),
     ]
     wrong = 0

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from t2i_core.config import Config
-from t2i_core.dataset import read_rows
-from t2i_core.images import pixels_digest, write_image
-from t2i_core.plan import Recipe, spec_of, stream, write_plan
-from t2i_core.presets import PRESETS
-from t2i_core.sampling import resolve_sampling
-from t2i_core.store import Store
-from t2i_core.weights import bundled_identity
+from t2i_core.dataset.parser import read_rows
+from t2i_core.models.identity import bundled_identity
+from t2i_core.models.presets import PRESETS
+from t2i_core.models.sampling import resolve_sampling
+from t2i_core.planning.plan import GenerationSettings, spec_of, stream, write_plan
+from t2i_core.storage.png import pixels_digest, write_image
+from t2i_core.storage.workspace import Workspace
 
 
 def main() -> None:
@@ -30,9 +30,9 @@ def main() -> None:
             file.write(json.dumps({"conversations": [message]}) + "\n")
     config = Config.from_values({"dataset": str(dataset), "model": "demo", "output": str(folder / "out")})
     preset = PRESETS["demo"]
-    recipe = Recipe(bundled_identity(), preset.dtype, (), resolve_sampling(config, preset))
+    recipe = GenerationSettings(bundled_identity(), preset.dtype, (), resolve_sampling(config, preset))
     plan = write_plan("made_up", read_rows(config), folder, config, recipe, preset)
-    store = Store(config.output)
+    store = Workspace(config.output)
     os.fsync = lambda _: None  # made-up images may be lost
     facts = {"run": "made-up", "created": "", "batch_size": 4, "seconds": 0.0, "device": "none", "versions": {}}
     for i, row in enumerate(stream(plan.specs_file(folder))):

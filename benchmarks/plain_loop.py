@@ -1,10 +1,10 @@
-"""What people do without this tool, with the demo model on this machine. Prints its seconds.
+"""Generates images as people do without this tool, with the demo model on this machine, and prints the seconds.
 
     python -m benchmarks.plain_loop {plain,reference} PROMPTS.txt FOLDER BATCH_SIZE
 
-`plain`: a diffusers loop that saves PNGs. `reference`: as DataFlow-MM's pipeline does it: attention slicing, images
-saved one by one while the model waits, paths kept for a manifest that is written at the end. The clock starts before
-torch is imported and stops after the last file is written, as the flow's own clock does.
+`plain`: a diffusers loop that saves PNGs. `reference`: as DataFlow-MM's pipeline does it, with attention slicing,
+images saved one by one while the model waits, and paths kept for a manifest that is written at the end. The clock
+starts before torch is imported and stops after the last file is written, as the flow's own clock does.
 """
 
 import json
@@ -18,14 +18,14 @@ def main() -> None:
     import torch
     from diffusers import DiffusionPipeline
 
-    from t2i_core.presets import PRESETS
-    from t2i_core.weights import BUNDLED
+    from t2i_core.bundled import DEMO_MODEL
+    from t2i_core.models.presets import PRESETS
 
     way, prompts = sys.argv[1], Path(sys.argv[2]).read_text(encoding="utf-8").splitlines()
     folder, batch_size = Path(sys.argv[3]), int(sys.argv[4])
     demo = PRESETS["demo"]
     folder.mkdir(parents=True)
-    pipeline = DiffusionPipeline.from_pretrained(BUNDLED, dtype=torch.float32)
+    pipeline = DiffusionPipeline.from_pretrained(DEMO_MODEL, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     if way == "reference":
         pipeline.enable_attention_slicing()

@@ -1,11 +1,11 @@
-"""An accelerator that is only simulated: how much of the time is it busy when the rest of the work is real?
+"""Measures the share of the time in which a simulated accelerator is busy while the rest of the work is real.
 
     python -m benchmarks.simulated {flow,plain,reference} CASE IMAGES FOLDER
 
 Denoising, encoding and decoding take the times of a published run of FLUX.1-dev on an H100 (3.96 s for an image of
-1024x1024 at 28 steps, compiled), shared out by their FLOPs; their results are made up. Everything else is real: pixels
-of full size, checks, PNG, files, Prefect. Each step holds Python's lock for a part of its time, as launching kernels
-does: a mere sleep would leave the other threads more time than they really have. Nothing was measured on a GPU.
+1024x1024 at 28 steps, compiled), divided among them by their FLOPs; their results are made up. Everything else is real:
+pixels of full size, checks, PNG, files, Prefect. Each step holds Python's lock for a part of its time, as launching
+kernels does: a mere sleep would leave the other threads more time than they really have. Nothing was measured on a GPU.
 """
 
 import json
@@ -28,7 +28,7 @@ TFLOP = {512: (21.5, 2.5), 1024: (74.4, 10.5)}  # of a denoising step, of decodi
 
 @dataclass(frozen=True)
 class Case:
-    """A model and its settings. `images`: enough of them for a steady state."""
+    """A model and its settings. `images` are enough for a steady state."""
 
     side: int
     steps: int
@@ -53,7 +53,7 @@ CASES = {
 
 
 class Device:
-    """Does one thing after another, and knows for how long."""
+    """An accelerator that does one thing after another, and adds up the seconds."""
 
     def __init__(self) -> None:
         self.busy = 0.0
@@ -71,7 +71,7 @@ class Device:
 
 
 def made_up_image(side: int, seed: int) -> torch.Tensor:
-    """(3, side, side) in 0..1 that is as hard to compress as a photograph: waves and a little noise."""
+    """Return (3, side, side) in 0..1 that is as hard to compress as a photograph: waves and a little noise."""
     rng = np.random.default_rng(seed)
     across = np.linspace(0, 6, side, dtype=np.float32)
     waves = [np.sin(across * rng.uniform(1, 3))[:, None] * np.cos(across * rng.uniform(1, 3)) for _ in range(3)]
@@ -80,7 +80,7 @@ def made_up_image(side: int, seed: int) -> torch.Tensor:
 
 
 class SimulatedStages:
-    """Enters where a FLUX in stages does."""
+    """`Stages` whose work is simulated, in place of `FluxStages`."""
 
     device = torch.device("cpu")
     decodes_apart = True
@@ -99,7 +99,7 @@ class SimulatedStages:
             self._texts.add(spec.prompt)
             self.accelerator.work(ENCODE_TFLOP * SECONDS_PER_TFLOP)
 
-    def encode_on(self) -> bool:
+    def wants_more_texts(self) -> bool:
         return False
 
     def denoise(self, specs, on_step) -> torch.Tensor:
@@ -120,12 +120,15 @@ class SimulatedStages:
 
 
 def flow(stages: SimulatedStages, prompts: Path, folder: Path) -> None:
-    """The flow as a user runs it, but for the model that it loads."""
+    """Run the flow as a user does, but with a simulated model."""
+    from t2i_core.engine.quiet import silence_libraries
+
+    silence_libraries()
     import t2i_core.engine.load as load
     from flows.cli import main
-    from t2i_core.engine.draw import Drawer
+    from t2i_core.engine.batch_generator import BatchGenerator
 
-    load.load_model = lambda weights: Drawer(stages, "simulated", {})
+    load.load_model = lambda load_config: BatchGenerator(stages, "simulated", {})
     case = stages.case
     arguments = [f"--dataset={prompts}", "--model=demo", f"--output={folder}", f"--batch-size={BATCH_SIZE}"]
     arguments += [f"--height={case.side}", f"--width={case.side}", f"--steps={case.steps}"]
@@ -134,9 +137,10 @@ def flow(stages: SimulatedStages, prompts: Path, folder: Path) -> None:
 
 
 def loop(stages: SimulatedStages, prompts: Path, folder: Path) -> None:
-    """Batch after batch, each saved image by image before the next is begun: a plain loop, and the reference's way.
+    """Work batch after batch, and save each image by image before the next batch: a plain loop, and the reference.
 
-    On one device the two differ in what they keep (files alone, or paths for a manifest at the end), not in waiting.
+    On one device the two differ in what they keep (files alone, or paths for a manifest at the end), not in how long
+    they wait.
     """
     texts = prompts.read_text(encoding="utf-8").splitlines()
     case = stages.case
@@ -163,10 +167,10 @@ def main() -> None:
     prompts.write_text("".join(f"a photograph of object number {i} on a table\n" for i in range(images)))
     stages = SimulatedStages(CASES[name])
     {"flow": flow, "plain": loop, "reference": loop}[way](stages, prompts, folder)
-    pictures = [path for path in folder.rglob("*.png") if ".t2i" in path.parts or way != "flow"]
-    assert len(pictures) == images, f"{len(pictures)} of {images}"
-    # From the first thing the device did to the last picture on disk.
-    wall = max(path.stat().st_mtime for path in pictures) - (stages.accelerator.started or 0)
+    files = [path for path in folder.rglob("*.png") if ".t2i" in path.parts or way != "flow"]
+    assert len(files) == images, f"{len(files)} of {images}"
+    # From the first work of the device to the last image on disk.
+    wall = max(path.stat().st_mtime for path in files) - (stages.accelerator.started or 0)
     print(json.dumps({"busy_share": stages.accelerator.busy / wall, "seconds": wall}))
 
 

@@ -1,1 +1,1 @@
-"""The flow and its command line."""
+"""The flows and their command lines."""

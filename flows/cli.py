@@ -6,7 +6,6 @@ import signal
 import sys
 import threading
 from functools import reduce
-from importlib import import_module
 from operator import or_
 from pathlib import Path
 from types import UnionType
@@ -15,11 +14,10 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import yaml
 from cyclopts import App, CycloptsError, Group, Parameter
 
+from flows.command import ExitCode, command_name
+from t2i_core import __version__
 from t2i_core.config import Config, group_of, parameters
 from t2i_core.errors import ConfigError
-from t2i_core.store import Store
-
-OK, BUG, WRONG_USE, MANY_FAILURES, INTERRUPTED = 0, 1, 2, 3, 128 + signal.SIGINT
 
 GROUPS = {title: Group(title, sort_key=i) for i, title in enumerate(dict.fromkeys(map(group_of, Config.model_fields)))}
 
@@ -36,53 +34,64 @@ crash, or after adding prompts: only what is missing is made. Exit codes: 0 done
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the flow from the command line; returns the exit code."""
-    tokens = [_with_dashes(token) for token in (sys.argv[1:] if arguments is None else arguments)]
-    app = App(name="python -m flows.text2image", help=HELP, help_format="plaintext", version_flags=[])
+    """Run the flow from the command line; return the exit code."""
+    _let_users_import_their_own()
+    app = App(name=command_name(), help=HELP, help_format="plaintext", version=__version__, version_flags=["--version"])
     app.default(_command)
     try:
-        command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
+        command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
         if command is not _command:
-            command(*bound.args, **bound.kwargs)  # --help
-            return OK
+            command(*bound.args, **bound.kwargs)  # --help or --version
+            return ExitCode.OK
         values = dict(bound.arguments)
         verbose, file = values.pop("verbose", False), values.pop("config", None)
         # What the command line says goes before what the file says.
         from_file = _read_yaml(file) if file else {}
         config = Config.from_values({**from_file, **values}, source=str(file) if file and not values else "")
-    except CycloptsError as error:
-        return _refuse(str(error))
-    except ConfigError as error:
+    except (CycloptsError, ConfigError) as error:
         return _refuse(str(error))
     return _run(config, verbose=verbose)
 
 
 def _run(config: Config, *, verbose: bool) -> int:
+    """Run the flow; Prefect and the flow are imported here, so that --help and a wrong flag are answered at once."""
+    from flows.outcomes import exit_code
+
     try:
-        from flows.text2image import REFUSED, TOO_MANY_FAILURES, text2image
+        from flows.text2image import text2image
 
         _log_to_terminal(verbose)
         if problem := _prepare_server(config):
             return _refuse(problem)
         state = text2image(**config.model_dump(exclude_unset=True), return_state=True)
     except KeyboardInterrupt:
-        return INTERRUPTED
-    if state.is_cancelled():
-        return INTERRUPTED
-    if state.name == REFUSED:
+        return ExitCode.INTERRUPTED
+    code = exit_code(state)
+    if code == ExitCode.WRONG_USE:
         return _refuse(state.message or "")
-    if state.name == TOO_MANY_FAILURES:
-        return MANY_FAILURES
-    if not state.is_completed():
+    if code == ExitCode.BUG:
         print(f"failed: {state.message}\nThis is a bug of this tool; run with --verbose to see where.", file=sys.stderr)
-        return BUG
-    return OK
+    return code
+
+
+def _let_users_import_their_own() -> None:
+    """Let `--prepare` find modules in the current folder, behind everything that is installed.
+
+    `python -m` puts that folder first anyway; the command `text2image` does not, so that it runs in a folder that has a
+    `tasks.py` or a `flows` of its own.
+    """
+    import tasks  # noqa: F401 - an editable install is looked up last: once imported, it cannot be shadowed
+
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
 
 
 def _log_to_terminal(verbose: bool) -> None:
-    """Our own lines as they are, on standard output; Prefect's only on request."""
-    from tasks.prefect_settings import LOGGERS
+    """Show our own log lines as they are, on standard output; Prefect's only on request."""
+    from tasks.settings import LOGGERS, apply_settings
 
+    apply_settings()
     if not verbose:
         # The final state's message says it in one line; Prefect's log would put a traceback above it.
         for handler in logging.getLogger().handlers:
@@ -95,7 +104,9 @@ def _log_to_terminal(verbose: bool) -> None:
 
 
 def _prepare_server(config: Config) -> str:
-    """What keeps Prefect's server from answering; or nothing, and where no server is named all is set for our own."""
+    """Return why Prefect's server does not answer; empty if it does, or if all is set for a server of the run's own."""
+    from t2i_core.storage.workspace import Workspace
+    from tasks.generation import import_engine
     from tasks.server import claim_own_server, end_orphans, needs_own_server, why_silent
 
     if not needs_own_server():
@@ -110,18 +121,19 @@ def _prepare_server(config: Config) -> str:
     claim_own_server()
     # Prefect ends its server when Python ends; on SIGTERM it would let the signal end Python at once.
     signal.signal(signal.SIGTERM, _exit)
-    if not config.dry_run and not Store(config.output).hidden.exists():
+    if not config.dry_run and not Workspace(config.output).hidden.exists():
         # There is work for certain, and starting a server is mostly waiting: torch and diffusers come in meanwhile.
-        threading.Thread(target=import_module, args=("t2i_core.engine.load",)).start()
+        threading.Thread(target=import_engine).start()
     return ""
 
 
 def _exit(number: int, frame: object) -> None:
+    """End Python in order on a signal."""
     raise SystemExit(128 + number)
 
 
 def _command(**values: Any) -> None:
-    """Never called: what cyclopts reads the flags from."""
+    """Stand for the flow: cyclopts reads the flags from its signature, and it is never called."""
 
 
 def _flag(parameter: inspect.Parameter) -> inspect.Parameter:
@@ -137,7 +149,7 @@ def _flag(parameter: inspect.Parameter) -> inspect.Parameter:
 
 
 def _bare(annotation: Any) -> Any:
-    """The type without its bounds: the configuration checks those, and says it in its own words."""
+    """Return a type without its bounds: the configuration checks those, and says it in its own words."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _bare(arguments[0])
@@ -170,8 +182,13 @@ _command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
+    """Return the options of a YAML file.
+
+    Raises:
+        ConfigError: for a file that cannot be read, or holds something else.
+    """
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        values = yaml.safe_load(file.expanduser().read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError([f"config: cannot read {file}: {' '.join(str(error).split())}"]) from None
     if values is None:
@@ -181,12 +198,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     return values
 
 
-def _with_dashes(token: str) -> str:
-    """`--batch_size=4` -> `--batch-size=4`: the names of the configuration serve as flags as they are."""
-    name, equals, value = token.partition("=")
-    return name.replace("_", "-") + equals + value if name.startswith("--") else token
-
-
 def _refuse(message: str) -> int:
+    """Say what is wrong with the use; return the exit code for it."""
     print(f"error: {message.strip()}", file=sys.stderr)
-    return WRONG_USE
+    return ExitCode.WRONG_USE

@@ -10,215 +10,205 @@ if __name__ == "__main__":
 
     raise SystemExit(main())
 
-import inspect
 import logging
 import time
 from collections import Counter
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
-from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
-from prefect.states import Cancelled, Completed, Failed
+from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.steps import Resolved, check_output, prune, remove_old_plans, resolve, unreferenced
-from t2i_core.config import Config, parameters
-from t2i_core.drawing import Speed, Weights
+from flows.checks import announce_download, check_machine, check_output_folder, device_of, warn_of_disk
+from flows.housekeeping import prune, remove_old_plans
+from flows.outcomes import cancelled, finished, refused
+from flows.resolve import Resolved, fetch, resolve
+from flows.signature import takes_configuration
+from t2i_core.config import Config
+from t2i_core.dataset.parser import fingerprint
 from t2i_core.errors import MeasureFailed, UserError
-from t2i_core.estimate import bytes_per_pixel, disk
-from t2i_core.estimate import lines as work_lines
-from t2i_core.generate import Making
-from t2i_core.manifest import Accounting, Outcome, manifest_is_right, write_manifest
-from t2i_core.output import save_identity
-from t2i_core.plan import Plan
-from t2i_core.records import Known
-from t2i_core.report import Report, write_report
-from t2i_core.shards import Order, Selection, Shard, Work, count_work, first_missing, make_shards
-from t2i_core.store import Scan, Store
+from t2i_core.generation.image_writer import RunContext
+from t2i_core.generation.interface import LoadConfig, Speed
+from t2i_core.output.accounting import Accounting
+from t2i_core.output.identity import claim_output, open_output
+from t2i_core.output.layout import Layout
+from t2i_core.output.manifest import manifest_is_right, write_manifest
+from t2i_core.planning.catalog import Catalog
+from t2i_core.planning.pending import ImageRequest, Pending
+from t2i_core.planning.plan import Plan
+from t2i_core.planning.shards import Shard, WorkEstimate, estimate_work, make_shards
+from t2i_core.reports.estimate import disk_space, estimate_lines
+from t2i_core.reports.report import Report, write_report
+from t2i_core.storage.image_store import Scan
+from t2i_core.storage.record_index import RecordIndex
+from t2i_core.storage.tables import use_system_allocator
+from t2i_core.storage.workspace import Workspace
 from tasks.caching import ResultCache, cache_key, data
 from tasks.dataset import load_dataset_task
-from tasks.generation import (
-    SHARD_RECIPE,
-    SPEED_RECIPE,
-    THIS_PROCESS,
-    generate_shard_task,
-    in_window,
-    measure_speed_task,
-)
+from tasks.generation import SHARD_KEY, SPEED_KEY, generate_shard_task, in_window, measure_speed_task
 from tasks.manifest import write_manifest_task
-from tasks.model import fetch_weights_task
+from tasks.process import THIS_PROCESS
 from tasks.records import collect_records, collect_records_task
-from tasks.reporting import name_flow_run, progress, publish_now, publish_task, report_task
-from tasks.stopping import CancelledInPrefect, heeding_cancel, ignoring_sigterm
+from tasks.reports import name_flow_run, progress, publish_now, publish_task, report_task
+from tasks.settings import ConfiguredFlow, apply_settings
+from tasks.stopping import CancelledInPrefect, heeding_cancel, ignoring_sigterm, runner_process
 
 # By name: where Prefect loads the flow from this file, as `prefect flow serve` does, the module is called otherwise.
 log = logging.getLogger("flows.text2image")
 
-# Names of final states that are not a plain success; the command line turns them into exit codes.
-REFUSED = "Refused"
-TOO_MANY_FAILURES = "TooManyFailures"
-
-# Shards submitted and unfinished: one that draws, one whose last images are being written, and one that is next.
+# Shards submitted and unfinished: one that generates, one whose last images are being written, and one that is next.
 WINDOW = 3
 # A runner kills 30 s after it asked to stop; the manifest still has to be written within them.
 STOP_SECONDS = 15
-# What a dry run reckons with where batch_size is `auto` and nothing was measured yet.
+# What a dry run takes for the batch size where it is `auto` and nothing was measured yet.
 UNMEASURED_BATCH_SIZE = 4
 
 
 class Text2Image:
-    """One run: the steps of the flow in their order, and what they hand to each other."""
+    """One run: the stages of the flow in their order, and what they hand to each other."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.run = str(flow_run.get_id())
-        self.store = Store(config.output)
-        self.cache = ResultCache(self.store.results, config.retries)
+        self.runner = runner_process()
+        self.workspace = Workspace(config.output)
+        self.cache = ResultCache(self.workspace.results, config.retries)
         self.started = time.perf_counter()
         self.generating_seconds = 0.0
-        self.errors: dict[str, str] = {}
+        self.errors: dict[str, str] = {}  # key -> why the image could not be made in this run
         self.timings: Counter[str] = Counter()  # seconds by stage, of the shards that ended well
 
     def __call__(self) -> State[Any]:
-        """The table of contents."""
+        """Run the stages, like a table of contents."""
         THIS_PROCESS.stop.clear()  # of an earlier run in this process
         name_flow_run(self.config)
-        identity = check_output(self.config, self.store)
-        resolved = resolve(self.config, self.cache, identity)
+        check_output_folder(self.config)
+        identity = open_output(self.workspace, self.config, fingerprint(self.config))
+        resolved = resolve(self.config, self.cache, identity.commits)
         plan = self.load_dataset(resolved, identity.fingerprint)
         name_flow_run(self.config, plan.prompts)
-        foresees = self.config.dry_run or self.config.estimate
-        if not foresees:
-            save_identity(self.store, identity)
-            self.store.remove_stale()
-        known = self.collect()
-        selection = Selection(known, self.config.retry_failed, self.config.reseed)
-        work = self.count(plan, selection, self.known_batch_size(resolved))
+        dry_run = self.config.dry_run or self.config.estimate
+        if not dry_run:
+            claim_output(self.workspace, replace(identity, commits=resolved.commits))
+            self.workspace.remove_stale_files()
+        catalog = self.collect(plan)
+        work = self.estimate(catalog, self.known_batch_size(resolved))
         log.info("plan      %s", _plan_sentence(plan, work))
         try:
-            if foresees:
-                return self.foresee(resolved, plan, selection, work)
+            if dry_run:
+                return self.dry_run(resolved, catalog, work)
             if work.images:
-                work = self.generate(resolved, plan, selection, work)
-                known = self.collect()
-            return self.finish(resolved, plan, known, work)
+                work = self.generate(resolved, catalog, work)
+                catalog = self.collect(plan)
+            return self.finish(resolved, catalog, work)
         except CancelledInPrefect:
-            return Cancelled(message=self.stop(resolved, plan, work).message())
+            return cancelled(self.stop(resolved, plan, work))
         except (KeyboardInterrupt, TerminationSignal):
-            if not foresees:
+            if not dry_run:
                 self.stop(resolved, plan, work)
             raise
 
-    def load_dataset(self, resolved: Resolved, fingerprint: str) -> Plan:
-        """Rows -> image specs with their keys, on disk."""
-        key = cache_key(fingerprint, resolved.plan_settings())
+    def load_dataset(self, resolved: Resolved, content: str) -> Plan:
+        """Turn rows into image specs with their keys, on disk. `content`: the SHA-256 of the data set."""
 
-        def still_true(stored: dict[str, Any]) -> bool:
-            return Plan(**stored).exists(self.store.plans)
+        def still_there(stored: dict[str, Any]) -> bool:
+            return Plan(**stored).exists(self.workspace.plans)
 
-        stored = self.cache.call(load_dataset_task, key, still_true, self.config, resolved.recipe, resolved.preset)
-        return Plan(**stored)
+        key = cache_key(content, resolved.plan_settings())
+        arguments = (self.config, resolved.settings, resolved.preset)
+        return Plan(**self.cache.call(load_dataset_task, key, *arguments, is_valid=still_there))
 
-    def collect(self) -> Known:
-        """What is known of images, checked against the files."""
-        self.scan = scan = self.store.scan()
-        key = self._records_key(scan)
+    def collect(self, plan: Plan) -> Catalog:
+        """Join the plan with what is known of images, checked against the files."""
 
-        def still_true(name: str) -> bool:
-            return (self.store.records / name).is_file()
+        def still_there(name: str) -> bool:
+            return (self.workspace.records / name).is_file()
 
-        name = self.cache.call(collect_records_task, key, still_true, self.config.output, scan)
-        return Known(self.store.records / name, only_run=self.run if self.config.refresh else None)
+        scan = self.workspace.images.scan()
+        key = self.records_key(scan)
+        name = self.cache.call(collect_records_task, key, self.config.output, scan, is_valid=still_there)
+        index = RecordIndex(self.workspace.records / name, only_run=self.run if self.config.refresh else None)
+        return Catalog(self.workspace, plan, index, scan, self.run, self.errors)
+
+    def records_key(self, scan: Scan) -> str:
+        """Return the digest of what a record table is made of: the files, and the results of shards."""
+        return cache_key(scan.digest(), self.cache.listing(SHARD_KEY))
+
+    def pending(self, catalog: Catalog) -> Pending:
+        """Return the images that this run has to make."""
+        return Pending(catalog, self.config.retry_failed, self.config.reseed)
+
+    def estimate(self, catalog: Catalog, batch_size: int) -> WorkEstimate:
+        """Count what there is to make, in batches of `batch_size`."""
+        return estimate_work(self.pending(catalog), batch_size, self.config.save_interval)
 
     def known_batch_size(self, resolved: Resolved) -> int:
-        """As configured, or as measured by an earlier run of this output; until then a guess, good for a dry run."""
+        """Return the batch size as configured, or as measured by an earlier run of this output; until then a guess."""
         if self.config.batch_size != "auto":
             return self.config.batch_size
-        return self._measured_batch_size(resolved) or UNMEASURED_BATCH_SIZE
+        return self.measured_batch_size(resolved) or UNMEASURED_BATCH_SIZE
 
-    def _measured_batch_size(self, resolved: Resolved) -> int | None:
-        stored = self.cache.read(f"{SPEED_RECIPE}/{self._speed_key(resolved, None)}")
-        return Speed(**stored).batch_size if stored else None
+    def measured_batch_size(self, resolved: Resolved) -> int | None:
+        """Return the batch size that an earlier run of this output measured; None if none did."""
+        stored = self.cache.read(f"{SPEED_KEY}/{self.speed_key(resolved, None)}")
+        return Speed.from_json(stored).batch_size if stored else None
 
-    def count(self, plan: Plan, selection: Selection, batch_size: int) -> Work:
-        """What there is to make, in batches of `batch_size`."""
-        return count_work(plan.specs_file(self.store.plans), selection, batch_size, self.config.save_interval)
-
-    def fetch(self, resolved: Resolved) -> Weights:
-        """The model's files on this machine, and how to load them."""
-        resolved.announce()
-        resolved.check_machine()
-        model, adapters = resolved.model.to_json(), [adapter.to_json() for adapter in resolved.adapters]
-        places = (self.config.cache_dir, self.config.local_dir)
-
-        def still_true(stored: dict[str, Any]) -> bool:
-            return resolved.weights_are_there() and all(Path(path).is_file() for path in stored["adapters"])
-
-        key = cache_key(model, adapters, places)
-        paths = self.cache.call(fetch_weights_task, key, still_true, model, adapters, *places)
-        return Weights(
-            path=paths["model"],
-            dtype=resolved.recipe.dtype,
-            device=self.config.device,
-            scheduler=resolved.recipe.sampling.scheduler,
-            adapters=tuple((p, a.weight) for p, a in zip(paths["adapters"], resolved.adapters, strict=True)),
-            text_encoder=self.config.text_encoder,
-            offload=self.config.offload,
-            compile=self.config.compile,
-            quantization=resolved.recipe.quantization,
-            prepare=self.config.prepare,
-        )
-
-    def measure(self, resolved: Resolved, plan: Plan, selection: Selection, weights: Weights) -> Speed:
-        """What an image costs; in batches as configured, or for `auto` in those that are best. Measured once."""
+    def measure(self, resolved: Resolved, catalog: Catalog, load_config: LoadConfig) -> Speed:
+        """Measure what an image costs, once: in batches as configured, or for `auto` in those that are fastest."""
         batch_size = None if self.config.batch_size == "auto" else self.config.batch_size
-        spec = first_missing(plan.specs_file(self.store.plans), selection)
+        spec = self.pending(catalog).first()
         # An output keeps its batch size, on whatever device it goes on; how fast that is, is the device's own.
-        key = self._speed_key(resolved, batch_size, *([resolved.device(), spec.call_group] if batch_size else []))
-        return Speed(**self.cache.call(measure_speed_task, key, lambda _: True, weights, spec, batch_size))
+        more = [device_of(self.config), spec.call_group] if batch_size else []
+        key = self.speed_key(resolved, batch_size, *more)
+        return Speed.from_json(self.cache.call(measure_speed_task, key, load_config, spec, batch_size))
 
-    def _speed_key(self, resolved: Resolved, batch_size: int | None, *more: object) -> str:
+    def speed_key(self, resolved: Resolved, batch_size: int | None, *more: object) -> str:
+        """Return the digest of what a measured speed depends on."""
         tuning = [self.config.text_encoder, self.config.offload, self.config.compile]
-        return cache_key(asdict(resolved.recipe), tuning, batch_size, *more)
+        return cache_key(asdict(resolved.settings), tuning, batch_size, *more)
 
-    def generate(self, resolved: Resolved, plan: Plan, selection: Selection, work: Work) -> Work:
-        """Make what is missing, shard by shard through a sliding window; returns the work as it was then counted."""
-        weights = self.fetch(resolved)
+    def fetch(self, resolved: Resolved) -> LoadConfig:
+        """Bring the model's files to this machine, if it can run the model."""
+        announce_download(resolved)
+        check_machine(resolved)
+        return fetch(resolved, self.cache)
+
+    def generate(self, resolved: Resolved, catalog: Catalog, work: WorkEstimate) -> WorkEstimate:
+        """Make what is pending, shard by shard through a sliding window; return the work as it was then counted."""
+        load_config = self.fetch(resolved)
         if self.config.batch_size == "auto":
             try:
-                work = self.count(plan, selection, self.measure(resolved, plan, selection, weights).batch_size)
+                work = self.estimate(catalog, self.measure(resolved, catalog, load_config).batch_size)
             except MeasureFailed as error:
                 log.warning("batches   of %d, for none could be measured: %s", work.batch_size, error)
-        self._warn_of_disk(plan, selection, work)
-        making = Making(
+        warn_of_disk(*disk_space(work, catalog))
+        context = RunContext(
             run=self.run,
             refresh=self.config.refresh,
             model_name=self.config.model,
             commit=resolved.model.commit,
-            tuning=weights.tuning(),
+            tuning=load_config.tuning(),
             png_compress_level=self.config.png_compress_level,
         )
+        # The images of a shard are missing, so a stored result of this very shard is stale.
+        task = self.cache.bind(generate_shard_task, refresh=True)
 
         def submit(shard: Shard) -> Any:
-            # Its images are missing, so a stored result of this very shard is stale.
-            task = self.cache.bind(generate_shard_task, shard.digest, lambda _: False)
-            return task.submit(shard.digest, *data(shard, self.config.output, weights, making))
+            return task.submit(shard.digest, *data(shard, self.workspace.images, load_config, context))
 
-        specs_file = plan.specs_file(self.store.plans)
-        shards = make_shards(specs_file, selection, work.batch_size, self.config.save_interval, work.shards)
+        shards = make_shards(self.pending(catalog), work.batch_size, self.config.save_interval, work.shards)
         started, done = time.perf_counter(), 0
         try:
-            with heeding_cancel(), progress(work.images, self.config.dataset) as bar:
+            with heeding_cancel(self.runner), progress(work.images, self.config.dataset) as bar:
                 for shard, future in in_window(shards, submit, WINDOW):
                     result = future.result(raise_on_failure=False)
                     if THIS_PROCESS.stop.is_set():
                         break
-                    self._note(shard.orders, result)
-                    done += len(shard.orders)
+                    self.note(shard.requests, result)
+                    done += len(shard.requests)
                     # Shards elsewhere tell nothing of single images; the next shard here may be ahead.
                     bar.n = min(work.images, max(bar.n, done))
                     bar.refresh()
@@ -229,14 +219,12 @@ class Text2Image:
             self.generating_seconds = time.perf_counter() - started
         return work
 
-    def _warn_of_disk(self, plan: Plan, selection: Selection, work: Work) -> None:
-        outcome = Outcome(self.config, plan, selection.known, self.run, {})
-        needed, free = disk(work, bytes_per_pixel(outcome), self.store.root)
-        if needed > free:
-            log.warning("disk      about %.1f GB are needed, %.1f GB are free", needed / 1e9, free / 1e9)
+    def note(self, requests: list[ImageRequest], result: object) -> None:
+        """Note why images of a shard failed: a shard says it of each, a lost one of all. What is stored counts anyway.
 
-    def _note(self, orders: list[Order], result: object) -> None:
-        """A shard says why each image of it failed; a lost one says why for all. What is on disk counts anyway."""
+        Raises:
+            UserError: that of the shard, which every other shard would meet, too.
+        """
         if isinstance(result, dict):
             self.timings.update(result["timings"])
             self.errors |= result["failures"]
@@ -244,79 +232,76 @@ class Text2Image:
             raise result
         elif isinstance(result, BaseException):
             reason = f"its shard failed: {type(result).__name__}: {result}"
-            self.errors |= {order.replaces or order.key: reason for order in orders}
+            self.errors |= {request.replaces or request.key: reason for request in requests}
 
-    def finish(self, resolved: Resolved, plan: Plan, known: Known, work: Work) -> State[Any]:
-        """Manifest, report, and the sentence that says how it went."""
-        outcome = Outcome(self.config, plan, known, self.run, self.errors)
+    def finish(self, resolved: Resolved, catalog: Catalog, work: WorkEstimate) -> State[Any]:
+        """Write manifest and report; return the state that says how it went."""
+        catalog = replace(catalog, errors=self.errors)
+
+        def still_right(stored: dict[str, Any]) -> bool:
+            return manifest_is_right(stored["files"], catalog, self.config)
+
+        layout = Layout.of(self.config, catalog.plan.images)
         key = cache_key(
-            plan.digest,
-            [known.name, known.only_run],
+            catalog.plan.digest,
+            [catalog.index.name, catalog.index.only_run],
             sorted(self.errors.items()),
-            [self.config.output, self.config.manifest_name, self.config.image_key, outcome.named],
+            [self.config.output, self.config.manifest_name, self.config.image_key, layout.named],
         )
-
-        def still_true(stored: dict[str, Any]) -> bool:
-            return manifest_is_right(stored["files"], outcome, self.store, self.scan)
-
-        stored = self.cache.call(write_manifest_task, key, still_true, outcome, self.scan)
+        stored = self.cache.call(write_manifest_task, key, catalog, self.config, is_valid=still_right)
         accounting = Accounting(**stored["accounting"])
         if stored["run"] != self.run:
             accounting = accounting.all_reused()
         if self.config.prune:
-            prune(outcome, self.store)
-        remove_old_plans(plan, self.store)
-        report = self._report("finished", resolved, outcome, work, accounting)
-        report_task(*data(report, outcome))
+            prune(catalog)
+        remove_old_plans(catalog)
+        report = self.report("finished", resolved, catalog, work, accounting)
+        report_task(*data(report, catalog))
         log.log(logging.ERROR if report.too_many_failures else logging.INFO, report.summary())
-        shown = publish_task(*data(report, outcome), return_state=True)
+        shown = publish_task(*data(report, catalog), return_state=True)
         if not shown.is_completed():
             log.warning("the summary is not in Prefect: %s", shown.message)
-        if report.too_many_failures:
-            return Failed(name=TOO_MANY_FAILURES, message=report.message())
-        return Completed(message=report.message())
+        return finished(report)
 
     @ignoring_sigterm()
-    def stop(self, resolved: Resolved, plan: Plan, work: Work) -> Report:
-        """Told to stop: the batch in flight ends at its next step; then the files are written without Prefect.
+    def stop(self, resolved: Resolved, plan: Plan, work: WorkEstimate) -> Report:
+        """Wait until the batch in flight ended at its next denoising step, then write the files without Prefect.
 
         Prefect raises the signal again when the flow's body ends, so all that must still happen happens here.
         """
         THIS_PROCESS.stop.set()
         THIS_PROCESS.wait_until_idle(STOP_SECONDS)
-        scan = self.store.scan()
-        # With --refresh, too: what it did not come to still has its earlier picture.
-        table_name = collect_records(self._records_key(scan), self.config.output, scan)
-        known = Known(self.store.records / table_name)
-        outcome = Outcome(self.config, plan, known, self.run, self.errors, interrupted=True)
-        accounting = write_manifest(outcome, self.store, scan)
-        report = self._report("interrupted", resolved, outcome, work, accounting)
-        write_report(report, outcome, self.store)
+        scan = self.workspace.images.scan()
+        table = collect_records(self.records_key(scan), self.config.output, scan)
+        # With --refresh, too, images of other runs count: what the run did not come to still has its earlier picture.
+        index = RecordIndex(self.workspace.records / table)
+        catalog = Catalog(self.workspace, plan, index, scan, self.run, self.errors, interrupted=True)
+        report = self.report("interrupted", resolved, catalog, work, write_manifest(catalog, self.config))
+        write_report(report, catalog)
         log.info(report.summary())
-        publish_now(report, outcome)
+        publish_now(report, catalog)
         return report
 
-    def foresee(self, resolved: Resolved, plan: Plan, selection: Selection, work: Work) -> State[Any]:
+    def dry_run(self, resolved: Resolved, catalog: Catalog, work: WorkEstimate) -> State[Any]:
         """Say what would be made and what it would take; make nothing."""
         speed = None
         if self.config.estimate and work.images:
             try:
-                speed = self.measure(resolved, plan, selection, self.fetch(resolved))
-                work = self.count(plan, selection, speed.batch_size)
+                speed = self.measure(resolved, catalog, self.fetch(resolved))
+                work = self.estimate(catalog, speed.batch_size)
             except MeasureFailed as error:
                 log.warning("time      not known: %s", error)
-        outcome = Outcome(self.config, plan, selection.known, self.run, {})
-        needed, free = disk(work, bytes_per_pixel(outcome), self.store.root)
         lines = [f"model     {resolved.preset.name}"]
-        if self.config.batch_size == "auto" and not self._measured_batch_size(resolved) and speed is None:
+        if self.config.batch_size == "auto" and not self.measured_batch_size(resolved) and speed is None:
             lines.append(f"batches   of {work.batch_size} are a guess until --estimate or a run measures them")
-        log.info("\n".join([*lines, *work_lines(work, resolved.model, needed, free, speed)]))
-        return Completed(message=_plan_sentence(plan, work))
+        lines += estimate_lines(work, resolved.model.weights_bytes, *disk_space(work, catalog), speed)
+        log.info("\n".join(lines))
+        return Completed(message=_plan_sentence(catalog.plan, work))
 
-    def _records_key(self, scan: Scan) -> str:
-        return cache_key(scan.digest(), self.cache.listing(SHARD_RECIPE))
-
-    def _report(self, state: str, resolved: Resolved, outcome: Outcome, work: Work, accounting: Accounting) -> Report:
+    def report(
+        self, state: str, resolved: Resolved, catalog: Catalog, work: WorkEstimate, accounting: Accounting
+    ) -> Report:
+        """Return the report of this run."""
         return Report(
             state=state,
             run=self.run,
@@ -328,31 +313,28 @@ class Text2Image:
             seconds=time.perf_counter() - self.started,
             generating_seconds=self.generating_seconds,
             timings=dict(self.timings),
-            unreferenced=unreferenced(outcome, self.store),
+            unreferenced=catalog.unreferenced(),
         )
 
 
-def _plan_sentence(plan: Plan, work: Work) -> str:
+def _plan_sentence(plan: Plan, work: WorkEstimate) -> str:
     return (
         f"{plan.rows} rows: {plan.usable} usable, {plan.skipped} skipped (have images), {plan.rejected} rejected; "
         f"{plan.images} images, {work.images} of them to make"
     )
 
 
+@takes_configuration
 def _text2image(**values: Any) -> State[Any]:
+    """Text to image over a data set."""
+    apply_settings()
+    use_system_allocator()
     try:
         return Text2Image(Config.from_values(values))()
     except UserError as error:
-        return Failed(name=REFUSED, message=str(error))
+        return refused(error)
 
 
-# Prefect builds the form and the checks of a deployment from a signature: the one of the configuration, flat, because
-# a deployment's nested parameters are replaced whole when one of them is overridden.
-_text2image.__signature__ = inspect.Signature(parameters())  # type: ignore[attr-defined]
-_text2image.__doc__ = "Text to image over a data set.\n\nArgs:\n" + "\n".join(
-    f"    {name}: {field.description}" for name, field in Config.model_fields.items()
-)
-
-# Two workers for one device: a shard's last images are written while the next one draws.
+# Two workers for one device: the last images of a shard are written while the next shard generates.
 _two_workers: Any = ThreadPoolTaskRunner(max_workers=2)
-text2image = flow(name="text2image", task_runner=_two_workers)(_text2image)
+text2image = ConfiguredFlow(_text2image, name="text2image", task_runner=_two_workers)

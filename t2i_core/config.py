@@ -1,19 +1,20 @@
-"""The one configuration object.
+"""The configuration of a run: `Config`, and `RowSettings` for what a row may set for itself.
 
 `Config` is flat: a field has the same name as a command line flag, a flow parameter, a key of `--config run.yaml` and a
-parameter in `prefect.yaml`. The five mixins only group the fields for readers and for `--help`.
+parameter in `prefect.yaml`. Its five base classes group the fields for readers and for `--help`.
 """
 
-import difflib
 import inspect
 import math
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from t2i_core.config_errors import problems_of
 from t2i_core.errors import ConfigError, shorten
+from t2i_core.local_paths import is_url, local_path
 
 EXAMPLE = "example"
 DEMO = "demo"
@@ -36,18 +37,21 @@ FIRST_IN_FORM = (
     *("steps", "height", "width", "guidance_scale", "seed", "batch_size"),
 )
 
-# What to say where a pattern does not match: the pattern itself helps nobody.
-PATTERN_FIX = {
-    "sizes": "write WIDTHxHEIGHT, for example 1216x832",
-    "device": "write auto, cpu, mps, cuda, cuda:1 or xpu",
-    "scheduler": "write the name of a diffusers scheduler class, for example EulerDiscreteScheduler",
-    "public_url": "write an http:// or https:// address",
-    "manifest_name": "write a plain file name that ends in .jsonl",
+# The options that name something on this machine -> what to write in place of a URL.
+PATHS = {
+    "dataset": "download the file and name it, or write hf:name:split",
+    "model": "name a preset, a hub id owner/name, or a local folder",
+    "cache_dir": "name a local folder",
+    "local_dir": "name a local folder",
+    "lora": "download the file and name it, or write a hub id owner/name",
+    "output": "name a local folder",
 }
 
 
 class DatasetOptions(BaseModel):
-    """Data set"""
+    """Options of the input: where it is, and what its columns mean."""
+
+    heading: ClassVar = "Data set"
 
     dataset: str = Field(
         EXAMPLE,
@@ -73,7 +77,9 @@ class DatasetOptions(BaseModel):
 
 
 class ModelOptions(BaseModel):
-    """Model"""
+    """Options of the model: which one, and how it is loaded."""
+
+    heading: ClassVar = "Model"
 
     model: str = Field(
         default_factory=lambda data: DEMO if data.get("dataset") == EXAMPLE else DEFAULT_MODEL,
@@ -83,25 +89,22 @@ class ModelOptions(BaseModel):
     revision: Key | None = Field(None, description="Branch, tag or commit of a hub model.")
     cache_dir: Key | None = Field(None, description="Hub cache folder. Default: the hub's own.")
     local_dir: Key | None = Field(None, description="Folder for plain copies of hub models, one subfolder a model.")
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field("auto", description="auto: the preset's.")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        "auto", description="Number format of the weights; auto: the preset's."
+    )
     quantization: Literal["none", "fp8", "int8", "nf4"] = Field(
-        "none", description="Smaller weights of denoiser and large text encoders; other pixels, so other images."
+        "none", description="Quantize the denoiser and the large text encoders to save memory; makes other images."
     )
     prepare: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None = Field(
         None, description="Your function module:function, called with the loaded pipeline; part of an image's identity."
     )
     lora: list[Key] = Field([], description="LoRA files or hub ids, with an optional weight: style.safetensors:0.8")
 
-    @field_validator("lora")
-    @classmethod
-    def _lora_weights_are_numbers(cls, value: list[str]) -> list[str]:
-        for entry in value:
-            parse_lora(entry)
-        return value
-
 
 class SamplingOptions(BaseModel):
-    """Sampling (default: the model's own)"""
+    """Options of sampling, for the rows that do not set their own."""
+
+    heading: ClassVar = "Sampling (default: the model's own)"
 
     steps: Steps | None = Field(None, description="Denoising steps.")
     height: Side | None = Field(None, description="Image height in pixels.")
@@ -129,33 +132,40 @@ class SamplingOptions(BaseModel):
 
 
 class RunOptions(BaseModel):
-    """Run"""
+    """Options of the work: on which device, in what portions, and what to do again."""
+
+    heading: ClassVar = "Run"
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$")] = Field(
-        "auto", description="auto, cpu, mps, cuda, cuda:1, xpu."
+        "auto", description="Device of the model: auto, cpu, mps, cuda, cuda:1 or xpu."
     )
     text_encoder: Literal["auto", "resident", "staged"] = Field(
         "auto", description="Keep text encoders on the device, or only while they encode; auto: as memory allows."
     )
     offload: Literal["none", "model", "group"] = Field(
-        "none", description="Weights in host memory, brought to the device by the model or by the layer."
+        "none",
+        description="Keep weights in host memory; move them to the device a model or a group of layers at a time.",
     )
     compile: bool = Field(False, description="Compile the denoiser's blocks (torch.compile, by region).")
     batch_size: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
-        4, description="Images the model makes in one call; auto: measured once for an output, then kept."
+        4, description="Images per call of the model; auto: measured once per output folder, then kept."
     )
-    save_interval: int = Field(10, ge=1, le=10_000, description="Batches in a shard: one task, one stored result.")
-    retries: int = Field(2, ge=0, le=100, description="Retries of a task that failed for a passing reason.")
+    save_interval: int = Field(
+        10, ge=1, le=10_000, description="Batches per shard; a shard is one task with one stored result."
+    )
+    retries: int = Field(
+        2, ge=0, le=100, description="Retries of a task after a transient failure (network, busy GPU)."
+    )
     max_failures: float = Field(
         0, ge=0, allow_inf_nan=False, description="Failures tolerated: a count, or a share below 1 such as 0.01."
     )
-    retry_failed: bool = Field(False, description="Try again what failed for a lasting reason in earlier runs.")
-    reseed: bool = Field(False, description="With retry_failed: give those images a new seed.")
-    refresh: bool = Field(False, description="Make every image again.")
+    retry_failed: bool = Field(False, description="Try again the images that failed permanently in earlier runs.")
+    reseed: bool = Field(False, description="With retry_failed: give the images that are tried again a new seed.")
+    refresh: bool = Field(False, description="Generate every image again.")
     replace: bool = Field(False, description="Let another data set take over the output folder.")
     prune: bool = Field(False, description="Delete stored images that the manifest does not name.")
-    dry_run: bool = Field(False, description="Say what would be made, and stop.")
-    estimate: bool = Field(False, description="The same with time and memory, measured with the model, and stop.")
+    dry_run: bool = Field(False, description="Only say what a run would generate, and how much disk it needs.")
+    estimate: bool = Field(False, description="Like dry_run, and load the model to estimate time and memory.")
 
     @field_validator("max_failures")
     @classmethod
@@ -166,7 +176,9 @@ class RunOptions(BaseModel):
 
 
 class OutputOptions(BaseModel):
-    """Output"""
+    """Options of the output: where it is, and its form."""
+
+    heading: ClassVar = "Output"
 
     output: str = Field(
         default_factory=lambda data: (
@@ -182,12 +194,12 @@ class OutputOptions(BaseModel):
         "manifest.jsonl", description="File name of the manifest."
     )
     named_images: Literal["auto", "always", "never"] = Field(
-        "auto", description="Images also under sample{row}_condition{message}; auto: up to 100,000 images."
+        "auto", description="Give images readable names (sample0_condition0_0.png), too; auto: up to 100,000 images."
     )
     public_url: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = Field(
-        None, description="Where the output folder is served, for links in Prefect's UI."
+        None, description="URL under which the output folder is served, for links in Prefect's UI."
     )
-    png_compress_level: int = Field(1, ge=0, le=9, description="1 is fast, 9 is small; the pixels are the same.")
+    png_compress_level: int = Field(1, ge=0, le=9, description="PNG compression: 1 is fast, 9 is small; same pixels.")
 
     @field_validator("manifest_name")
     @classmethod
@@ -197,17 +209,31 @@ class OutputOptions(BaseModel):
         return value
 
 
-# Mixins in reverse: pydantic collects fields from the last base to the first, and a default may look at earlier fields.
+# Bases in reverse: pydantic collects fields from the last base to the first, and a default may look at earlier fields.
 class Config(OutputOptions, RunOptions, SamplingOptions, ModelOptions, DatasetOptions):
-    """Everything a run can be told. Unknown keys, wrong types and impossible combinations are refused."""
+    """Every option of one run. Unknown keys, wrong types and impossible combinations are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     @model_validator(mode="before")
     @classmethod
     def _none_means_default(cls, values: Any) -> Any:
-        """A form or a YAML file says null for "not set"; the defaults that depend on other fields count on absence."""
+        """Drop null values: a form and a YAML file write null for "not set"."""
         return {k: v for k, v in values.items() if v is not None} if isinstance(values, dict) else values
+
+    @field_validator(*PATHS)
+    @classmethod
+    def _paths_are_local(cls, value: Any, info: ValidationInfo) -> Any:
+        """Expand `~` in every path, and refuse what is no path on this machine.
+
+        A validator of `Config`, not of the types: Prefect checks a flow's parameters by the types, and would refuse a
+        deployed run in its own words.
+        """
+        assert info.field_name is not None
+        instead = PATHS[info.field_name]
+        if isinstance(value, list):
+            return [_local_lora(entry, instead) for entry in value]
+        return None if value is None else local_path(value, instead)
 
     @model_validator(mode="after")
     def _possible_combination(self) -> Self:
@@ -227,7 +253,7 @@ class Config(OutputOptions, RunOptions, SamplingOptions, ModelOptions, DatasetOp
 
     @classmethod
     def from_values(cls, values: Mapping[str, object], source: str = "") -> Self:
-        """Validate `values`; every problem becomes one line. `source` names a file, for the message.
+        """Return the configuration that `values` describe. `source` names the file they come from, for messages.
 
         Raises:
             ConfigError: with a line for each wrong field.
@@ -235,18 +261,18 @@ class Config(OutputOptions, RunOptions, SamplingOptions, ModelOptions, DatasetOp
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            # A default that depends on a wrong field has nothing to say of its own.
-            errors = [e for e in error.errors() if e["type"] != "default_factory_not_called"]
-            raise ConfigError([explain(e, cls, source) for e in _one_a_choice(errors)]) from None
+            where = f"{source}: " if source else ""
+            problems = problems_of(error, cls.model_fields, "see --help for the options")
+            raise ConfigError([f"{where}{problem}" for problem in problems]) from None
 
     @property
     def model_is_implied(self) -> bool:
-        """True when nobody named a model, so that the default must announce itself."""
+        """Whether nobody named a model, so that the default must announce itself."""
         return "model" not in self.model_fields_set
 
 
 class RowSettings(BaseModel):
-    """What a row may set for itself under `settings_key`; validated like the configuration."""
+    """The settings that a row has under `settings_key`, validated like the configuration; None: the run's."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -259,38 +285,12 @@ class RowSettings(BaseModel):
     images_per_prompt: ImagesPerPrompt | None = None
 
 
-def _one_a_choice(errors: list[Any]) -> list[Any]:
-    """Of a field that takes one type or another pydantic says what is wrong by each: here in one sentence."""
-    result: dict[tuple[Any, ...], Any] = {}
-    for error in errors:
-        # In a list the second part of the place is a number; of a choice it is the type's name.
-        place = error["loc"] if len(error["loc"]) < 2 or isinstance(error["loc"][1], int) else error["loc"][:1]
-        if place in result and len(place) == 1 and place != error["loc"]:
-            other = error["msg"].removeprefix("Input should be ")
-            result[place] = result[place] | {"msg": f"{result[place]['msg']}, or {other}"}
-        else:
-            result[place if place not in result else (*place, len(result))] = error
-    return list(result.values())
-
-
-def explain(error: Any, model: type[BaseModel], source: str = "") -> str:
-    """One line for one pydantic error: field, what is wrong, the value received, the fix."""
-    field = str(error["loc"][0]) if error["loc"] else ""
-    where = f"{source}: " if source else ""
-    message = str(error["msg"]).removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden":
-        close = _closest(field, list(model.model_fields))
-        fix = f"did you mean {close}?" if close else "see --help for the options"
-        return f"{where}{field}: unknown option; {fix}"
-    if not field:
-        return f"{where}{message}"
-    if error["type"] == "string_pattern_mismatch":
-        message = PATTERN_FIX[field]
-    return f"{where}{field}: {_lower_first(message)} (got {shorten(error['input'])})"
-
-
 def parse_lora(entry: str) -> tuple[str, float]:
-    """`file-or-hub-id[:weight]` -> (name, weight); the weight defaults to 1."""
+    """Return (name, weight) of `file-or-hub-id[:weight]`; the weight defaults to 1.
+
+    Raises:
+        ValueError: for a colon that no number follows.
+    """
     name, colon, weight = entry.rpartition(":")
     if not colon or weight.endswith((".safetensors", "/")) or re.match(r"^[\\/]", weight):
         return entry, 1.0
@@ -304,16 +304,16 @@ def parse_lora(entry: str) -> tuple[str, float]:
 
 
 def parse_size(size: str) -> tuple[int, int]:
-    """`WIDTHxHEIGHT` -> (width, height)."""
+    """Return (width, height) of `WIDTHxHEIGHT`, in pixels."""
     width, height = size.split("x")
     return int(width), int(height)
 
 
 def parameters() -> list[inspect.Parameter]:
-    """The fields as keyword-only parameters, the one source of the flow's signature and of the command line.
+    """Return the fields as keyword-only parameters, those of `FIRST_IN_FORM` first.
 
-    Those of `FIRST_IN_FORM` come first. Bounds and descriptions travel in the annotation. A default that depends on
-    other fields is None here.
+    The flow's signature and the command line are made from them. Bounds and descriptions are in the annotation. A
+    default that depends on other fields is None here.
     """
     result = []
     rest = (name for name in Config.model_fields if name not in FIRST_IN_FORM)
@@ -329,15 +329,17 @@ def parameters() -> list[inspect.Parameter]:
 
 
 def group_of(name: str) -> str:
-    """The heading under which `--help` lists a field: the docstring of the mixin that defines it."""
-    owner = next(base for base in Config.__mro__[1:] if name in inspect.get_annotations(base))
-    return inspect.getdoc(owner) or ""
+    """Return the heading under which `--help` lists a field: that of the class which declares it."""
+    for options in (DatasetOptions, ModelOptions, SamplingOptions, RunOptions, OutputOptions):
+        if name in options.model_fields:
+            return options.heading
+    raise KeyError(name)
 
 
-def _closest(name: str, known: list[str]) -> str | None:
-    matches = difflib.get_close_matches(name.replace("-", "_"), known, n=1)
-    return matches[0] if matches else None
-
-
-def _lower_first(text: str) -> str:
-    return text[:1].lower() + text[1:]
+def _local_lora(entry: str, instead: str) -> str:
+    # A URL as a whole, for the port in it may look like a weight.
+    name = entry if is_url(entry) else parse_lora(entry)[0]
+    try:
+        return local_path(name, instead) + entry.removeprefix(name)
+    except ValueError as error:
+        raise ValueError(f"{shorten(entry)}: {error}") from None

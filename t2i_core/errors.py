@@ -1,15 +1,15 @@
-"""What can go wrong, and whose turn it is.
+"""Exception hierarchy: `UserError` is wrong input (exit code 2), the rest are internal.
 
 T2IError
-├── UserError          wrong use: one line that says what was found and what to do (exit code 2)
+├── UserError          wrong input: one line that says what was found and what to do
 │   ├── ConfigError        a field of the configuration
 │   ├── DatasetError       the input as a whole (a single bad row is a rejected row, not an error)
 │   ├── ModelError         a model that cannot be found, read or used
-│   │   └── HubUnavailable     the hub did not answer, or not now: the one ModelError that may pass, so worth a retry
+│   │   └── HubUnavailable     no usable answer from the hub: the one transient ModelError, so worth a retry
 │   └── OutputError        the output folder
-├── ImageFailure       one image that will fail again if nothing changes: recorded, reused as failed
-├── MeasureFailed      the speed of a model could not be measured; it may draw other images all the same
-└── Stopped            a stop was asked for; work that is finished stays
+├── ImageFailure       a permanent failure of one image: recorded, and reused as failed
+├── MeasureFailed      the speed of a model could not be measured; other images may still be generated
+└── Stopped            a stop was asked for; finished work stays
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ VALUE_SHOWN = 80
 
 
 class T2IError(Exception):
-    """Base of every error this project raises on purpose."""
+    """Base of every error that this project raises on purpose."""
 
 
 class UserError(T2IError, ValueError):
-    """Wrong use. The message is complete: it names the thing, the value and the fix."""
+    """Wrong input. The message is complete: it names the thing, the value and the fix."""
 
 
 class ConfigError(UserError):
@@ -34,17 +34,17 @@ class ConfigError(UserError):
 
 
 class DatasetError(UserError):
-    """The data set cannot be read, or holds no usable row."""
+    """The data set cannot be read, or has no usable row."""
 
 
 class ModelError(UserError):
-    """A model or adapter that cannot be found, read or used."""
+    """A model or adapter cannot be found, read or used."""
 
 
 class HubUnavailable(ModelError):
     """The hub cannot be reached, or answers with an error of its own; the same call may work later.
 
-    `reached` is False where no answer came at all (no network, time-out): then what is cached may stand in.
+    `reached` is False where no answer came at all (no network, time-out): then cached files may be used instead.
     """
 
     def __init__(self, message: str, *, reached: bool = True) -> None:
@@ -57,7 +57,7 @@ class OutputError(UserError):
 
 
 class ImageFailure(T2IError):
-    """One image cannot be made, and making it again would fail again."""
+    """One image cannot be generated, and another attempt would fail again."""
 
 
 class MeasureFailed(T2IError):
@@ -65,10 +65,10 @@ class MeasureFailed(T2IError):
 
 
 class Stopped(T2IError):
-    """Raised inside generation when a stop was asked for."""
+    """Generation ends early because a stop was asked for."""
 
 
 def shorten(value: object, limit: int = VALUE_SHOWN) -> str:
-    """`repr(value)` on one line, cut to `limit` characters, for messages and failure rows."""
+    """Return `repr(value)` cut to `limit` characters, on one line, for messages and failure rows."""
     text = repr(value)
     return text if len(text) <= limit else text[: limit - 1] + "…"

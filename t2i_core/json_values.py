@@ -1,4 +1,4 @@
-"""JSON as we read and write it: strictly, so that a row that was read can be written, and read again by anything."""
+"""Strict JSON: what is read here can be written, and read again by any other JSON reader."""
 
 import base64
 import json
@@ -9,9 +9,12 @@ MAX_DEPTH = 200  # levels; far below where Python's JSON gives up, wherever on t
 
 
 def parse_json(text: str) -> object:
-    """Strict JSON: no NaN or Infinity, no number out of range, at most MAX_DEPTH levels. ValueError says what is wrong.
+    """Return the value of a JSON text.
 
     Unpaired surrogates are let through: whether they matter depends on the field.
+
+    Raises:
+        ValueError: for what is not JSON, for NaN, Infinity and numbers out of range, and above `MAX_DEPTH` levels.
     """
     try:
         value: object = _DECODER.decode(text)
@@ -27,13 +30,13 @@ def parse_json(text: str) -> object:
 
 
 def json_text(value: object) -> str:
-    """`value` as JSON on one line; readable where it can be encoded as UTF-8, with escapes where it cannot."""
+    """Return `value` as JSON on one line, escaped to ASCII only where UTF-8 cannot encode the text."""
     text = _READABLE.encode(value)
     return text if encodable(text) else _ESCAPED.encode(value)
 
 
 def encodable(text: str) -> bool:
-    """False for text with unpaired surrogates, which no UTF-8 file can hold."""
+    """Return whether UTF-8 can encode `text`: it cannot encode unpaired surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -42,7 +45,7 @@ def encodable(text: str) -> bool:
 
 
 def plain(value: object) -> object:
-    """A Parquet, arrow or numpy value as what JSON knows.
+    """Return a value of Parquet, Arrow or NumPy in the types that JSON has.
 
     NaN is null; bytes become text (base64 where they are not UTF-8); dates, decimals and all else become strings.
     """
@@ -59,14 +62,14 @@ def plain(value: object) -> object:
             return value.decode()
         except UnicodeDecodeError:
             return base64.b64encode(value).decode()
-    for convert in ("tolist", "as_py", "isoformat"):  # numpy, arrow, dates
+    for convert in ("tolist", "as_py", "isoformat"):  # NumPy, Arrow, dates
         if hasattr(value, convert):
             return plain(getattr(value, convert)())
     return str(value)
 
 
 def _depth(value: object) -> int:
-    """How deep lists and objects nest, without recursion."""
+    """Return how deep lists and objects nest; without recursion, which a deep value would exhaust."""
     depth, level = 0, [value]
     while level := [item for item in level if isinstance(item, dict | list)]:
         depth += 1

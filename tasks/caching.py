@@ -25,29 +25,33 @@ from prefect.context import TaskRunContext
 from prefect.utilities.annotations import quote
 
 from t2i_core.errors import HubUnavailable, MeasureFailed, Stopped, UserError
-from t2i_core.spec import digest
+from t2i_core.hashing import digest
 
 log = logging.getLogger(__name__)
 
-# Names by which JSON results would make Prefect import or raise something.
+# Names in a JSON result by which Prefect would import or raise something.
 _FORBIDDEN = ("__class__", "__exc_type__")
 
 
 @dataclass
-class RecipeKey(CachePolicy):
-    """`<recipe>/<digest>`: the recipe names the step and its version, the task's `cache_key` argument the rest."""
+class VersionedKey(CachePolicy):
+    """Stores a task's result under `<version>/<cache_key>`, a path below the result storage.
 
-    recipe: str = ""
+    `version` names the task and the version of what it stores; the task's argument `cache_key` is a digest of
+    everything that the result depends on.
+    """
+
+    version: str = ""
 
     def compute_key(
         self, task_ctx: TaskRunContext, inputs: dict[str, Any], flow_parameters: dict[str, Any], **kwargs: Any
     ) -> str | None:
-        """The key under which the result is stored, a path below the result storage."""
-        return f"{self.recipe}/{inputs['cache_key']}"
+        """Return the key under which Prefect stores the result."""
+        return f"{self.version}/{inputs['cache_key']}"
 
 
-def is_passing(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:
-    """Whether a failed task may succeed when run again: not for wrong use, not after a stop."""
+def is_transient(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:
+    """Return whether a failed task may succeed when it is run again: not after wrong use, and not after a stop."""
     error = state.data
     return isinstance(error, HubUnavailable) or not isinstance(error, UserError | Stopped | MeasureFailed)
 
@@ -60,21 +64,25 @@ TASK_OPTIONS: dict[str, Any] = {
     "persist_result": True,
     "result_serializer": "json",
     "cache_result_in_memory": False,
-    "retry_condition_fn": is_passing,
+    "retry_condition_fn": is_transient,
 }
 
 
 def cache_key(*parts: object) -> str:
-    """A digest of what a result depends on."""
+    """Return a digest of what a result depends on."""
     return digest(list(parts))
 
 
 def data(*values: object) -> list[Any]:
-    """Arguments of tasks that Prefect need not search for results of other tasks.
+    """Return arguments of a task as ones that Prefect need not search for results of other tasks.
 
     It would walk through every prompt of a shard, and draw arrows between tasks that have nothing in common.
     """
     return [quote(value) for value in values]
+
+
+def _always_valid(stored: Any) -> bool:
+    return True
 
 
 class ResultCache:
@@ -84,26 +92,30 @@ class ResultCache:
         self.folder = folder.absolute()
         self.retries = retries
 
-    def call(self, task: Task[..., Any], key: str, still_true: Callable[[Any], bool], *arguments: Any) -> Any:
-        """The task's stored result if it is there and `still_true`, else that of running it now."""
-        return self.bind(task, key, still_true)(key, *data(*arguments))
+    def call(
+        self, task: Task[..., Any], key: str, *arguments: Any, is_valid: Callable[[Any], bool] = _always_valid
+    ) -> Any:
+        """Return the task's stored result if there is one and it `is_valid`, else that of running it now."""
+        stored = self.read(f"{_version(task)}/{key}")
+        refresh = stored is None or not is_valid(stored)
+        return self.bind(task, refresh=refresh)(key, *data(*arguments))
 
-    def bind(self, task: Task[..., Any], key: str, still_true: Callable[[Any], bool]) -> Task[..., Any]:
-        """`task`, storing its result here, and run afresh unless its stored result is there and `still_true`."""
-        policy = task.cache_policy
-        assert isinstance(policy, RecipeKey)
-        stored = self.read(f"{policy.recipe}/{key}")
-        hit = stored is not None and still_true(stored)
+    def call_afresh(self, task: Task[..., Any], key: str, *arguments: Any) -> Any:
+        """Run the task now, whatever is stored, and store its result."""
+        return self.bind(task, refresh=True)(key, *data(*arguments))
+
+    def bind(self, task: Task[..., Any], *, refresh: bool) -> Task[..., Any]:
+        """Return `task`, storing its result here. `refresh`: it runs even if a result is stored."""
         return task.with_options(
             result_storage=self.folder,
-            refresh_cache=not hit,
+            refresh_cache=refresh,
             retries=self.retries,
             retry_delay_seconds=RETRY_SECONDS,  # here: Prefect works delays out for the retries of the same call
             retry_jitter_factor=0.5,
         )
 
     def read(self, name: str) -> Any | None:
-        """The stored result `name`, or None where there is none, or none that is whole and plain JSON.
+        """Return the stored result `name`; None where there is none, or none that is whole and plain JSON.
 
         A result that names another serializer or carries type names is removed: Prefect would run what it names.
         """
@@ -124,17 +136,23 @@ class ResultCache:
             log.info("stored result %s is torn; it counts as missing", path)
         return None
 
-    def listing(self, recipe: str) -> list[tuple[str, int, int]]:
-        """(name, size, mtime_ns) of every stored result of `recipe`, sorted; one directory scan."""
+    def listing(self, version: str) -> list[tuple[str, int, int]]:
+        """Return (name, size, mtime_ns) of every stored result of `version`, sorted; one directory scan."""
         try:
-            entries: Iterator[os.DirEntry[str]] = os.scandir(self.folder / recipe)
+            entries: Iterator[os.DirEntry[str]] = os.scandir(self.folder / version)
         except FileNotFoundError:
             return []
-        return sorted((f"{recipe}/{e.name}", e.stat().st_size, e.stat().st_mtime_ns) for e in entries if e.is_file())
+        return sorted((f"{version}/{e.name}", e.stat().st_size, e.stat().st_mtime_ns) for e in entries if e.is_file())
 
 
 class _Refused(Exception):
-    pass
+    """A stored result that Prefect must not see."""
+
+
+def _version(task: Task[..., Any]) -> str:
+    policy = task.cache_policy
+    assert isinstance(policy, VersionedKey)
+    return policy.version
 
 
 def _plain(value: dict[str, Any]) -> dict[str, Any]:

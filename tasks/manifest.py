@@ -1,23 +1,27 @@
-"""The files people take away: names, manifest, provenance, failures."""
+"""The task that writes the files people take away: named images, provenance, failures, manifest."""
 
 from dataclasses import asdict
 from typing import Any
 
 from prefect import task
 
-from t2i_core.manifest import Outcome, files_written, write_manifest
-from t2i_core.store import Scan, Store
-from tasks.caching import TASK_OPTIONS, RecipeKey
+from t2i_core.config import Config
+from t2i_core.output.manifest import files_written, write_manifest
+from t2i_core.planning.catalog import Catalog
+from tasks.caching import TASK_OPTIONS, VersionedKey
 
 
 @task(
     name="write manifest",
-    task_run_name="write {outcome.config.manifest_name}",
-    cache_policy=RecipeKey(recipe="manifest-v1"),
+    task_run_name="write {config.manifest_name}",
+    cache_policy=VersionedKey(version="manifest-v1"),
     **TASK_OPTIONS,
 )
-def write_manifest_task(cache_key: str, outcome: Outcome, scan: Scan) -> dict[str, Any]:
-    """Names, then images.parquet, failures.jsonl and the manifest, each as a stream; returns the accounting."""
-    store = Store(outcome.config.output)
-    accounting = write_manifest(outcome, store, scan)
-    return {"accounting": asdict(accounting), "run": outcome.run, "files": files_written(outcome, store)}
+def write_manifest_task(cache_key: str, catalog: Catalog, config: Config) -> dict[str, Any]:
+    """Write the files; return the accounting, the run that it is about, and how the files look on disk."""
+    accounting = write_manifest(catalog, config)
+    return {
+        "accounting": asdict(accounting),
+        "run": catalog.run,
+        "files": files_written(catalog.workspace, config),
+    }

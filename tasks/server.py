@@ -1,4 +1,4 @@
-"""The server of Prefect: does it answer? The one that Prefect starts for a run by itself must not outlive the run."""
+"""Prefect's server: whether the named one answers, and that the one which a run starts for itself ends with it."""
 
 import os
 
@@ -6,20 +6,20 @@ import psutil
 from prefect import get_client
 from prefect.settings import get_current_settings
 
-# In the environment of the server, which it gets from the run: who started it.
+# A variable in the environment of the server, which it gets from the run: the process that started it.
 OWNER = "TEXT2IMAGE_SERVER_OF"
 _SERVER = "prefect.server.api.server:create_app"
 _END_SECONDS = 5
 
 
 def needs_own_server() -> bool:
-    """Whether Prefect will start a server for this process."""
+    """Return whether Prefect will start a server for this process."""
     settings = get_current_settings()
     return settings.api.url is None and settings.server.ephemeral.enabled
 
 
 def why_silent() -> str:
-    """Why the named server does not answer, and what to do; empty if it does."""
+    """Return why the named server does not answer, and what to do; empty if it answers."""
     with get_client(sync_client=True) as client:
         error = client.api_healthcheck()
         if error is None:
@@ -36,7 +36,7 @@ def claim_own_server() -> None:
 
 
 def end_orphans() -> int:
-    """End the servers whose run is dead: a run that was killed could not. Returns how many."""
+    """End the servers whose run is dead, which a killed run could not do itself; return how many."""
     orphans = [process for process in psutil.process_iter() if _is_orphan(process)]
     for process in orphans:
         process.terminate()
@@ -62,5 +62,5 @@ def _lives(signature: str) -> bool:
 
 
 def _signature(process: psutil.Process) -> str:
-    """A process and no later one of the same number."""
+    """Return what identifies a process, and no later one of the same number."""
     return f"{process.pid} {process.create_time()}"

@@ -1,4 +1,4 @@
-"""How a run is told to stop, besides Ctrl-C and the signal of a worker."""
+"""Stopping: a cancel in Prefect that no worker passes on, and signals that must not end the writing of the manifest."""
 
 import contextvars
 import logging
@@ -12,33 +12,42 @@ from uuid import UUID
 from prefect import get_client
 from prefect.runtime import flow_run
 
-from tasks.generation import THIS_PROCESS
+from tasks.process import THIS_PROCESS
 
 log = logging.getLogger(__name__)
 
 ASK_SECONDS = 5
-# Where a worker or runner started this process, it is the parent, and ends it with a signal.
-_PARENT = os.getppid()
-_HAS_RUNNER = "PREFECT__FLOW_RUN_ID" in os.environ
 
 
 class CancelledInPrefect(Exception):
-    """Somebody cancelled the run; it stops as on a signal."""
+    """The run was cancelled in Prefect; it stops as on a signal."""
+
+
+def runner_process() -> int | None:
+    """Return the process that ends this one with a signal when its run is cancelled: the worker or runner, its parent.
+
+    None for a run from the command line, and where the worker was killed before this run started: a process that lost
+    its parent belongs to process 1. To ask Prefect without need, where process 1 is the worker, does no harm.
+    """
+    parent = os.getppid()
+    return parent if "PREFECT__FLOW_RUN_ID" in os.environ and parent != 1 else None
 
 
 @contextmanager
-def heeding_cancel() -> Iterator[None]:
+def heeding_cancel(runner: int | None) -> Iterator[None]:
     """Stop the shards of this process when the flow run is cancelled in Prefect and no worker passes that on.
 
-    That is so for a run from the command line, and where the worker was killed.
+    That is so for a run from the command line, and where the worker was killed. `runner`: what `runner_process`
+    returned when the run started.
 
     Raises:
-        CancelledInPrefect: after the body, whose shards ended at their next denoising step.
+        CancelledInPrefect: after the block, whose shards ended at their next denoising step.
     """
     ended, cancelled = threading.Event(), threading.Event()
-    watch = contextvars.copy_context().run
+    in_this_run = contextvars.copy_context().run
     run = UUID(flow_run.get_id())
-    threading.Thread(target=watch, args=(_watch, run, ended, cancelled), name="cancel", daemon=True).start()
+    arguments = (_watch, run, runner, ended, cancelled)
+    threading.Thread(target=in_this_run, args=arguments, name="cancel", daemon=True).start()
     try:
         yield
     finally:
@@ -49,7 +58,7 @@ def heeding_cancel() -> Iterator[None]:
 
 @contextmanager
 def ignoring_sigterm() -> Iterator[None]:
-    """Somebody who asks again (a terminal and a worker at once) must not stop the writing of the manifest."""
+    """Ignore SIGTERM for the block: a second one (a terminal and a worker at once) must not stop what it writes."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -60,9 +69,10 @@ def ignoring_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _watch(run: UUID, ended: threading.Event, cancelled: threading.Event) -> None:
+def _watch(run: UUID, runner: int | None, ended: threading.Event, cancelled: threading.Event) -> None:
+    """Ask Prefect every few seconds whether the run was cancelled, unless the runner lives and would say so."""
     while not ended.wait(ASK_SECONDS):
-        if _HAS_RUNNER and os.getppid() == _PARENT:
+        if runner is not None and os.getppid() == runner:
             continue
         try:
             state = get_client(sync_client=True).read_flow_run(run).state

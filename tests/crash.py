@@ -10,13 +10,13 @@ import signal
 import sys
 
 POINTS = {
-    "temporary file before rename": ("before", "t2i_core.store", "os.replace", "images"),
-    "after an image": ("after", "t2i_core.generate", "write_image", None),
+    "temporary file before rename": ("before", "t2i_core.storage.files", "os.replace", "images"),
+    "after an image": ("after", "t2i_core.storage.image_store", "ImageStore.write", None),
     "after the images before the result": ("after", "tasks.generation", "generate_shard", None),
     "after the result before the manifest": ("before", "tasks.manifest", "write_manifest", None),
-    "while names change": ("after", "t2i_core.names", "os.replace", None),
-    "while Parquet is written": ("before", "t2i_core.manifest", "write_table", None),
-    "before the manifest appears": ("before", "t2i_core.store", "os.replace", "manifest.jsonl"),
+    "while names change": ("after", "t2i_core.storage.image_store", "os.replace", None),
+    "while Parquet is written": ("before", "t2i_core.output.provenance", "write_rows", None),
+    "before the manifest appears": ("before", "t2i_core.storage.files", "os.replace", "manifest.jsonl"),
 }
 
 
@@ -24,9 +24,10 @@ def install(point, count):
     when, module_name, attribute, only = POINTS[point]
     owner = importlib.import_module(module_name)
     *path, name = attribute.split(".")
-    if path:  # a function of the `os` module as this module sees it
+    if path == ["os"]:  # a function of the `os` module as this module sees it
         owner.os = type("PatchedOs", (), {n: staticmethod(f) if callable(f) else f for n, f in vars(os).items()})
-        owner = owner.os
+    for part in path:
+        owner = getattr(owner, part)
     original = getattr(owner, name)
     numbers = itertools.count(1)  # several threads call: each call has a number of its own
 

@@ -1,7 +1,7 @@
-"""A small Hugging Face hub on loopback, for tests: what huggingface_hub asks, answered from memory.
+"""A small Hugging Face hub on loopback, for tests: it answers the requests of huggingface_hub from memory.
 
-Repositories have commits; safetensors (and whatever else `LFS` names) are in LFS. Every request is recorded. Faults are
-switched on per repository or for the next few requests.
+Repositories have commits; safetensors (and the other files that `LFS` names) are in LFS. Every request is recorded.
+Faults are switched on for a repository or for the next few requests.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ class FakeRepository:
 
 @dataclass
 class FakeHub:
-    """`with FakeHub() as hub: ...`; `hub.url` is what HF_ENDPOINT should be."""
+    """A hub that runs inside `with FakeHub() as hub:`; HF_ENDPOINT must be `hub.url`."""
 
     repositories: dict[str, FakeRepository] = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)
@@ -81,7 +81,7 @@ class FakeHub:
         return self.repositories.setdefault(name, FakeRepository())
 
     def downloaded(self) -> list[str]:
-        """Files of which content was sent, in any repository."""
+        """Return the files whose content was sent, of all repositories."""
         return sorted(
             path.split("/resolve/")[1].partition("/")[2]
             for method, path in self.requests
@@ -208,7 +208,7 @@ def _tree_entry(path: str, data: bytes) -> dict[str, object]:
 
 @contextmanager
 def connected_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    """A hub to which huggingface_hub speaks, with a token; without the waits between the library's own attempts."""
+    """Yield a hub that huggingface_hub uses, with a token, and without waits between the library's own attempts."""
     with FakeHub() as fake:
         monkeypatch.setenv("HF_ENDPOINT", fake.url)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -220,7 +220,7 @@ def connected_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 
 
 def go_offline(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    """`how`: "HF_HUB_OFFLINE", or "no network"."""
+    """Cut the hub off; `how` is "HF_HUB_OFFLINE" or "no network"."""
     if how == "HF_HUB_OFFLINE":
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     else:
@@ -228,7 +228,7 @@ def go_offline(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
 
 
 def message_of(error: pytest.ExceptionInfo[Exception]) -> str:
-    """The message, which must be one line without the token."""
+    """Return the message, after a check that it is one line without the token."""
     message = str(error.value)
     assert "\n" not in message
     assert SECRET not in message
@@ -236,11 +236,12 @@ def message_of(error: pytest.ExceptionInfo[Exception]) -> str:
 
 
 def read_tree(folder: Path) -> dict[str, bytes]:
-    """A folder's files, ready to be committed."""
+    """Return a folder's files, {relative path: content}, ready to be committed."""
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def write_tree(folder: Path, files: Mapping[str, bytes]) -> Path:
+    """Write files, {relative path: content}, into a folder, and return it."""
     for path, data in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(data)

@@ -66,12 +66,12 @@ def main() -> None:
 
 def make() -> None:
     from flows.text2image import text2image
-    from t2i_core import generate
     from t2i_core.errors import ImageFailure
-    from t2i_core.weights import resolve_model
+    from t2i_core.generation import image_writer
+    from t2i_core.models.identity import resolve_model
 
     Path("model.json").write_text(json.dumps(resolve_model("demo").to_json()))
-    checked = generate._checked
+    checked = image_writer.checked_pixels
 
     def fails_for(*prompts):
         def check(image, spec):
@@ -79,7 +79,7 @@ def make() -> None:
                 raise ImageFailure("the image is black")
             return checked(image, spec)
 
-        generate._checked = check
+        image_writer.checked_pixels = check
 
     def run(**values):
         return text2image(**SETTINGS | {"retries": 0} | values, return_state=True)

@@ -1,12 +1,15 @@
 """The configuration: one object in four forms."""
 
 import inspect
+import re
+import typing
 from pathlib import Path
 
 import pytest
 import yaml
 
-from t2i_core.config import Config, RowSettings, parameters, parse_lora, parse_size
+from t2i_core.config import PATHS, Config, RowSettings, group_of, parameters, parse_lora, parse_size
+from t2i_core.config_errors import PATTERN_FIXES
 from t2i_core.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
@@ -37,6 +40,12 @@ ROOT = Path(__file__).parent.parent
         ({"manifest_name": "../m.jsonl"}, "write a plain file name that ends in .jsonl"),
         ({"manifest_name": "failures.jsonl"}, "choose another name"),
         ({"scheduler": "euler"}, "write the name of a diffusers scheduler class"),
+        (
+            {"prepare": "my_settings"},
+            "prepare: write module:function, for example my_models:prepare (got",
+        ),
+        ({"public_url": "localhost"}, "public_url: write an http:// or https:// address (got 'localhost')"),
+        ({"lora": [3]}, "lora: input should be a valid string (got 3)"),
         ({"roles": []}, "roles:"),
         ({"batch_size": 0}, "batch_size: input should be greater than or equal to 1, or 'auto' (got 0)"),
         ({"batch_size": "all"}, "batch_size: input should be a valid integer, or 'auto' (got 'all')"),
@@ -61,7 +70,7 @@ def test_without_dataset_and_model_it_is_the_demo():
     assert (config.dataset, config.model, config.output) == ("example", "demo", "./cache_local/demo")
 
 
-def test_a_dataset_without_model_is_drawn_by_flux_dev():
+def test_a_dataset_without_model_is_for_flux_dev():
     config = Config.from_values({"dataset": "mine.jsonl"})
     assert (config.model, config.output) == ("flux-dev", "./cache_local/text2image_local")
     assert config.model_is_implied
@@ -77,6 +86,32 @@ def test_every_field_is_described_and_has_a_parameter():
     for name, field in Config.model_fields.items():
         assert field.description, name
     assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for p in parameters())
+
+
+def test_every_field_with_a_pattern_has_words_for_what_to_write():
+    def patterns(annotation):
+        if hasattr(annotation, "pattern"):
+            return [annotation.pattern] if annotation.pattern else []
+        metadata = [item for part in getattr(annotation, "metadata", ()) for item in patterns(part)]
+        return metadata + [item for part in typing.get_args(annotation) for item in patterns(part)]
+
+    with_pattern = {
+        name
+        for name, field in Config.model_fields.items()
+        if patterns(field.annotation) or any(map(patterns, field.metadata))
+    }
+    assert with_pattern == set(PATTERN_FIXES)
+
+
+def test_every_field_has_a_heading():
+    assert {group_of(name) for name in Config.model_fields} == {
+        "Data set",
+        "Model",
+        "Sampling (default: the model's own)",
+        "Run",
+        "Output",
+    }
+    assert group_of("steps") == "Sampling (default: the model's own)"
 
 
 def test_every_field_is_used_outside_the_configuration():
@@ -96,6 +131,147 @@ def test_the_configuration_survives_yaml():
     config = Config.from_values({"dataset": "a.csv", "steps": 3, "sizes": ["64x64"], "lora": ["x.safetensors:0.5"]})
     values = yaml.safe_load(yaml.safe_dump(config.model_dump()))
     assert Config.from_values(values) == config
+
+
+HOME = "/home/somebody"
+# Every option that names a path -> a path below some folder, as this option takes it.
+PATH_OPTIONS = {
+    "dataset": "{}/rows.jsonl",
+    "model": "{}/flux",
+    "cache_dir": "{}/cache",
+    "local_dir": "{}/models",
+    "lora": "{}/style.safetensors",
+    "output": "{}/out",
+}
+
+
+@pytest.fixture
+def home(monkeypatch):
+    monkeypatch.setenv("HOME", HOME)
+    return HOME
+
+
+def value_of(option, path):
+    """The path as the option's value, and back from a configuration."""
+    return [path] if option == "lora" else path
+
+
+def resolved(option, path):
+    config = Config.from_values({option: value_of(option, path)})
+    return config.lora[0] if option == "lora" else getattr(config, option)
+
+
+def refusal(option, path):
+    with pytest.raises(ConfigError) as error:
+        Config.from_values({option: value_of(option, path)})
+    (problem,) = error.value.problems
+    assert problem.startswith(f"{option}: ")
+    assert "\n" not in problem
+    return problem
+
+
+def test_every_option_that_names_a_path_is_known():
+    assert set(PATHS) == set(PATH_OPTIONS)
+    fields = Config.model_fields.items()
+    described = {name for name, field in fields if re.search(r"(?i)\b(file|folder)s?\b", field.description)}
+    # An address, a file name, a column, and options about the output folder.
+    assert described - {"public_url", "manifest_name", "id_key", "replace", "batch_size"} == set(PATHS)
+
+
+@pytest.mark.parametrize("option", PATH_OPTIONS)
+def test_a_tilde_is_the_home_folder(home, option):
+    path = PATH_OPTIONS[option]
+    assert resolved(option, path.format("~")) == path.format(home)
+    assert resolved(option, path.format("~root")) == path.format(Path("~root").expanduser())
+
+
+@pytest.mark.parametrize("option", PATH_OPTIONS)
+def test_a_tilde_alone_is_the_home_folder(home, option):
+    assert resolved(option, "~") == resolved(option, "~/") == home
+
+
+@pytest.mark.parametrize("option", PATH_OPTIONS)
+def test_a_tilde_of_an_unknown_user_is_refused(option):
+    problem = refusal(option, PATH_OPTIONS[option].format("~no-such-user"))
+    assert "no home folder is known for ~no-such-user; write the whole path, or ./~no-such-user" in problem
+
+
+@pytest.mark.parametrize("option", PATH_OPTIONS)
+@pytest.mark.parametrize("folder", ["a~", "./~", "./~no-such-user", "a/~/b"])
+def test_a_tilde_elsewhere_is_a_character(option, folder):
+    path = PATH_OPTIONS[option].format(folder)
+    assert resolved(option, path) == path
+
+
+@pytest.mark.parametrize("option", PATH_OPTIONS)
+@pytest.mark.parametrize("folder", ["run-10:00", "./s3:", "s3:", "data:x/y", "/mnt/a:b", "C:", "."])
+def test_a_path_stays_as_it_was_written_colons_included(option, folder):
+    path = PATH_OPTIONS[option].format(folder)
+    assert resolved(option, path) == path
+
+
+@pytest.mark.parametrize("option", PATH_OPTIONS)
+@pytest.mark.parametrize(
+    "url",
+    ["s3://bucket", "S3://bucket", "gs://bucket", "http://host:80", "https://host", "file:///home", "hf://datasets/a",
+     "az+x.y-z://c", "memory://"],
+)  # fmt: skip
+def test_a_url_is_refused_with_what_to_do(option, url):
+    problem = refusal(option, PATH_OPTIONS[option].format(url))
+    assert "object storage and other URLs are not supported yet; " in problem
+    assert PATHS[option] in problem
+
+
+@pytest.mark.parametrize("option", PATH_OPTIONS)
+@pytest.mark.parametrize(
+    ("path", "reason"), [("", "at least 1 character"), (" ", "is blank"), ("a\0b", "NUL character")]
+)
+def test_what_can_be_no_path_is_refused(option, path, reason):
+    assert reason in refusal(option, path)
+
+
+def test_the_message_for_a_url_names_field_value_and_fix():
+    assert refusal("output", "s3://bucket/x") == (
+        "output: object storage and other URLs are not supported yet; name a local folder (got 's3://bucket/x')"
+    )
+
+
+def test_a_lora_keeps_its_weight(home):
+    entries = ["~/a.safetensors:0.5", "dir:1/b.safetensors:-1", "~root/c:d.safetensors", "owner/name:2"]
+    assert Config.from_values({"lora": entries}).lora == [
+        f"{home}/a.safetensors:0.5",
+        "dir:1/b.safetensors:-1",
+        f"{Path('~root').expanduser()}/c:d.safetensors",
+        "owner/name:2",
+    ]
+    assert "'s3://b:80': object storage" in refusal("lora", "s3://b:80")
+    assert "':0.5': is blank" in refusal("lora", ":0.5")
+
+
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [
+        *(("model", name) for name in ("demo", "flux-dev", "owner/name", "sd3.5-large")),
+        *(("dataset", name) for name in ("example", "hf:owner/name:train", "hf:name:config:split", "ms:a/b")),
+        *(("lora", name) for name in ("owner/name", "owner/name/file.safetensors")),
+    ],
+)
+def test_names_that_are_no_paths_are_left_alone(option, name):
+    assert resolved(option, name) == name
+
+
+def test_a_url_stays_a_url_where_one_is_wanted():
+    assert Config.from_values({"public_url": "https://host:1/~a"}).public_url == "https://host:1/~a"
+
+
+def test_paths_are_the_same_after_a_second_validation(home):
+    config = Config.from_values({option: value_of(option, path.format("~")) for option, path in PATH_OPTIONS.items()})
+    assert Config.from_values(config.model_dump()) == config
+
+
+def test_a_null_path_in_yaml_is_the_default():
+    assert Config.from_values(yaml.safe_load("output: ~\ncache_dir: ~\nlora: ~")) == Config()
+    assert Config.from_values(yaml.safe_load("output: '~'")).output == str(Path.home())
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from t2i_core.images import read_image
-from t2i_core.weights import Model
+from t2i_core.models.identity import ResolvedModel
+from t2i_core.storage.png import decode_png
 from tests.conftest import Output
 from tests.make_output import FAILS, LINES, ONE_STEP, REPLACED, SETTINGS, TWO_STEPS
 
@@ -24,8 +24,8 @@ def old(request, tmp_path, monkeypatch, server, no_model):
     with tarfile.open(DATA / f"{request.param}.tar.gz") as archive:
         archive.extractall(tmp_path, filter="data")
     monkeypatch.chdir(tmp_path)
-    model = Model.from_json(json.loads(Path("model.json").read_text()))
-    monkeypatch.setattr("tasks.model.resolve_model", lambda *arguments, **options: model)
+    model = ResolvedModel.from_json(json.loads(Path("model.json").read_text()))
+    monkeypatch.setattr("tasks.models.resolve_model", lambda *arguments, **options: model)
     return Output("out")
 
 
@@ -46,7 +46,7 @@ def check(output, steps):
     for row in output.manifest():
         prompts = [message["content"] for message in row["conversations"]]
         for path in [path for path in row["images"] if path != "mine.png"]:
-            image = read_image(Path(path))
+            image = decode_png(Path(path).read_bytes())
             assert image.record["spec"]["prompt"] in prompts
             assert image.record["spec"]["steps"] == steps
             assert provenance[image.record["key"]]["pixels_sha256"] == image.pixels_sha256
@@ -88,7 +88,7 @@ def test_the_earlier_manifests_of_an_earlier_release_stay_true(old):
     ]
     assert len(paths) == 2 * IMAGES - 3  # the first data set lacked a row
     for path, row in paths:
-        image = read_image(Path(path))
+        image = decode_png(Path(path).read_bytes())
         assert image.record["spec"]["prompt"] in [message["content"] for message in row["conversations"]]
     assert run(**TWO_STEPS, prune=True).name == "TooManyFailures"
     assert len(old.stored()) == IMAGES - 1

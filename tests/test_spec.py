@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from t2i_core.spec import ImageSpec, derive_seed
+from t2i_core.hashing import derive_seed
+from t2i_core.spec import ImageSpec
 
 PLAIN = {"model": "0" * 64, "prompt": "a fox", "seed": 7, "height": 64, "width": 64, "steps": 12, "dtype": "float32"}
 FULL = {
@@ -45,7 +46,7 @@ def test_derived_seeds_never_change():
         ("max_sequence_length", 24),
         ("scheduler", "EulerDiscreteScheduler"),
         ("adapters", (("ab" * 32, 1.0),)),
-        ("recipe", 2),
+        ("pixels_version", 2),
     ],
 )
 def test_whatever_decides_the_pixels_changes_the_key(field, value):

@@ -1,10 +1,10 @@
-"""The files of a pipeline as a repository holds them, made of nothing: enough for what never loads them."""
+"""Small made-up files of a pipeline, for tests that never load them."""
 
 import json
 
 
 def model_files(seed: int = 0, pipeline_class: str = "FluxPipeline") -> dict[str, bytes]:
-    """A pipeline's files as a repository holds them, with all that should be left alone."""
+    """Return the files of a pipeline, {relative path: content}; another `seed` gives other weights of the same size."""
 
     def weights(name: str) -> bytes:
         return (f"{name} {seed} " * 400).encode()
@@ -42,7 +42,7 @@ def model_files(seed: int = 0, pipeline_class: str = "FluxPipeline") -> dict[str
 
 
 def clutter() -> dict[str, bytes]:
-    """What a repository has beside the pipeline's files."""
+    """Return files of a repository that the pipeline does not load."""
     return {
         "README.md": b"hello",
         "picture.png": b"png",

@@ -1,4 +1,4 @@
-"""Pipelines of the families this tool is asked for, with random weights, small enough for a test on the CPU."""
+"""Pipelines of several families with random weights, small enough for a test on the CPU."""
 
 import torch
 from diffusers import (
@@ -38,7 +38,7 @@ from transformers import (
     T5EncoderModel,
 )
 
-from t2i_core.weights import BUNDLED
+from t2i_core.bundled import DEMO_MODEL
 
 WIDTH = 32  # of every text encoder
 VOCABULARY = 200
@@ -163,7 +163,7 @@ def qwen_image():
         text_encoder=encoder,
         tokenizer=_tokenizer(),
     )
-    # A template without the tags that a tokenizer of whole words takes for a part of the prompt.
+    # The real template has tags, which a tokenizer of whole words counts as parts of the prompt.
     pipeline.prompt_template_encode, pipeline.prompt_template_encode_start_idx = "a picture of {}", 3
     return _ready(pipeline)
 
@@ -236,7 +236,7 @@ def lumina2():
         Lumina2Pipeline(
             transformer=transformer,
             scheduler=_shifting_scheduler(),
-            vae=_vae(levels=4),  # the pipeline takes a scale of 8 for granted
+            vae=_vae(levels=4),  # the pipeline assumes a scale of 8
             text_encoder=Gemma2Model(Gemma2Config(**_decoder())),
             tokenizer=_tokenizer(),
         )
@@ -252,7 +252,7 @@ def _ready(pipeline):
 
 
 def _tokenizer(**options):
-    return AutoTokenizer.from_pretrained(BUNDLED / "tokenizer", **options)
+    return AutoTokenizer.from_pretrained(DEMO_MODEL / "tokenizer", **options)
 
 
 def _vae(levels=2):
@@ -290,7 +290,7 @@ def _t5(width=WIDTH):
 
 
 def _decoder():
-    """What the configurations of the language models have in common."""
+    """Return what the configurations of the language models have in common."""
     return {
         "vocab_size": VOCABULARY,
         "hidden_size": WIDTH,

@@ -1,4 +1,4 @@
-"""How fast a model is on this device, and how much memory it takes: measured with a few steps of a real image."""
+"""Measures how fast a model is on this device and how much memory it takes, with a few steps of a real image."""
 
 import logging
 import resource
@@ -9,45 +9,52 @@ from dataclasses import replace
 
 import torch
 
-from t2i_core.drawing import Speed, Timings
-from t2i_core.engine.draw import Drawer
+from t2i_core.engine.batch_generator import BatchGenerator
 from t2i_core.errors import MeasureFailed
+from t2i_core.generation.interface import Speed, Timings
 from t2i_core.spec import ImageSpec
 
 log = logging.getLogger(__name__)
 
-# Images/s have to gain as much for a batch to be worth twice the memory; and how much of the memory it may take.
-GAIN = 1.05
-MEMORY_SHARE = 0.85
+GAIN = 1.05  # images/s have to grow by this factor for a batch to be worth twice the memory
+MEMORY_SHARE = 0.85  # of the device's memory a batch may take
 LARGEST_BATCH = 64
-STEPS = 4
+STEPS = 4  # of the longer of the two calls that are timed
 
 
-def measure(drawer: Drawer, spec: ImageSpec, batch_size: int, should_stop: Callable[[], bool]) -> Speed:
-    """Draw a batch of `spec` with one step and with a few, and reckon what all its steps take. Nothing is kept.
+def measure(generator: BatchGenerator, spec: ImageSpec, batch_size: int, should_stop: Callable[[], bool]) -> Speed:
+    """Generate a batch of `spec` with one step and with a few, and return what all its steps would take.
+
+    No image is kept. Where memory is too short, the batch size of the result is smaller than `batch_size`.
 
     Raises:
-        MeasureFailed: where the image cannot be drawn; memory that is too short shows as a smaller batch.
+        MeasureFailed: an image of the batch failed.
     """
     few = min(STEPS, spec.steps)
-    _draw(drawer, replace(spec, steps=1), batch_size, should_stop)  # compiles, allocates, fills caches
-    if drawer.torch_device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(drawer.torch_device)
-    once, drawn_size = _draw(drawer, replace(spec, steps=1), batch_size, should_stop)
-    more, _ = _draw(drawer, replace(spec, steps=few), batch_size, should_stop) if few > 1 else (once, drawn_size)
-    step = max(0.0, more - once) / max(1, few - 1)
-    peak, total = _memory(drawer.torch_device)
-    seconds = (once + step * (spec.steps - 1)) / batch_size
-    effort = spec.height * spec.width * spec.steps
-    return Speed(drawn_size, seconds, effort, peak, peak / total if total else 0.0)
+    _generate(generator, replace(spec, steps=1), batch_size, should_stop)  # compiles, allocates, fills caches
+    if generator.torch_device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(generator.torch_device)
+    one_step, fitting_size = _generate(generator, replace(spec, steps=1), batch_size, should_stop)
+    few_steps = one_step
+    if few > 1:
+        few_steps, _ = _generate(generator, replace(spec, steps=few), batch_size, should_stop)
+    step = max(0.0, few_steps - one_step) / max(1, few - 1)
+    peak, total = _memory(generator.torch_device)
+    seconds = (one_step + step * (spec.steps - 1)) / batch_size
+    pixel_steps = spec.height * spec.width * spec.steps
+    return Speed(fitting_size, seconds, pixel_steps, peak, peak / total if total else 0.0)
 
 
-def best_batch_size(drawer: Drawer, spec: ImageSpec, should_stop: Callable[[], bool]) -> Speed:
-    """Double the batch until images/s gain less than 5 %, or memory would pass 85 %."""
-    best = measure(drawer, spec, 1, should_stop)
+def best_batch_size(generator: BatchGenerator, spec: ImageSpec, should_stop: Callable[[], bool]) -> Speed:
+    """Double the batch until images/s gain less than 5 % or memory would pass 85 %; return the speed of the best.
+
+    Raises:
+        MeasureFailed: a single image failed.
+    """
+    best = measure(generator, spec, 1, should_stop)
     while best.batch_size < LARGEST_BATCH:
         try:
-            larger = measure(drawer, spec, best.batch_size * 2, should_stop)
+            larger = measure(generator, spec, best.batch_size * 2, should_stop)
         except MeasureFailed as error:
             log.warning("batches of %d were not measured: %s", best.batch_size * 2, error)
             break
@@ -58,11 +65,13 @@ def best_batch_size(drawer: Drawer, spec: ImageSpec, should_stop: Callable[[], b
     return best
 
 
-def _draw(drawer: Drawer, spec: ImageSpec, batch_size: int, should_stop: Callable[[], bool]) -> tuple[float, int]:
-    """(wall seconds of a batch, the batch size that fitted)."""
+def _generate(
+    generator: BatchGenerator, spec: ImageSpec, batch_size: int, should_stop: Callable[[], bool]
+) -> tuple[float, int]:
+    """Generate a batch; return its wall seconds and the batch size that fitted."""
     batch: Sequence[ImageSpec] = [replace(spec, seed=spec.seed + i) for i in range(batch_size)]
     started = time.perf_counter()
-    (images,) = drawer.draw([batch], batch_size, should_stop, Timings())
+    (images,) = generator.generate([batch], batch_size, should_stop, Timings())
     sizes = []
     for image in images:
         if isinstance(image, Exception):
@@ -73,8 +82,12 @@ def _draw(drawer: Drawer, spec: ImageSpec, batch_size: int, should_stop: Callabl
 
 
 def _memory(device: torch.device) -> tuple[int, int]:
-    """(peak bytes, all bytes or 0)."""
+    """Return (peak bytes in use, all bytes of the device).
+
+    Without CUDA the peak is that of the process, and 0 stands for all bytes.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device), torch.cuda.get_device_properties(device).total_memory
+    # psutil knows no peak on Linux. The unit of `ru_maxrss` differs.
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, 0

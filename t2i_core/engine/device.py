@@ -1,49 +1,56 @@
-"""The device: which one, how long its work took, how pixels leave it, and what its memory says."""
+"""Functions about the device: its choice, the time of its work, the copy of pixels to the host, its memory."""
 
+import functools
 import gc
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 import torch
 from torch import Tensor
 
 from t2i_core.errors import ConfigError
 
-# A card on which others hold more than this is busy: what does not fit now may fit later. CUDA itself takes some
-# hundred megabytes in each process, which count as others' here.
+# A card is busy if other processes hold more than this: what does not fit now may fit later. CUDA itself takes some
+# hundred megabytes in each process, which count as other processes' here.
 BUSY_BYTES = 1 << 30
 
 
 def resolve_device(name: str) -> str:
-    """`auto` -> the best device there is. A named device that is missing is refused."""
+    """Return `name`, or for `auto` the best device of this machine.
+
+    Raises:
+        ConfigError: torch does not find the named device.
+    """
     available = {
         "cuda": torch.cuda.is_available(),
         "xpu": torch.xpu.is_available(),
         "mps": torch.backends.mps.is_available(),
     }
     if name == "auto":
-        return next((kind for kind, there in available.items() if there), "cpu")
+        return next((kind for kind, present in available.items() if present), "cpu")
     kind = name.partition(":")[0]
     if kind != "cpu" and not available[kind]:
-        there = ", ".join(["cpu", *(k for k, v in available.items() if v)])
+        usable = ", ".join(["cpu", *(kind for kind, present in available.items() if present)])
         raise ConfigError(
-            [f"device: torch {torch.__version__} finds no {kind} here; use {there} or auto (got {name!r})"]
+            [f"device: torch {torch.__version__} finds no {kind} here; use {usable} or auto (got {name!r})"]
         )
     return name
 
 
 def device_name(device: torch.device) -> str:
-    """What records call the device: `cpu`, or the card's own name."""
+    """Return the name of the device in records: `cpu`, or the card's own name."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
 class Span:
-    """A stretch of the device's work. On CUDA the work goes on after the call that asked for it has returned, so the
-    device itself marks both ends; elsewhere calls return when they are done.
+    """A stretch of the device's work, from when the object is made until `close`.
+
+    On CUDA the work goes on after the call that asked for it has returned, so the device itself marks both ends.
+    Elsewhere a call returns when its work is done.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -56,7 +63,7 @@ class Span:
         self._end = self._mark()
 
     def seconds(self) -> float:
-        """From start to end; waits for the device."""
+        """Return the seconds from start to end; waits for the device."""
         if self._device.type != "cuda":
             return float(self._end - self._start)
         self._end.synchronize()
@@ -71,9 +78,12 @@ class Span:
 
 
 def to_host(image: Tensor) -> Callable[[], npt.NDArray[np.float32]]:
-    """Start to copy an image (3, height, width) to the host; the result waits for it: float32 (height, width, 3).
+    """Start to copy an image (3, height, width) to the host.
 
     On CUDA the copy goes to pinned memory on a stream of its own, beside what the device does next.
+
+    Returns:
+        A function that waits for the copy and returns it: float32 (height, width, 3).
     """
     pixels = image.permute(1, 2, 0).float().contiguous()
     if pixels.device.type != "cuda":
@@ -96,17 +106,13 @@ def to_host(image: Tensor) -> Callable[[], npt.NDArray[np.float32]]:
     return wait
 
 
-_streams: dict[torch.device, Any] = {}
-
-
+@functools.cache
 def _copy_stream(device: torch.device) -> Any:
-    if device not in _streams:
-        _streams[device] = torch.cuda.Stream(device)
-    return _streams[device]
+    return torch.cuda.Stream(device)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory, of the device or of the host, was too short."""
+    """Return whether an error says that memory, of the device or of the host, was too short."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     # The CPU's allocator, and libraries that CUDA kernels call, have no error class of their own for it.
@@ -117,27 +123,24 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def release_memory(device: torch.device) -> None:
-    """Give back what a failed attempt held. Call it outside the `except` block, whose traceback holds tensors."""
+    """Give unused memory back to the device.
+
+    After an error, call it outside the `except` block: within it the error's traceback keeps tensors alive.
+    """
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
 
 def free_memory(device: str) -> int | None:
-    """Bytes that are free on the device, or on this machine for the CPU; None where that cannot be told."""
+    """Return the free bytes of the device, for the CPU those of this machine; None for a device that cannot say."""
     if device.startswith("cuda"):
         return int(torch.cuda.mem_get_info(device)[0])
-    if device != "cpu":
-        return None
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return None
+    return int(psutil.virtual_memory().available) if device == "cpu" else None
 
 
 def memory_of_others(device: torch.device) -> int:
-    """Bytes of a CUDA device that other processes hold, if they are worth a word; else 0."""
+    """Return the bytes of a CUDA device that other processes hold; 0 up to `BUSY_BYTES`, and for other devices."""
     if device.type != "cuda":
         return 0
     free, total = torch.cuda.mem_get_info(device)

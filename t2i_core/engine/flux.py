@@ -1,8 +1,8 @@
 """FLUX.1 in stages: texts encoded once, batches denoised, latents decoded one image at a time.
 
-Decoding by the image costs no speed on an accelerator, where one image fills it, and a fraction of the memory: decoding
-is where a batch that was denoised with ease would not fit. Encoding by the prompt lets equal texts share the work and
-makes an embedding independent of the other prompts of a batch.
+Decoding one image at a time costs no speed on an accelerator, as one image fills it, and takes a fraction of the
+memory: decoded at once, a batch that was denoised with ease would not fit. Encoding one text at a time allows equal
+texts to be encoded once, and makes an embedding independent of the other prompts of a batch.
 """
 
 import logging
@@ -20,15 +20,15 @@ from t2i_core.spec import ImageSpec
 
 log = logging.getLogger(__name__)
 
-# Held in host memory; 4.2 MB a prompt for FLUX.1-dev. Half of it is one window of staged encoding.
+# Of embeddings held in host memory; a prompt takes 4.2 MB for FLUX.1-dev. One window of staged encoding takes half.
 EMBEDDING_BYTES = 1 << 30
 
-Text = tuple[str, int | None]  # with its length in tokens
-Embedding = tuple[Tensor, Tensor]  # T5's, a vector a token [1, T, width]; CLIP's, one vector [1, width]
+Text = tuple[str, int | None]  # and its max_sequence_length
+Embedding = tuple[Tensor, Tensor]  # T5's, a vector for each token [1, T, width]; CLIP's, one vector [1, width]
 
 
 class FluxStages:
-    """A `FluxPipeline` taken apart. `staged`: the text encoders are on the device only while they encode."""
+    """The stages of a `FluxPipeline`. `staged`: the text encoders are on the device only while they encode."""
 
     decodes_apart = True
 
@@ -39,11 +39,11 @@ class FluxStages:
         self._encoders = [pipeline.text_encoder, pipeline.text_encoder_2]
         self._embeddings: OrderedDict[Text, Embedding] = OrderedDict()
         self._bytes = self._window_bytes = 0
-        self._transformer_leaves = False  # whether the encoders do not fit beside it
+        self._transformer_leaves = False  # while texts are encoded, as the encoders do not fit beside it
 
     @contextmanager
     def encoding(self) -> Iterator[None]:
-        """Bring the encoders, if they are elsewhere, and take them away again."""
+        """Bring staged encoders to the device for as long as the context lasts; drop the oldest embeddings first."""
         self._window_bytes = 0
         while self._bytes > EMBEDDING_BYTES // 2:
             _, oldest = self._embeddings.popitem(last=False)
@@ -61,7 +61,7 @@ class FluxStages:
             self.pipeline.transformer.to(self.device)
 
     def encode(self, spec: ImageSpec) -> None:
-        """The embeddings of the prompt, and of the negative prompt where it has a say."""
+        """Encode the prompt, and the negative prompt where guidance uses it; keep both embeddings in host memory."""
         for text in _texts(spec):
             if text in self._embeddings:
                 self._embeddings.move_to_end(text)
@@ -74,17 +74,17 @@ class FluxStages:
             self._bytes += _size(embedding)
             self._window_bytes += _size(embedding)
 
-    def encode_on(self) -> bool:
-        """Staged encoders encode as much as may be held before they leave again."""
+    def wants_more_texts(self) -> bool:
+        """Return True for staged encoders until the window is full: they move as seldom as memory allows."""
         return self.staged and self._window_bytes < EMBEDDING_BYTES // 2
 
     def denoise(self, specs: Sequence[ImageSpec], on_step: Callable[[], None]) -> Tensor:
-        """Latents of the whole batch, packed."""
+        """Denoise a batch of encoded texts; return its packed latents (len(specs), tokens, channels)."""
         arguments = call_arguments(specs, self.pipeline)
         for prefix in ("", "negative_"):
             if arguments.pop(f"{prefix}prompt", None) is None:
                 continue
-            # Where guidance is off, a negative prompt was not encoded, for it has no say.
+            # Where guidance does not use the negative prompt, it was not encoded.
             texts = [t for spec in specs for t in _texts(spec)[1 if prefix else 0 :][:1]]
             if texts:
                 embeddings = [self._embeddings[text] for text in texts]
@@ -94,7 +94,7 @@ class FluxStages:
         return result
 
     def decode(self, denoised: Tensor, index: int, spec: ImageSpec) -> Tensor:
-        """Decode one image, as the pipeline itself would."""
+        """Decode one image as the pipeline itself would; return (3, height, width) in 0..1, NaN where not finite."""
         vae = self.pipeline.vae
         latents = self.pipeline._unpack_latents(
             denoised[index : index + 1], spec.height, spec.width, self.pipeline.vae_scale_factor
@@ -105,14 +105,15 @@ class FluxStages:
         return image
 
     def images_a_call(self, batch_size: int) -> int:
-        """All."""
+        """Return `batch_size`: a batch is denoised in one call."""
         return batch_size
 
     def set_vae_tiling(self, on: bool) -> bool:
-        """As its VAE can."""
+        """Turn the VAE's tiling on or off; return whether that changed it."""
         return set_vae_tiling(self.pipeline, on)
 
     def _bring_encoders(self) -> None:
+        """Bring the text encoders to the device; where they do not fit beside the transformer, it leaves first."""
         if self._transformer_leaves:
             self.pipeline.transformer.to("cpu")
             release_memory(self.device)
@@ -129,7 +130,7 @@ class FluxStages:
 
 
 def _texts(spec: ImageSpec) -> list[Text]:
-    """The prompt, and after it the negative prompt where the pipeline would use it."""
+    """Return the prompt, and after it the negative prompt where the pipeline would use it."""
     texts = [(spec.prompt, spec.max_sequence_length)]
     if spec.negative_prompt is not None and (spec.true_cfg_scale or 1.0) > 1:
         texts.append((spec.negative_prompt, spec.max_sequence_length))

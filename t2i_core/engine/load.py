@@ -1,4 +1,4 @@
-"""A diffusers pipeline from local files, loaded once a process."""
+"""Loads a diffusers pipeline from local files, once a process, and brings it to its device."""
 
 import functools
 import warnings
@@ -10,133 +10,145 @@ import diffusers
 import torch
 from diffusers import DiffusionPipeline, FluxPipeline
 
-from t2i_core.drawing import Weights
+from t2i_core.engine.batch_generator import BatchGenerator
+from t2i_core.engine.batch_isolation import whole_call
 from t2i_core.engine.device import device_name, resolve_device
-from t2i_core.engine.draw import Drawer
-from t2i_core.engine.fixed_text import whole_call
 from t2i_core.engine.flux import FluxStages
+from t2i_core.engine.quiet import silence_diffusers
 from t2i_core.engine.stages import Stages
-from t2i_core.engine.tokens import TokenCounter, silence_cut_prompts
+from t2i_core.engine.tokens import TokenCounter
 from t2i_core.engine.tuning import LIBRARIES, compile_denoiser, offload, quantization_config, run_prepare
 from t2i_core.errors import ConfigError, ModelError
-from t2i_core.pipelines import init_parameters
+from t2i_core.generation.interface import LoadConfig
+from t2i_core.models.pipeline_signature import init_parameters
 
-# Free memory of a device that denoising and decoding need beside the weights: 1.9 GB an image of 1024x1024, measured
-# by others on FLUX.1-dev, for a batch of two.
+# Bytes of a device that denoising and decoding need beside the weights, for a batch of two: others measured 1.9 GB for
+# each image of 1024x1024 with FLUX.1-dev.
 ROOM_TO_WORK = 4 << 30
 
 
-# One: a second model would not fit beside the first on a GPU.
+# Only one: a second model would not fit beside the first on a GPU.
 @functools.lru_cache(maxsize=1)
-def load_model(weights: Weights) -> Drawer:
-    """The model behind `weights` on its device, ready to draw. Loaded once a process.
+def load_model(load_config: LoadConfig) -> BatchGenerator:
+    """Return the model of `load_config` on its device, ready to generate. It is loaded once a process.
 
     Raises:
-        ModelError: for a folder diffusers cannot load, a device it does not fit on, or an adapter that does not fit it.
-        ConfigError: for a device that is not there, or a setting the pipeline has no use for.
+        ModelError: diffusers cannot load the folder, the model does not fit on the device, or an adapter does not fit
+            the model.
+        ConfigError: torch does not find the device, or the pipeline cannot do what a setting asks for.
     """
-    device = torch.device(resolve_device(weights.device))
+    device = torch.device(resolve_device(load_config.device))
     # Some quantizers load onto the current device, whatever was chosen.
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-        pipeline = load_pipeline(weights)
-    if weights.prepare:
-        pipeline = run_prepare(pipeline, weights.prepare)
+        pipeline = load_pipeline(load_config)
+    if load_config.prepare:
+        pipeline = run_prepare(pipeline, load_config.prepare)
     try:
-        stages = _place(pipeline, device, weights)
+        stages = _place(pipeline, device, load_config)
     except torch.OutOfMemoryError as error:
-        raise ModelError(f"{weights.path}: does not fit into the memory of {device}: {_first_line(error)}") from error
-    return Drawer(stages, device_name(device), library_versions(weights), TokenCounter(pipeline))
+        raise ModelError(
+            f"{load_config.path}: does not fit into the memory of {device}: {_first_line(error)}"
+        ) from error
+    return BatchGenerator(stages, device_name(device), library_versions(load_config), TokenCounter(pipeline))
 
 
-def load_pipeline(weights: Weights) -> Any:
-    """The pipeline in host memory, silent, in evaluation mode. Never runs code from the model's folder.
+def load_pipeline(load_config: LoadConfig) -> Any:
+    """Return the pipeline in host memory, silent, in evaluation mode. Code from the model's folder is never run.
 
     Raises:
-        ModelError: for a folder diffusers cannot load, or an adapter that does not fit.
+        ModelError: diffusers cannot load the folder, or an adapter does not fit.
+        ConfigError: a quantization's library is not installed.
     """
-    diffusers.utils.logging.disable_progress_bar()
-    silence_cut_prompts()
-    options = _unmarked(weights.path)
-    if weights.quantization:
-        options["quantization_config"] = quantization_config(weights)
+    silence_diffusers()
+    options = _watermark_options(load_config.path)
+    if load_config.quantization:
+        options["quantization_config"] = quantization_config(load_config)
     try:
         pipeline = DiffusionPipeline.from_pretrained(
-            weights.path,
-            dtype=getattr(torch, weights.dtype),
+            load_config.path,
+            dtype=getattr(torch, load_config.dtype),
             use_safetensors=True,
             local_files_only=True,
             **options,
         )
     except (OSError, ValueError, AttributeError, KeyError, TypeError, RuntimeError, ImportError) as error:
         raise ModelError(
-            f"{weights.path}: diffusers {diffusers.__version__} cannot load it: {_first_line(error)}"
+            f"{load_config.path}: diffusers {diffusers.__version__} cannot load it: {_first_line(error)}"
         ) from error
-    if weights.scheduler:
-        pipeline.scheduler = getattr(diffusers, weights.scheduler).from_config(pipeline.scheduler.config)
-    _add_adapters(pipeline, weights.adapters)
+    if load_config.scheduler:
+        pipeline.scheduler = getattr(diffusers, load_config.scheduler).from_config(pipeline.scheduler.config)
+    _add_adapters(pipeline, load_config.adapters)
     pipeline.set_progress_bar_config(disable=True)
     for component in _modules(pipeline).values():
         component.eval()
     return pipeline
 
 
-def _place(pipeline: Any, device: torch.device, weights: Weights) -> Stages:
-    """Bring the pipeline to its device: all of it, all but text encoders that come only to encode, or by the piece."""
-    apart = isinstance(pipeline, FluxPipeline)
-    if weights.text_encoder == "staged" and not apart:
+def _place(pipeline: Any, device: torch.device, load_config: LoadConfig) -> Stages:
+    """Bring the pipeline to its device and return its stages.
+
+    With `offload` diffusers moves each part when it is needed; staged text encoders stay in host memory; all else is
+    brought at once.
+    """
+    in_stages = isinstance(pipeline, FluxPipeline)
+    if load_config.text_encoder == "staged" and not in_stages:
         raise ConfigError(
             [f"text_encoder: {type(pipeline).__name__} cannot be taken apart; leave `staged` out, or use resident"]
         )
-    if weights.compile:
+    if load_config.compile:
         compile_denoiser(pipeline)
     staged = False
-    if weights.offload != "none":
-        offload(pipeline, device, weights.offload)
+    if load_config.offload != "none":
+        offload(pipeline, device, load_config.offload)
     else:
-        if apart:
-            short = weights.text_encoder == "auto" and not _fits(pipeline, device)
-            staged = weights.text_encoder == "staged" or short
+        if in_stages:
+            too_large = load_config.text_encoder == "auto" and not _fits(pipeline, device)
+            staged = load_config.text_encoder == "staged" or too_large
         for name, module in _modules(pipeline).items():
             if not (staged and name.startswith("text_encoder")):
                 module.to(device)
-    return FluxStages(pipeline, device, staged=staged) if apart else whole_call(pipeline, device)
+    return FluxStages(pipeline, device, staged=staged) if in_stages else whole_call(pipeline, device)
 
 
 def _fits(pipeline: Any, device: torch.device) -> bool:
-    """Whether all weights fit on the device at once, with room to work."""
+    """Return whether all weights fit on the device at once, with room to work."""
     if device.type != "cuda":
         return True
-    weights = sum(tensor.nbytes for module in _modules(pipeline).values() for tensor in module.parameters())
+    weight_bytes = sum(tensor.nbytes for module in _modules(pipeline).values() for tensor in module.parameters())
     free, _ = torch.cuda.mem_get_info(device)
-    return bool(weights + ROOM_TO_WORK <= free)
+    return bool(weight_bytes + ROOM_TO_WORK <= free)
 
 
 def _modules(pipeline: Any) -> dict[str, torch.nn.Module]:
     return {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
 
 
-def library_versions(weights: Weights) -> dict[str, str]:
-    """The versions that have a say in the pixels."""
+def library_versions(load_config: LoadConfig) -> dict[str, str]:
+    """Return the versions of the libraries that decide the pixels."""
     names = ["torch", "diffusers", "transformers"]
-    names += ["peft"] if weights.adapters else []
-    names += [LIBRARIES[weights.quantization]] if weights.quantization else []
+    names += ["peft"] if load_config.adapters else []
+    names += [LIBRARIES[load_config.quantization]] if load_config.quantization else []
     return {name: version(name) for name in names}
 
 
-def _unmarked(path: str) -> dict[str, Any]:
-    """SDXL adds an invisible watermark when that package happens to be installed; a data set wants none."""
+def _watermark_options(path: str) -> dict[str, Any]:
+    """Return the options that keep a pipeline from marking its images.
+
+    SDXL adds an invisible watermark wherever the package for it is installed; a data set wants none.
+    """
     takes = init_parameters(DiffusionPipeline.load_config(path)["_class_name"])
     return {"add_watermarker": False} if "add_watermarker" in takes else {}
 
 
 def _add_adapters(pipeline: Any, adapters: tuple[tuple[str, float], ...]) -> None:
+    """Load each LoRA, a pair of its file and weight, and turn all of them on."""
     names = [f"lora{i}" for i in range(len(adapters))]
     for name, (file, _) in zip(names, adapters, strict=True):
         if not hasattr(pipeline, "load_lora_weights"):
             raise ModelError(f"{type(pipeline).__name__} takes no LoRA; leave --lora out")
         try:
             with warnings.catch_warnings():
-                # A file without a single matching key is only a warning to diffusers; to a data set it is an error.
+                # diffusers only warns of a file without a single matching key; for a data set it is an error.
                 warnings.simplefilter("error", UserWarning)
                 pipeline.load_lora_weights(file, adapter_name=name)
         except (OSError, ValueError, KeyError, RuntimeError, UserWarning) as error:

@@ -1,4 +1,4 @@
-"""What the engine does with a pipeline, stage by stage; and the pipelines that are one stage, the call."""
+"""`Stages`, the interface to a pipeline stage by stage, and `WholeCall`, its implementation for any pipeline."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from t2i_core.spec import ImageSpec
+from t2i_core.spec import SHARED_ARGUMENTS, ImageSpec
 
-# Switches by which pipelines change a request without being asked: turned off wherever a pipeline has them.
+# Arguments by which pipelines change a request unasked, with the values that turn this off where a pipeline has them.
 AS_ASKED: dict[str, Any] = {
     "use_resolution_binning": False,  # Sana, PixArt, PRX: another size, then a resize
     "complex_human_instruction": None,  # Sana: a text in front of every prompt
@@ -21,36 +21,49 @@ AS_ASKED: dict[str, Any] = {
 
 
 class Stages(Protocol):
-    """A pipeline taken apart. Everything but `encode` gets images of one call group."""
+    """A pipeline in stages. Specs that are denoised or decoded together share a call group."""
 
     device: torch.device
     # Whether `decode` is a stage of its own, and can be tried again without denoising again.
     decodes_apart: bool
 
     def encoding(self) -> AbstractContextManager[None]:
-        """Within it prompts are encoded; whatever that takes on the device is there, and afterwards gone if need be."""
+        """Return a context within which `encode` is called.
+
+        Entering it brings the text encoders to the device; leaving it frees their memory where others need it.
+        """
 
     def encode(self, spec: ImageSpec) -> None:
-        """Encode the texts of an image ahead of `denoise`, each text once."""
+        """Encode the texts of an image and keep the embeddings for `denoise`; equal texts are encoded once."""
 
-    def encode_on(self) -> bool:
-        """Whether more prompts should be encoded before the first is denoised."""
+    def wants_more_texts(self) -> bool:
+        """Return whether more texts should be encoded before the first batch is denoised."""
 
     def denoise(self, specs: Sequence[ImageSpec], on_step: Callable[[], None]) -> Tensor:
-        """Noise to what `decode` takes, for a batch of `len(specs)`; calls `on_step` after each denoising step."""
+        """Denoise a batch of `len(specs)` images and return what `decode` takes.
+
+        Calls `on_step` after each denoising step, where the pipeline offers a callback.
+        """
 
     def decode(self, denoised: Tensor, index: int, spec: ImageSpec) -> Tensor:
-        """One image of a batch: (3, height, width) in 0..1, NaN where the model's own pixels are not finite."""
+        """Decode image `index` of a batch that `denoise` returned.
+
+        Returns:
+            (3, height, width) in 0..1; NaN where the model's own pixels are not finite.
+        """
 
     def images_a_call(self, batch_size: int) -> int:
-        """How many images of a batch go through the model at once."""
+        """Return how many images of a batch go through the model at once."""
 
     def set_vae_tiling(self, on: bool) -> bool:
-        """Decode in tiles, which takes less memory and changes the pixels a little; whether the VAE can."""
+        """Turn tiled decoding on or off: tiles take less memory and change the pixels a little.
+
+        Return False, and change nothing, where the pipeline cannot tile or is as asked already.
+        """
 
 
 class WholeCall:
-    """Any diffusers text-to-image pipeline: the whole call is one stage."""
+    """Any diffusers text-to-image pipeline: its whole call, texts and decoding included, is the stage `denoise`."""
 
     decodes_apart = False
 
@@ -59,49 +72,47 @@ class WholeCall:
         self.device = device
 
     def encoding(self) -> AbstractContextManager[None]:
-        """Texts are encoded within the call."""
+        """Return an empty context: the call encodes the texts itself."""
         return nullcontext()
 
     def encode(self, spec: ImageSpec) -> None:
-        """Nothing to do ahead of the call."""
+        """Do nothing: the call encodes the texts itself."""
 
-    def encode_on(self) -> bool:
-        """Nothing to gain."""
+    def wants_more_texts(self) -> bool:
+        """Return False: no text is encoded ahead of the call."""
         return False
 
     def denoise(self, specs: Sequence[ImageSpec], on_step: Callable[[], None]) -> Tensor:
-        """The whole call: images (len(specs), 3, height, width) in 0..1."""
+        """Call the pipeline; return images (len(specs), 3, height, width) in 0..1."""
         arguments = call_arguments(specs, self.pipeline)
         result: Tensor = run_call(self.pipeline, arguments, specs, on_step, output_type="pt")
         return result
 
     def decode(self, denoised: Tensor, index: int, spec: ImageSpec) -> Tensor:
-        """One image of those that the call returned."""
+        """Return image `index` of those that the call returned."""
         return denoised[index]
 
     def images_a_call(self, batch_size: int) -> int:
-        """All."""
+        """Return `batch_size`: a batch is one call."""
         return batch_size
 
     def set_vae_tiling(self, on: bool) -> bool:
-        """As the pipeline's VAE can or cannot."""
+        """Turn the VAE's tiling on or off; return whether that changed it."""
         return set_vae_tiling(self.pipeline, on)
 
 
 def call_arguments(specs: Sequence[ImageSpec], pipeline: Any) -> dict[str, Any]:
-    """The keyword arguments of the call: per image as lists, shared ones once, everything unasked turned off."""
+    """Return the keyword arguments of the pipeline's call, but for the seeds.
+
+    Arguments of each image are lists, those of the call group single values; `AS_ASKED` is included.
+    """
     first = specs[0]
-    arguments: dict[str, Any] = {
-        "prompt": [spec.prompt for spec in specs],
-        "height": first.height,
-        "width": first.width,
-        "num_inference_steps": first.steps,
-    }
+    arguments: dict[str, Any] = {"prompt": [spec.prompt for spec in specs]}
     if first.negative_prompt is not None:
         arguments["negative_prompt"] = [spec.negative_prompt for spec in specs]
-    for name in ("guidance_scale", "true_cfg_scale", "max_sequence_length"):
+    for name, keyword in SHARED_ARGUMENTS.items():
         if getattr(first, name) is not None:
-            arguments[name] = getattr(first, name)
+            arguments[keyword] = getattr(first, name)
     takes = _parameters(pipeline)
     return arguments | {name: value for name, value in AS_ASKED.items() if name in takes}
 
@@ -114,7 +125,10 @@ def run_call(
     *,
     output_type: str,
 ) -> Any:
-    """Call the pipeline. Noise is drawn on the CPU, by a generator for each image, so that no mate changes it."""
+    """Call the pipeline and return its images in the form of `output_type`.
+
+    Each image has a random generator of its own, on the CPU, so that batch mates do not change its noise.
+    """
 
     def on_step_end(_pipeline: Any, _step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         on_step()
@@ -127,9 +141,14 @@ def run_call(
 
 
 def set_vae_tiling(pipeline: Any, on: bool) -> bool:
-    """Tile the decoding from now on, or stop tiling it; whether the pipeline's VAE can do so."""
+    """Turn the tiling of the pipeline's VAE on or off; return whether that changed it.
+
+    It changes nothing where there is no VAE, where the VAE cannot tile, or where it is as asked already. Whoever turns
+    off only what this turned on leaves the tiles of the user's own function (`--prepare`) alone.
+    """
     vae: Any = getattr(pipeline, "vae", None)
-    if not hasattr(vae, "enable_tiling"):
+    # Every VAE has `enable_tiling`, but in those without the attribute it raises.
+    if getattr(vae, "use_tiling", on) == on:
         return False
     if on:
         vae.enable_tiling()

@@ -1,6 +1,6 @@
 """Settings that trade memory, speed and exactness: quantization, offloading, compilation, and the user's own function.
 
-Each is what diffusers offers, under one name. None is a default: none was measured on a GPU by this project.
+Each uses what diffusers offers. None is on by default, as this project measured none on a GPU.
 """
 
 import importlib
@@ -13,8 +13,8 @@ from diffusers import BitsAndBytesConfig, DiffusionPipeline, PipelineQuantizatio
 from transformers import BitsAndBytesConfig as TextBitsAndBytesConfig
 from transformers import TorchAoConfig as TextTorchAoConfig
 
-from t2i_core.drawing import Weights
 from t2i_core.errors import ConfigError
+from t2i_core.generation.interface import LoadConfig
 
 LIBRARIES = {"fp8": "torchao", "int8": "torchao", "nf4": "bitsandbytes"}
 
@@ -23,7 +23,7 @@ def check_installed(quantization: str | None) -> None:
     """Refuse a quantization whose library is not installed.
 
     Raises:
-        ConfigError: naming the library.
+        ConfigError: the library cannot be imported; the message names it.
     """
     library = LIBRARIES.get(quantization or "")
     if library is None:
@@ -36,40 +36,41 @@ def check_installed(quantization: str | None) -> None:
         ) from None
 
 
-def quantization_config(weights: Weights) -> PipelineQuantizationConfig | None:
-    """What `from_pretrained` quantizes, and how: the denoiser and the large text encoders.
+def quantization_config(load_config: LoadConfig) -> PipelineQuantizationConfig | None:
+    """Return what `from_pretrained` quantizes, and how: the denoiser and the large text encoders.
 
-    CLIP and the VAE stay as they are: they are small, and a quantized VAE shows.
+    CLIP and the VAE stay as they are: they are small, and a quantized VAE shows in the image.
 
     Raises:
-        ConfigError: where the library that a setting needs is not installed.
+        ConfigError: the library that the quantization needs is not installed.
     """
-    if weights.quantization is None:
+    if load_config.quantization is None:
         return None
-    check_installed(weights.quantization)
-    denoisers, encoders = _large_components(weights.path)
-    if weights.quantization == "nf4":
+    check_installed(load_config.quantization)
+    denoisers, encoders = _large_components(load_config.path)
+    if load_config.quantization == "nf4":
         options = {
             "load_in_4bit": True,
             "bnb_4bit_quant_type": "nf4",
-            "bnb_4bit_compute_dtype": getattr(torch, weights.dtype),
+            "bnb_4bit_compute_dtype": getattr(torch, load_config.dtype),
         }
-        ours, theirs = BitsAndBytesConfig(**options), TextBitsAndBytesConfig(**options)
+        denoiser_config, encoder_config = BitsAndBytesConfig(**options), TextBitsAndBytesConfig(**options)
     else:
         torchao = importlib.import_module("torchao.quantization")
-        if weights.quantization == "int8":
+        if load_config.quantization == "int8":
             method = torchao.Int8WeightOnlyConfig()
         else:
             method = torchao.Float8DynamicActivationFloat8WeightConfig(granularity=torchao.PerRow())
-        ours, theirs = TorchAoConfig(method), TextTorchAoConfig(method)
-    return PipelineQuantizationConfig(quant_mapping=dict.fromkeys(denoisers, ours) | dict.fromkeys(encoders, theirs))
+        denoiser_config, encoder_config = TorchAoConfig(method), TextTorchAoConfig(method)
+    mapping = dict.fromkeys(denoisers, denoiser_config) | dict.fromkeys(encoders, encoder_config)
+    return PipelineQuantizationConfig(quant_mapping=mapping)
 
 
 def check_offload(kind: str, device: str) -> None:
-    """Refuse to offload where there is no device to bring weights to.
+    """Refuse to offload on the CPU, where there is no device to bring weights to.
 
     Raises:
-        ConfigError: on the CPU.
+        ConfigError: the device is the CPU and `kind` is not "none".
     """
     if kind != "none" and device == "cpu":
         raise ConfigError([f"offload: {kind} needs a device other than the CPU; leave it out"])
@@ -85,10 +86,10 @@ def offload(pipeline: Any, device: torch.device, kind: str) -> None:
 
 
 def compile_denoiser(pipeline: Any) -> None:
-    """Compile the blocks that a denoiser repeats: most of the gain for a fraction of the time.
+    """Compile only the blocks that a denoiser repeats: most of the gain for a fraction of the compile time.
 
     Raises:
-        ConfigError: for a pipeline whose denoiser has no such blocks.
+        ConfigError: the pipeline's denoiser has no such blocks.
     """
     denoiser = getattr(pipeline, "transformer", None) or getattr(pipeline, "unet", None)
     try:
@@ -101,26 +102,29 @@ def compile_denoiser(pipeline: Any) -> None:
 
 
 def run_prepare(pipeline: Any, name: str) -> Any:
-    """Give the pipeline, still in host memory, to the user's `module:function`; it, or what the function returns.
+    """Call the user's `module:function` with the pipeline, still in host memory.
+
+    Returns:
+        What the function returns, or the pipeline where that is None.
 
     Raises:
-        ConfigError: with the place, where the function raises.
+        ConfigError: the function raised; the message names the file and line.
     """
     module, _, function = name.partition(":")
     spec = importlib.util.find_spec(module)
-    assert spec is not None, "found when it was hashed"
+    assert spec is not None, "the module was found when it was hashed"
     try:
         return getattr(importlib.import_module(module), function)(pipeline) or pipeline
     except Exception as error:
-        # The user's own code may raise anything; the place in it is what helps.
+        # The user's own code may raise anything; its file and line help to find the cause.
         frames = traceback.extract_tb(error.__traceback__)
         lines = [f", line {frame.lineno}" for frame in frames if frame.filename == spec.origin]
-        place = f"{spec.origin}{lines[-1] if lines else ''}"
-        raise ConfigError([f"prepare: {name} raised {type(error).__name__}: {error} ({place})"]) from error
+        location = f"{spec.origin}{lines[-1] if lines else ''}"
+        raise ConfigError([f"prepare: {name} raised {type(error).__name__}: {error} ({location})"]) from error
 
 
 def _large_components(path: str) -> tuple[list[str], list[str]]:
-    """(denoisers, text encoders other than CLIP) of a pipeline, by the names in its index."""
+    """Return the names of a pipeline's denoisers, and of its text encoders other than CLIP, as in its index."""
     index = DiffusionPipeline.load_config(path)
     denoisers = [name for name in ("transformer", "unet") if name in index]
     encoders = [

@@ -1,0 +1,94 @@
+"""What a run says and refuses before it costs minutes, gigabytes, or a folder."""
+
+import logging
+import re
+from pathlib import Path
+
+from prefect.runtime import deployment
+
+from flows.resolve import Resolved, default_model_fails
+from t2i_core.config import DEMO, Config
+from t2i_core.errors import OutputError
+
+log = logging.getLogger(__name__)
+
+# What a process worker calls the working folder that it makes for a deployment without one, and deletes.
+_WORKERS_FOLDER = re.compile(r"tmp\w+prefect")
+
+
+def check_output_folder(config: Config) -> None:
+    """Refuse a relative output of a deployed run whose working folder is deleted after it.
+
+    Raises:
+        OutputError: naming that folder.
+    """
+    here = Path.cwd()
+    if deployment.id and not Path(config.output).is_absolute() and _WORKERS_FOLDER.fullmatch(here.name):
+        raise OutputError(
+            f"output: {config.output} is relative, and the folder of this run ({here}) is deleted after it; "
+            "write an absolute path"
+        )
+
+
+def device_of(config: Config) -> str:
+    """Return the device that a run on this machine uses.
+
+    Raises:
+        ConfigError: for one that is not there.
+    """
+    from t2i_core.engine.device import resolve_device
+
+    return resolve_device(config.device)
+
+
+def check_machine(resolved: Resolved) -> None:
+    """Refuse what this machine cannot run, before weights are fetched or loaded.
+
+    Raises:
+        ConfigError: for a device or a library that is not there, or the default model on a machine without a GPU.
+    """
+    from t2i_core.engine.tuning import check_installed, check_offload
+
+    config = resolved.config
+    check_installed(resolved.settings.quantization)
+    device = device_of(config)
+    check_offload(config.offload, device)
+    if config.model_is_implied and resolved.preset.name != DEMO and device == "cpu":
+        size = resolved.model.weights_bytes / 1e9
+        raise default_model_fails(
+            config, f"this machine has no GPU for it ({size:.0f} GB of weights)", "--device cpu --model flux-dev"
+        )
+    _warn_of_memory(resolved, device)
+
+
+def announce_download(resolved: Resolved) -> None:
+    """Say that a model has no preset; and what is about to be downloaded, how much, under which licence."""
+    model, preset = resolved.model, resolved.preset
+    if not preset.repository:
+        log.info("model     %s: %s", model.name, preset.about)
+    if resolved.weights_are_local():
+        return
+    licence = preset.licence_note or model.licence or "not stated"
+    log.info("download  %s, %.1f GB; licence: %s", model.location, model.weights_bytes / 1e9, licence)
+
+
+def warn_of_disk(needed: int, free: int) -> None:
+    """Say that the disk is too small for what is to be made, both in bytes."""
+    if needed > free:
+        log.warning("disk      about %.1f GB are needed, %.1f GB are free", needed / 1e9, free / 1e9)
+
+
+def _warn_of_memory(resolved: Resolved, device: str) -> None:
+    """Say that the weights are larger than the memory that is free, where no option makes up for it."""
+    from t2i_core.engine.device import free_memory
+
+    config, model = resolved.config, resolved.model
+    free = free_memory(device)
+    fits = free is None or free >= model.weights_bytes
+    if free is None or fits or config.offload != "none" or resolved.settings.quantization:
+        return
+    less = "--quantization takes less" if device == "cpu" else "--quantization and --offload take less"
+    if device != "cpu" and model.pipeline_class == "FluxPipeline" and config.text_encoder != "resident":
+        less = f"the text encoders come only to encode; {less}"
+    size = model.weights_bytes / 1e9
+    log.warning("memory    the weights are %.1f GB, %s has %.1f GB free: %s", size, device, free / 1e9, less)

@@ -1,0 +1,21 @@
+"""The command as a user and a shell know it: its name, and its exit codes."""
+
+import signal
+import sys
+from enum import IntEnum
+from pathlib import Path
+
+
+class ExitCode(IntEnum):
+    """What the command tells the shell. After SIGTERM it is 143, which Python sets itself."""
+
+    OK = 0
+    BUG = 1
+    WRONG_USE = 2
+    MANY_FAILURES = 3
+    INTERRUPTED = 128 + signal.SIGINT
+
+
+def command_name() -> str:
+    """Return `text2image` where that was called, else `python -m flows.text2image`; for help and hints."""
+    return "text2image" if Path(sys.argv[0]).name == "text2image" else "python -m flows.text2image"

@@ -1,0 +1,23 @@
+"""What a finished run removes: old plans, and with `--prune` the images that the manifest does not name."""
+
+from t2i_core.planning.catalog import Catalog
+from t2i_core.storage.files import remove_if_stale
+
+
+def remove_old_plans(catalog: Catalog) -> None:
+    """Delete plans of earlier versions of the data set that no run can still be reading."""
+    plans = catalog.workspace.plans
+    current = {catalog.plan.rows_file(plans), catalog.plan.specs_file(plans)}
+    for path in plans.glob("*.parquet"):
+        if path not in current:
+            remove_if_stale(path)
+
+
+def prune(catalog: Catalog) -> None:
+    """Delete stored images that the manifest does not name, and earlier manifests, which may name them."""
+    workspace = catalog.workspace
+    with workspace.lock():
+        for manifest in workspace.manifests.glob("*.jsonl"):
+            manifest.unlink(missing_ok=True)
+        for key in catalog.unreferenced().keys:
+            workspace.images.delete(key)

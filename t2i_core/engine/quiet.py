@@ -1,0 +1,34 @@
+"""Functions that keep transformers and diffusers from printing what a user of this project cannot act on."""
+
+import logging
+
+
+def silence_libraries() -> None:
+    """Turn off transformers' warnings and progress bars.
+
+    Call it before the first import of diffusers: while it is imported, transformers warns of packages (torchvision)
+    that nothing here uses.
+    """
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+
+
+def silence_diffusers() -> None:
+    """Turn off diffusers' progress bars, and its warnings of prompts that a text encoder cuts.
+
+    This project reports cut prompts itself (`tokens.py`). FLUX's warning about T5 slices the text at CLIP's 77 tokens
+    and so names the wrong part.
+    """
+    import diffusers
+
+    diffusers.utils.logging.disable_progress_bar()
+    diffusers.utils.logging.get_logger("diffusers")  # diffusers makes its handler with the first logger
+    for handler in logging.getLogger("diffusers").handlers:
+        if _is_not_about_cut_prompts not in handler.filters:
+            handler.addFilter(_is_not_about_cut_prompts)
+
+
+def _is_not_about_cut_prompts(record: logging.LogRecord) -> bool:
+    return "was truncated because" not in record.getMessage()

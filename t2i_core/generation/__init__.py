@@ -1,0 +1,1 @@
+"""From a shard to image records; the interface that an engine implements."""

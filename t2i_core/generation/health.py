@@ -1,0 +1,50 @@
+"""Health checks: what the model returned is a picture, or the image has failed.
+
+A check that only float pixels allow belongs here, before the cast to bytes hides what is wrong.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from t2i_core.errors import ImageFailure
+from t2i_core.generation.interface import Pixels
+from t2i_core.spec import ImageSpec
+
+# A difference below one step of an 8-bit channel is no picture.
+ONE_STEP = 1 / 255
+
+
+def checked_pixels(image: Pixels, spec: ImageSpec) -> npt.NDArray[np.uint8]:
+    """Return float pixels (height, width, 3) in 0..1 as bytes, after all checks.
+
+    Raises:
+        ImageFailure: for pixels of another size, NaN or infinite, black, or of a single colour.
+    """
+    for check in (_check_size, _check_finite, _check_contrast):
+        check(image, spec)
+    pixels: npt.NDArray[np.uint8] = (image * 255).round().astype(np.uint8)
+    return pixels
+
+
+def _check_size(image: Pixels, spec: ImageSpec) -> None:
+    if image.shape != (spec.height, spec.width, 3):
+        raise ImageFailure(
+            f"the model returned {image.shape[1]}x{image.shape[0]} pixels for {spec.width}x{spec.height}; "
+            "ask for a size it takes"
+        )
+
+
+def _check_finite(image: Pixels, spec: ImageSpec) -> None:
+    if not np.isfinite(image).all():
+        raise ImageFailure(
+            "the model returned NaN or infinite pixels; try dtype bfloat16 or float32, or another seed (--reseed)"
+        )
+
+
+def _check_contrast(image: Pixels, spec: ImageSpec) -> None:
+    spread = float((image.max(axis=(0, 1)) - image.min(axis=(0, 1))).max())
+    if spread < ONE_STEP:
+        kind = "black" if float(image.max()) < ONE_STEP else "a single colour"
+        raise ImageFailure(
+            f"the image is {kind}; try dtype bfloat16 or float32, more steps, or another seed (--reseed)"
+        )

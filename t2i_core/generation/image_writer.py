@@ -1,0 +1,168 @@
+"""Writes generated images in threads, while the model generates the next batch: check, encode, write, record."""
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from threading import BoundedSemaphore
+from typing import Any
+
+from t2i_core.errors import ImageFailure, OutputError
+from t2i_core.generation.health import checked_pixels
+from t2i_core.generation.interface import GeneratedImage, ImageGenerator, Timings
+from t2i_core.planning.pending import ImageRequest
+from t2i_core.storage.image_store import ImageStore
+from t2i_core.storage.png import encode_png, pixels_digest
+from t2i_core.storage.records import ImageRecord, Status
+
+# PNG encoding and hashing release the GIL. More than four threads outpace any one GPU.
+THREADS = min(4, os.cpu_count() or 1)
+# Errors that a disk would give for every further image, too: it would be a waste to go on generating.
+_PERMANENT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunContext:
+    """What all images of a run have in common; it goes into their records."""
+
+    run: str
+    refresh: bool
+    model_name: str
+    commit: str | None
+    tuning: dict[str, Any]
+    png_compress_level: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordWriter:
+    """Turns one generated image into a stored file and a record."""
+
+    images: ImageStore
+    context: RunContext
+    generator: ImageGenerator
+    timings: Timings
+
+    def write(self, request: ImageRequest, generated: GeneratedImage) -> ImageRecord:
+        """Check one image and write it. Return its record: that of a failure, where a check says it will fail again.
+
+        Raises:
+            Exception: whatever kept the image from being copied from the device, or written, this time.
+        """
+        try:
+            with self.timings.measure("waiting for the device"):
+                image = generated.pixels()
+            with self.timings.measure("check"):
+                pixels = checked_pixels(image, request.spec)
+                sha256 = pixels_digest(pixels)
+        except ImageFailure as failure:
+            return self.record_failure(request, failure)
+        header = ImageRecord(
+            status=Status.MADE,
+            pixels_sha256=sha256,
+            batch_size=generated.batch_size,
+            seconds=round(generated.seconds(), 4),
+            vae_tiling=generated.vae_tiling or None,
+            prompt_lengths=[asdict(length) for length in generated.prompt_lengths] or None,
+            **self._facts(request),
+        ).header()
+        with self.timings.measure("encode PNG and write"):
+            file = self.images.write(request.key, encode_png(pixels, header, self.context.png_compress_level))
+        return ImageRecord.from_header(header, file)
+
+    def record_failure(self, request: ImageRequest, failure: ImageFailure) -> ImageRecord:
+        """Return the record of an image that failed and will fail again."""
+        self.images.delete(request.key)  # of an earlier run, where everything is made again
+        return ImageRecord(status=Status.FAILED, error=str(failure), **self._facts(request))
+
+    def _facts(self, request: ImageRequest) -> dict[str, Any]:
+        return {
+            "key": request.key,
+            "spec": request.spec.canonical(),
+            "run": self.context.run,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "device": self.generator.device,
+            "versions": self.generator.versions,
+            "model_name": self.context.model_name,
+            "commit": self.context.commit,
+            "tuning": self.context.tuning or None,
+            "replaces": request.replaces,
+        }
+
+
+class ImageWriter:
+    """Writes images in threads, `pending` at most at a time, so that pixels never pile up in memory."""
+
+    def __init__(self, records: RecordWriter, pending: int, on_images: Callable[[int], None]) -> None:
+        """`on_images` is told of each image once it is done, whatever became of it."""
+        self._records = records
+        self._on_images = on_images
+        self._slots = BoundedSemaphore(pending)
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="write image")
+        self._futures: list[tuple[ImageRequest, Future[ImageRecord]]] = []
+        self._disk_error: OutputError | None = None
+
+    @contextmanager
+    def draining_on_error(self) -> Iterator[None]:
+        """Write what was handed in before, where the block ends early: for a stop or an error."""
+        try:
+            yield
+        except BaseException:
+            self._pool.shutdown(wait=True)
+            raise
+
+    def submit(self, request: ImageRequest, generated: GeneratedImage | Exception) -> None:
+        """Hand in an image, or the error in its place; waits while too many are pending.
+
+        Raises:
+            OutputError: once the disk is full or read-only.
+        """
+        with self._records.timings.measure("waiting for writers"):
+            self._slots.acquire()
+        if self._disk_error:
+            self._slots.release()
+            raise self._disk_error
+        self._futures.append((request, self._pool.submit(self._write, request, generated)))
+
+    def finish(self) -> tuple[list[ImageRecord], dict[str, str]]:
+        """Wait for everything handed in; return (records, failures).
+
+        `failures` holds the images without a record, which may succeed next time: the key that the data set asks for,
+        and why it was not made.
+
+        Raises:
+            OutputError: if the disk is full or read-only.
+        """
+        self._pool.shutdown(wait=True)
+        records, failures = [], {}
+        for request, future in self._futures:
+            error = future.exception()
+            if error is None:
+                records.append(future.result())
+            elif isinstance(error, Exception):
+                failures[request.replaces or request.key] = f"{type(error).__name__}: {error}"
+            else:
+                raise error
+        if self._disk_error:
+            raise self._disk_error
+        return records, failures
+
+    def _write(self, request: ImageRequest, generated: GeneratedImage | Exception) -> ImageRecord:
+        try:
+            if isinstance(generated, ImageFailure):
+                return self._records.record_failure(request, generated)
+            if isinstance(generated, Exception):
+                raise generated
+            return self._records.write(request, generated)
+        except OSError as error:
+            if error.errno in _PERMANENT:
+                self._disk_error = OutputError(
+                    f"output: {error.filename or 'the disk'}: {error.strerror}; what is there is kept: "
+                    "make room (--prune deletes images that no manifest names) and run the same command again"
+                )
+            raise
+        finally:
+            self._on_images(1)
+            self._slots.release()

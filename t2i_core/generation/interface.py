@@ -1,0 +1,137 @@
+"""The interface between generation and the engine: what a loaded model is asked, and what it gives. No torch here."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from t2i_core.spec import ImageSpec
+
+Pixels = npt.NDArray[np.float32]
+Batch = Sequence[ImageSpec]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadConfig:
+    """Where a process finds the model, and how to load it. Equal values share one model in memory."""
+
+    path: str
+    dtype: str
+    device: str
+    scheduler: str | None = None
+    adapters: tuple[tuple[str, float], ...] = ()  # (local file, weight)
+    text_encoder: str = "auto"  # resident | staged | auto
+    offload: str = "none"  # none | model | group
+    compile: bool = False
+    quantization: str | None = None  # fp8 | int8 | nf4
+    prepare: str | None = None  # module:function
+
+    def tuning(self) -> dict[str, Any]:
+        """Return the settings that may change the last bits of an image and are not in its spec by name."""
+        values = {"offload": self.offload, "compile": self.compile, "prepare": self.prepare}
+        return {name: value for name, value in values.items() if value not in ("none", False, None)}
+
+
+@dataclass(frozen=True, slots=True)
+class TextLength:
+    """The length of a prompt for one text encoder. `cut`: the part beyond the limit, which the encoder never sees."""
+
+    encoder: str  # class of the encoder
+    tokens: int
+    limit: int | None
+    cut: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedImage:
+    """One image that the model has generated, perhaps still on its way from the device."""
+
+    # Waits for the copy; (height, width, 3) in 0..1, NaN where the model's own pixels were not finite.
+    pixels: Callable[[], Pixels]
+    # The image's share of the device's time for the batch; known once the pixels are there.
+    seconds: Callable[[], float]
+    batch_size: int  # of the call that made it: smaller than asked for where memory was short
+    vae_tiling: bool  # whether its latents were decoded in tiles, which memory may force
+    prompt_lengths: Sequence[TextLength] = ()  # one for each text encoder
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """What one image costs in batches of `batch_size`, as measured."""
+
+    batch_size: int
+    seconds: float  # an image
+    pixel_steps: int  # of that image: its pixels times its denoising steps
+    peak_bytes: int  # of the device's memory, or of the process's on the CPU
+    memory_share: float  # of all the device has; 0 where that is not known
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Speed":
+        """Return the speed of a stored result. Before release 0.1.0 `pixel_steps` was called `effort`."""
+        values = dict(values)
+        if "effort" in values:
+            values["pixel_steps"] = values.pop("effort")
+        return cls(**values)
+
+
+class ImageGenerator(Protocol):
+    """A model in memory, ready to generate."""
+
+    @property
+    def device(self) -> str:
+        """What records call the device it runs on."""
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The versions of the libraries that decide the pixels."""
+
+    def generate(
+        self, batches: Sequence[Batch], batch_size: int, should_stop: Callable[[], bool], timings: "Timings"
+    ) -> Iterator[Sequence[GeneratedImage | Exception]]:
+        """Yield, for each of `batches`, its images in order; in place of an image that failed, its error.
+
+        The specs of a batch share a call group.
+
+        Raises:
+            Stopped: at the end of a denoising step after `should_stop` turned true.
+        """
+
+
+class Timings:
+    """Seconds by stage, added up over threads."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._later: list[tuple[str, Callable[[], float]]] = []
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Add `seconds` to `stage`."""
+        with self._lock:
+            self._seconds[stage] += seconds
+
+    def add_later(self, stage: str, seconds: Callable[[], float]) -> None:
+        """Add to `stage` what `seconds` returns once the device is done; `totals` calls it."""
+        self._later.append((stage, seconds))
+
+    def totals(self) -> dict[str, float]:
+        """Return the seconds by stage; waits for the device where `add_later` was used."""
+        for stage, seconds in self._later:
+            self.add(stage, seconds())
+        self._later.clear()
+        return {stage: round(seconds, 4) for stage, seconds in self._seconds.items()}
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Add the wall time of a block to `stage`."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(stage, time.perf_counter() - started)

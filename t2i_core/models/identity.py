@@ -1,0 +1,222 @@
+"""A model's identity: from the name that a user writes to the files of a pipeline and the digest of them.
+
+The identity is a digest of the files that a pipeline loads, so a folder, the hub and a hub cache that hold the same
+files are the same model. Small files are read and, from the hub, downloaded; weights are not downloaded.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from t2i_core.bundled import DEMO_MODEL
+from t2i_core.config import DEMO
+from t2i_core.errors import ModelError, shorten
+from t2i_core.hashing import digest, file_sha256
+from t2i_core.models.hub import (
+    MAIN,
+    HubFile,
+    Repository,
+    cached_repository,
+    describe,
+    download_file,
+    download_files,
+    is_repository,
+    online_or_cached,
+)
+from t2i_core.models.pipeline_files import PICKLE_SUFFIXES, PipelineFiles, list_folder, select_files
+
+BUNDLED_LICENCE = "Apache-2.0"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A file that the pipeline loads: path relative to the model's folder, SHA-256 of its content, size in bytes."""
+
+    path: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedModel:
+    """A model whose identity and files are known, without its weights.
+
+    location: an absolute folder, or a hub id.
+    commit: the commit of a hub model; None for a folder.
+    configs: the configurations of `transformer` or `unet`, `vae` and `scheduler`, as far as the pipeline has them.
+    """
+
+    name: str
+    source: Literal["folder", "bundled", "hub"]
+    location: str
+    commit: str | None
+    identity: str
+    pipeline_class: str
+    files: tuple[ModelFile, ...]
+    licence: str | None = None
+    configs: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def weights_bytes(self) -> int:
+        """The bytes of all safetensors files: what is downloaded, and what memory must hold at least."""
+        return sum(file.size for file in self.files if file.path.endswith(".safetensors"))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the model as a dict of JSON types; `from_json` reads it back."""
+        return asdict(self) | {"files": [asdict(file) for file in self.files]}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "ResolvedModel":
+        """Return the model that `to_json` wrote."""
+        return cls(**{**values, "files": tuple(ModelFile(**file) for file in values["files"])})
+
+
+def resolve_model(
+    name: str, *, revision: str | None = None, cache_dir: str | None = None, commit: str | None = None
+) -> ResolvedModel:
+    """Return the model that `demo`, a folder or a hub id names.
+
+    The weights of a folder are hashed; the hub tells the hashes of its files.
+
+    Args:
+        name: the name that the user wrote, or the repository of a preset in its place.
+        revision: branch, tag or commit of a hub model.
+        cache_dir: hub cache; None: the hub's own.
+        commit: the commit to use, wherever `revision` points by now.
+
+    Raises:
+        ModelError: for a model that cannot be found or used, in one line that says what to do.
+        HubUnavailable: where the hub gives no usable answer and the cache cannot be used instead.
+    """
+    path = _folder_of(name)
+    if path is not None:
+        if revision is not None:
+            raise ModelError(f"revision: {shorten(revision)} concerns hub models, and {name} is a folder; leave it out")
+        return _resolve_folder(name, path)
+    if is_repository(name):
+        wanted = commit or revision or MAIN
+        return online_or_cached(
+            name,
+            wanted,
+            online=lambda: _resolve_online(name, wanted, cache_dir),
+            cached=lambda: _resolve_cached(name, wanted, cache_dir),
+        )
+    raise _no_model(name)
+
+
+@lru_cache(maxsize=1)
+def bundled_identity() -> str:
+    """Return the identity of the bundled demo model."""
+    return _resolve_folder(DEMO, DEMO_MODEL).identity
+
+
+def folder_fingerprint(path: str) -> str:
+    """Return a digest of the paths, sizes and times of a folder's model files: while it is equal, so is their content.
+
+    It takes milliseconds, where hashing the content takes a minute. `demo` is the folder of the bundled model.
+
+    Raises:
+        ModelError: if this is no folder with a model.
+    """
+    folder = _folder_of(path)
+    if folder is None:
+        raise _no_model(path)
+    states = [[str(folder.resolve())]]
+    for relative in _select_in_folder(path, folder).paths:
+        status = os.stat(folder / relative)
+        states.append([relative, str(status.st_size), str(status.st_mtime_ns)])
+    return digest(sorted(states))
+
+
+def _folder_of(name: str) -> Path | None:
+    path = DEMO_MODEL if name == DEMO else Path(name)
+    try:
+        return path if path.is_dir() else None
+    except OSError as error:  # such as a folder above it that may not be entered, or a name that is too long
+        raise ModelError(f"model: cannot read {shorten(name)}: {error.strerror}; check the path") from None
+
+
+def _resolve_folder(name: str, folder: Path) -> ResolvedModel:
+    chosen = _select_in_folder(name, folder)
+    files = tuple(_hashed(path, HubFile(0, None), folder.joinpath) for path in chosen.paths)
+    bundled = name == DEMO
+    source: Literal["folder", "bundled"] = "bundled" if bundled else "folder"
+    return _model(name, source, str(folder.resolve()), None, chosen, files, BUNDLED_LICENCE if bundled else None)
+
+
+def _resolve_online(name: str, revision: str, cache_dir: str | None) -> ResolvedModel:
+    found = describe(name, revision, cache_dir)
+
+    def local(path: str) -> Path:
+        return download_file(name, path, found.commit, cache_dir)
+
+    chosen = select_files(name, found.files, lambda path: local(path).read_text(encoding="utf-8"))
+    # A file outside LFS is small, at most 10 MB by the hub's own limit: such files are downloaded together and hashed.
+    small = [path for path in chosen.paths if found.files[path].sha256 is None]
+    download_files(name, small, found.commit, cache_dir, quiet=True)
+    files = tuple(_hashed(path, found.files[path], local) for path in chosen.paths)
+    return _model(name, "hub", name, found.commit, chosen, files, found.licence)
+
+
+def _resolve_cached(name: str, revision: str, cache_dir: str | None) -> ResolvedModel | None:
+    """Return the model from the hub cache alone; None if the cache does not hold enough of it."""
+    cached = cached_repository(name, revision, cache_dir)
+    if cached is None:
+        return None
+    listing, folder = cached
+    found = listing or Repository(folder.name, dict.fromkeys(list_folder(folder), HubFile(0, None)), None)
+    try:
+        chosen = select_files(name, found.files, lambda path: (folder / path).read_text(encoding="utf-8"))
+        files = tuple(_hashed(path, found.files[path], folder.joinpath) for path in chosen.paths)
+    except OSError:
+        return None
+    except ModelError:
+        if listing is None:  # a download that broke off looks like a broken model
+            return None
+        raise
+    return _model(name, "hub", name, found.commit, chosen, files, None)
+
+
+def _model(
+    name: str,
+    source: Literal["folder", "bundled", "hub"],
+    location: str,
+    commit: str | None,
+    chosen: PipelineFiles,
+    files: tuple[ModelFile, ...],
+    licence: str | None,
+) -> ResolvedModel:
+    identity = digest(sorted([file.path, file.sha256] for file in files))
+    return ResolvedModel(
+        name, source, location, commit, identity, chosen.pipeline_class, files, licence, chosen.configs
+    )
+
+
+def _hashed(path: str, known: HubFile, local: Callable[[str], Path]) -> ModelFile:
+    if known.sha256 is not None:
+        return ModelFile(path, known.sha256, known.size)
+    file = local(path)
+    return ModelFile(path, file_sha256(file), file.stat().st_size)
+
+
+def _select_in_folder(name: str, folder: Path) -> PipelineFiles:
+    try:
+        return select_files(name, list_folder(folder), lambda path: (folder / path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"{name}: cannot read {error.filename}: {error.strerror}; check its permissions") from error
+
+
+def _no_model(name: str) -> ModelError:
+    path = Path(name)
+    if path.is_file():
+        if path.suffix in PICKLE_SUFFIXES:
+            why = "is a pickle file, which can run code and is not loaded"
+        else:
+            why = "is a file, not a folder"
+        return ModelError(f"{name}: {why}; name a folder written by a diffusers pipeline's save_pretrained")
+    if name.startswith((".", "/", "\\")) or "\\" in name or name.count("/") > 1 or path.is_absolute():
+        return ModelError(f"{name}: this folder does not exist; check the path")
+    return ModelError(f"model: {shorten(name)} is neither a preset, nor a folder, nor a hub id of the form owner/name")

@@ -1,0 +1,170 @@
+"""The choice of the files that a diffusers pipeline loads from a folder or repository.
+
+Folders, the hub and its cache follow one rule, so that the same model has the same identity in all of them:
+`model_index.json`, and for each component that is not null the small files directly in its folder and its safetensors
+weights under their standard names. Left out are READMEs, pictures, pickles, ONNX, variants, single-file checkpoints.
+"""
+
+import json
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from t2i_core.errors import ModelError, shorten
+from t2i_core.models.pipeline_signature import check_text_to_image
+
+INDEX = "model_index.json"
+# A .jinja file is the chat template with which some tokenizers wrap a prompt, so it decides pixels, too.
+SMALL_SUFFIXES = (".json", ".txt", ".model", ".jinja", ".tiktoken")
+PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth")
+NOT_LOADED = re.compile(r"(?i)^(readme|licen[cs]e|notice)\b|\.index\.(\w+\.)?json$")
+DIFFUSERS_WEIGHTS = "diffusion_pytorch_model"
+TRANSFORMERS_WEIGHTS = "model"
+VARIANT = re.compile(
+    r"^(diffusion_pytorch_model|model)(-\d+-of-\d+)?\.(?P<name>[A-Za-z0-9_]+)(-\d+-of-\d+)?\.safetensors$"
+)
+# Components of these kinds have settings only.
+WITHOUT_WEIGHTS = re.compile(r"(Tokenizer(Fast)?|TokenizersBackend|Scheduler|Processor|FeatureExtractor)$")
+CONFIGS = {
+    "transformer": "config.json",
+    "unet": "config.json",
+    "vae": "config.json",
+    "scheduler": "scheduler_config.json",
+}
+
+ReadText = Callable[[str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineFiles:
+    """What a pipeline loads: its class, the sorted relative paths, and the configurations of `CONFIGS` by component."""
+
+    pipeline_class: str
+    paths: tuple[str, ...]
+    configs: Mapping[str, Any]
+
+
+def select_files(name: str, paths: Collection[str], read: ReadText) -> PipelineFiles:
+    """Return those of `paths` that the pipeline loads. `read` returns a small file's text; `name` is for messages.
+
+    Raises:
+        ModelError: if this is no text-to-image pipeline, has code of its own, or lacks safetensors weights.
+    """
+    if INDEX not in paths:
+        raise ModelError(f"{name}: no {INDEX}; {_what_instead(paths)}")
+    index = _read_json(name, INDEX, read)
+    pipeline_class = index.get("_class_name")
+    if not isinstance(pipeline_class, str):
+        raise ModelError(
+            f"{name}: {INDEX} names no diffusers class (_class_name is {shorten(pipeline_class)}); "
+            "code of a model's own is not run; choose another model"
+        )
+    check_text_to_image(pipeline_class, name)
+    chosen = {INDEX}
+    for component, value in index.items():
+        # A component is [library, class]; [null, null] is one left out; other values are settings.
+        if isinstance(value, list) and len(value) == 2 and all(isinstance(part, str) for part in value):
+            chosen |= _component_files(name, component, value[0], value[1], paths, read)
+    configs = {
+        component: _read_json(name, f"{component}/{file}", read)
+        for component, file in CONFIGS.items()
+        if f"{component}/{file}" in chosen
+    }
+    return PipelineFiles(pipeline_class, tuple(sorted(chosen)), configs)
+
+
+def list_folder(folder: Path) -> list[str]:
+    """Return the files of a folder and of its subfolders as relative paths with `/`; a pipeline has no deeper ones."""
+    found = [path for pattern in ("*", "*/*") for path in folder.glob(pattern)]
+    return [path.relative_to(folder).as_posix() for path in found if path.is_file()]
+
+
+def _component_files(
+    name: str, component: str, library: str, class_name: str, paths: Collection[str], read: ReadText
+) -> set[str]:
+    prefix = f"{component}/"
+    files = {path[len(prefix) :] for path in paths if path.startswith(prefix) and "/" not in path[len(prefix) :]}
+    if not files:
+        raise ModelError(
+            f"{name}: {INDEX} names {component}, but the folder {component}/ is missing or empty; get it again"
+        )
+    if f"{library}.py" in files:
+        raise ModelError(
+            f"{name}: {component} brings its own code ({library}.py), which is not run; choose another model"
+        )
+    chosen = {file for file in files if file.endswith(SMALL_SUFFIXES) and not NOT_LOADED.search(file)}
+    chosen |= _weights(name, component, library, files, read)
+    if "config.json" in files and not WITHOUT_WEIGHTS.search(class_name):
+        _require_weights(name, component, files, chosen)
+    return {prefix + file for file in chosen}
+
+
+def _weights(name: str, component: str, library: str, files: set[str], read: ReadText) -> set[str]:
+    """Return the safetensors under a standard name: one file, or an index and the shards it names, or nothing."""
+    stems = [DIFFUSERS_WEIGHTS, TRANSFORMERS_WEIGHTS]
+    for stem in stems if library == "diffusers" else stems[::-1]:
+        single, index = f"{stem}.safetensors", f"{stem}.safetensors.index.json"
+        # Where both exist, diffusers loads the shards and transformers the single file.
+        if single in files and (stem == TRANSFORMERS_WEIGHTS or index not in files):
+            return {single}
+        if index in files:
+            shards = _shards(_read_json(name, f"{component}/{index}", read))
+            if missing := sorted(shards - files):
+                raise ModelError(
+                    f"{name}: {component}/{index} names {missing[0]}"
+                    + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
+                    + ", which is not there; get the model again"
+                )
+            return {index, *shards}
+    return set()
+
+
+def _require_weights(name: str, component: str, files: set[str], chosen: set[str]) -> None:
+    if any(file.endswith(".safetensors") for file in chosen):
+        return
+    again = f'DiffusionPipeline.from_pretrained("{name}"'
+    variants = sorted({match["name"] for file in files if (match := VARIANT.match(file))})
+    if variants:
+        raise ModelError(
+            f"{name}: {component}/ has weights of the {variants[0]} variant only; save a copy without it: "
+            f'{again}, variant="{variants[0]}").save_pretrained("FOLDER"), then --model FOLDER'
+        )
+    if any(file.endswith(PICKLE_SUFFIXES) for file in files):
+        raise ModelError(
+            f"{name}: the weights of {component}/ are pickle files, which can run code and are not loaded; if you "
+            f'trust them, convert: {again}, use_safetensors=False).save_pretrained("FOLDER", safe_serialization=True), '
+            "then --model FOLDER"
+        )
+    raise ModelError(
+        f"{name}: {component}/ has no weights ({DIFFUSERS_WEIGHTS}.safetensors or {TRANSFORMERS_WEIGHTS}.safetensors); "
+        "get the model again"
+    )
+
+
+def _shards(index: Mapping[str, Any]) -> set[str]:
+    weight_map = index.get("weight_map")
+    return {str(file) for file in weight_map.values()} if isinstance(weight_map, dict) else set()
+
+
+def _what_instead(paths: Collection[str]) -> str:
+    nested = sorted(path for path in paths if path.endswith(f"/{INDEX}"))
+    if nested:
+        return f"but {nested[0].rpartition('/')[0]} has one; name that folder"
+    if any(path.endswith(PICKLE_SUFFIXES) for path in paths if "/" not in path):
+        return (
+            "it holds pickle files, which are not loaded; convert the model with diffusers' "
+            "save_pretrained(safe_serialization=True) and name that folder"
+        )
+    return "name a folder written by a diffusers pipeline's save_pretrained, or a hub model in diffusers format"
+
+
+def _read_json(name: str, path: str, read: ReadText) -> dict[str, Any]:
+    try:
+        value = json.loads(read(path))
+    except ValueError as error:  # also UnicodeDecodeError
+        raise ModelError(f"{name}: {path} is not JSON ({error}); get the model again") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{name}: {path} is not a JSON object; get the model again")
+    return value

@@ -1,0 +1,163 @@
+"""The arguments that a diffusers pipeline takes, read from the source of the installed diffusers.
+
+Importing diffusers takes seconds and imports torch; planning needs only names and defaults, so the source is parsed.
+"""
+
+import ast
+import importlib.metadata
+import importlib.util
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from t2i_core.errors import ConfigError, ModelError
+
+# Parts of the class names of pipelines that take more than text, or make something other than an image. The parameters
+# do not tell: many of these declare `image=None` and then fail without it.
+OTHER_WORDS = re.compile(
+    "Img2Img|Image2Image|ImageToImage|I2I|Inpaint|Control|Video|I2V|T2V|Edit|Upscale|SuperResolution|Depth2Img|Adapter"
+    "|Pix2Pix|Fill|Prior|Decoder|Refiner|Layered|ImageVariation|VisualCloze|Inversion|Audio|3D|ShapE|Gemma|Onnx"
+)
+# Parameters that only calls for video and sound have.
+OTHER_PARAMETERS = {
+    *("num_frames", "frames", "video_length", "num_videos_per_prompt", "video"),
+    *("audio", "audio_length_in_s", "audio_duration"),
+}
+IMAGE_PARAMETERS = {"height", "num_images_per_prompt"}
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """The parameters of a pipeline: of `__call__` with their defaults, those without a default, and of `__init__`."""
+
+    call: Mapping[str, Any]
+    required: frozenset[str]
+    init: frozenset[str]
+
+
+def call_defaults(pipeline_class: str) -> dict[str, Any]:
+    """Return {parameter: default} of the pipeline's `__call__`; Ellipsis for no default, or one that is no literal.
+
+    Raises:
+        ModelError: if the installed diffusers has no such pipeline.
+    """
+    return dict(_signature(pipeline_class).call)
+
+
+def init_parameters(pipeline_class: str) -> set[str]:
+    """Return the names of the components and settings that the pipeline's `__init__` takes.
+
+    Raises:
+        ModelError: if the installed diffusers has no such pipeline.
+    """
+    return set(_signature(pipeline_class).init)
+
+
+def check_text_to_image(pipeline_class: str, name: str) -> None:
+    """Refuse a pipeline that does not make images from text alone; `name` is the model's, for the message.
+
+    Raises:
+        ModelError: in one line that says why.
+    """
+    fix = "choose a text-to-image model"
+    if word := OTHER_WORDS.search(pipeline_class):
+        raise ModelError(f"{name}: {pipeline_class} is not a text-to-image pipeline ({word[0]}); {fix}")
+    try:
+        signature = _signature(pipeline_class)
+    except ModelError as error:
+        raise ModelError(f"{name}: {error}") from None
+    if "prompt" not in signature.call:
+        why = "its call takes no prompt"
+    elif extra := sorted(signature.required - {"prompt"}):
+        why = f"its call needs {', '.join(extra)}"
+    elif extra := sorted(OTHER_PARAMETERS & signature.call.keys()):
+        why = f"its call takes {', '.join(extra)}"
+    elif "num_inference_steps" not in signature.call:
+        why = "its call takes no num_inference_steps"
+    elif not IMAGE_PARAMETERS & signature.call.keys():
+        why = "its call makes no images"
+    else:
+        return
+    raise ModelError(f"{name}: {pipeline_class} is not a text-to-image pipeline ({why}); {fix}")
+
+
+@lru_cache(maxsize=64)
+def _signature(pipeline_class: str) -> Signature:
+    definition = _find_class(pipeline_class)
+    call = _method(definition, "__call__")
+    defaults = {name: _literal(node) for name, node in _parameters(call)}
+    required = frozenset(name for name, node in _parameters(call) if node is None)
+    init = frozenset(name for name, _ in _parameters(_method(definition, "__init__")))
+    return Signature(defaults, required, init)
+
+
+def _find_class(name: str) -> ast.ClassDef:
+    spec = importlib.util.find_spec("diffusers")
+    if spec is None or spec.origin is None:
+        raise ModelError("diffusers is not installed; run `pip install diffusers`")
+    marker = f"\nclass {name}(".encode()
+    for path in sorted((Path(spec.origin).parent / "pipelines").rglob("pipeline_*.py")):
+        source = path.read_bytes()
+        if marker not in source:  # parsing takes 20 ms a file, this search 0.1 ms
+            continue
+        for node in _parse(source).body:
+            if isinstance(node, ast.ClassDef) and node.name == name:
+                return node
+    version = importlib.metadata.version("diffusers")
+    raise ModelError(f"the installed diffusers {version} has no pipeline {name}; upgrade it, or choose another model")
+
+
+def check_scheduler(name: str) -> None:
+    """Refuse a scheduler that the installed diffusers does not have, before any weights are downloaded.
+
+    Raises:
+        ConfigError: with the installed version.
+    """
+    spec = importlib.util.find_spec("diffusers")
+    assert spec is not None
+    assert spec.origin is not None
+    marker = f"\nclass {name}(SchedulerMixin".encode()
+    if not any(marker in path.read_bytes() for path in (Path(spec.origin).parent / "schedulers").glob("*.py")):
+        version = importlib.metadata.version("diffusers")
+        raise ConfigError([f"scheduler: diffusers {version} has no {name}; leave it out for the model's own"])
+
+
+def _parse(source: bytes) -> ast.Module:
+    try:
+        return ast.parse(source)
+    except SystemError:
+        # CPython 3.11 counts recursion for all threads together, and fails when another thread parses at the same time
+        # (python/cpython#106905).
+        return ast.parse(source)
+
+
+def _method(definition: ast.ClassDef, name: str) -> ast.FunctionDef | None:
+    """Return the class's own method, else that of its first base that is a pipeline."""
+    for node in definition.body:
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return node
+    for base in definition.bases:
+        if isinstance(base, ast.Name) and base.id.endswith("Pipeline") and base.id != "DiffusionPipeline":
+            return _method(_find_class(base.id), name)
+    return None
+
+
+def _parameters(function: ast.FunctionDef | None) -> list[tuple[str, ast.expr | None]]:
+    if function is None:
+        return []
+    arguments = function.args
+    positional = [*arguments.posonlyargs, *arguments.args]
+    missing = len(positional) - len(arguments.defaults)
+    defaults = [*([None] * missing), *arguments.defaults, *arguments.kw_defaults]
+    names = [argument.arg for argument in [*positional, *arguments.kwonlyargs]]
+    return list(zip(names, defaults, strict=True))[1:]  # without self
+
+
+def _literal(node: ast.expr | None) -> Any:
+    try:
+        return ... if node is None else ast.literal_eval(node)
+    except ValueError:
+        return ...

@@ -1,0 +1,297 @@
+"""Presets: the default settings of each known model.
+
+Steps, guidance and text lengths are the defaults of the pipelines' code in diffusers 0.42 at 1024x1024, except where a
+preset says otherwise. The models' own cards could not be read when this table was written; what a card recommends may
+differ. Only `demo` has been run by this project so far; the others are not measured on a GPU.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from t2i_core.config import DEMO
+from t2i_core.errors import ModelError
+from t2i_core.models.identity import ResolvedModel
+from t2i_core.models.pipeline_signature import call_defaults
+
+FLUX_DEV_LICENCE = (
+    "FLUX.1 [dev] non-commercial licence: outputs may not be used to train a competing model; gated on the hub"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """The default settings of one model. None: the model does not use that argument, and setting it is refused."""
+
+    name: str
+    repository: str
+    pipeline_class: str
+    steps: int
+    height: int = 1024
+    width: int = 1024
+    guidance_scale: float | None = None
+    true_cfg_scale: float | None = None
+    negative_prompt: str | None = None
+    takes_negative_prompt: bool = False
+    max_sequence_length: int | None = None
+    dtype: str = "bfloat16"
+    size_multiple: int = 16
+    guidance_embeds: bool | None = None  # tells FLUX.1-dev from -schnell: the same class, other weights
+    licence_note: str = ""
+    about: str = ""
+
+
+PRESETS: dict[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            name=DEMO,
+            repository="bundled",
+            pipeline_class="FluxPipeline",
+            steps=12,
+            height=64,
+            width=64,
+            guidance_scale=None,
+            true_cfg_scale=2.5,
+            negative_prompt="",
+            takes_negative_prompt=True,
+            max_sequence_length=24,
+            dtype="float32",
+            size_multiple=8,
+            licence_note="Apache-2.0",
+            about="demo model, 64x64, for trying the tool",
+        ),
+        Preset(
+            name="flux-dev",
+            repository="black-forest-labs/FLUX.1-dev",
+            pipeline_class="FluxPipeline",
+            steps=20,
+            height=512,
+            width=512,
+            guidance_scale=3.5,
+            true_cfg_scale=1.0,
+            takes_negative_prompt=True,
+            max_sequence_length=512,
+            guidance_embeds=True,
+            licence_note=FLUX_DEV_LICENCE,
+            about="steps and size as in the guide of DataFlow-MM",
+        ),
+        Preset(
+            name="flux-dev-1024",
+            repository="black-forest-labs/FLUX.1-dev",
+            pipeline_class="FluxPipeline",
+            steps=28,
+            guidance_scale=3.5,
+            true_cfg_scale=1.0,
+            takes_negative_prompt=True,
+            max_sequence_length=512,
+            guidance_embeds=True,
+            licence_note=FLUX_DEV_LICENCE,
+        ),
+        Preset(
+            name="flux-krea-dev",
+            repository="black-forest-labs/FLUX.1-Krea-dev",
+            pipeline_class="FluxPipeline",
+            steps=28,
+            guidance_scale=3.5,
+            true_cfg_scale=1.0,
+            takes_negative_prompt=True,
+            max_sequence_length=512,
+            guidance_embeds=True,
+            licence_note="non-commercial; gated on the hub",
+        ),
+        Preset(
+            name="flux-schnell",
+            repository="black-forest-labs/FLUX.1-schnell",
+            pipeline_class="FluxPipeline",
+            steps=4,
+            max_sequence_length=256,
+            guidance_embeds=False,
+            licence_note="Apache-2.0",
+        ),
+        Preset(
+            name="flux2-dev",
+            repository="black-forest-labs/FLUX.2-dev",
+            pipeline_class="Flux2Pipeline",
+            steps=50,
+            guidance_scale=4.0,
+            max_sequence_length=512,
+            licence_note="non-commercial; gated on the hub",
+        ),
+        Preset(
+            name="flux2-klein",
+            repository="black-forest-labs/FLUX.2-klein-4B",
+            pipeline_class="Flux2KleinPipeline",
+            steps=4,
+            max_sequence_length=512,
+        ),
+        Preset(
+            name="qwen-image",
+            repository="Qwen/Qwen-Image",
+            pipeline_class="QwenImagePipeline",
+            steps=50,
+            true_cfg_scale=4.0,
+            negative_prompt=" ",
+            takes_negative_prompt=True,
+            max_sequence_length=512,
+            licence_note="Apache-2.0",
+        ),
+        Preset(
+            name="z-image",
+            repository="Tongyi-MAI/Z-Image",
+            pipeline_class="ZImagePipeline",
+            steps=50,
+            guidance_scale=5.0,
+            takes_negative_prompt=True,
+            max_sequence_length=512,
+        ),
+        Preset(
+            name="z-image-turbo",
+            repository="Tongyi-MAI/Z-Image-Turbo",
+            pipeline_class="ZImagePipeline",
+            steps=8,
+            guidance_scale=0.0,
+            max_sequence_length=512,
+        ),
+        Preset(
+            name="sd3.5-large",
+            repository="stabilityai/stable-diffusion-3.5-large",
+            pipeline_class="StableDiffusion3Pipeline",
+            steps=28,
+            guidance_scale=7.0,
+            takes_negative_prompt=True,
+            max_sequence_length=256,
+            licence_note="Stability AI community licence; gated on the hub",
+        ),
+        Preset(
+            name="sdxl",
+            repository="stabilityai/stable-diffusion-xl-base-1.0",
+            pipeline_class="StableDiffusionXLPipeline",
+            steps=50,
+            guidance_scale=5.0,
+            takes_negative_prompt=True,
+            size_multiple=8,
+            licence_note="CreativeML Open RAIL++-M",
+        ),
+        Preset(
+            name="sdxl-turbo",
+            repository="stabilityai/sdxl-turbo",
+            pipeline_class="StableDiffusionXLPipeline",
+            steps=1,
+            height=512,
+            width=512,
+            guidance_scale=0.0,
+            size_multiple=8,
+            licence_note="Stability AI non-commercial or community licence",
+        ),
+        Preset(
+            name="sana",
+            repository="Efficient-Large-Model/Sana_1600M_1024px_diffusers",
+            pipeline_class="SanaPipeline",
+            steps=20,
+            guidance_scale=4.5,
+            takes_negative_prompt=True,
+            max_sequence_length=300,
+            size_multiple=32,
+        ),
+        Preset(
+            name="sana-sprint",
+            repository="Efficient-Large-Model/Sana_Sprint_1.6B_1024px_diffusers",
+            pipeline_class="SanaSprintPipeline",
+            steps=2,
+            guidance_scale=4.5,
+            max_sequence_length=300,
+            size_multiple=32,
+        ),
+        Preset(
+            name="pixart-sigma",
+            repository="PixArt-alpha/PixArt-Sigma-XL-2-1024-MS",
+            pipeline_class="PixArtSigmaPipeline",
+            steps=20,
+            guidance_scale=4.5,
+            takes_negative_prompt=True,
+            max_sequence_length=300,
+            size_multiple=8,
+        ),
+        Preset(
+            name="chroma",
+            repository="lodestones/Chroma1-HD",
+            pipeline_class="ChromaPipeline",
+            steps=35,
+            guidance_scale=5.0,
+            takes_negative_prompt=True,
+            max_sequence_length=512,
+            licence_note="Apache-2.0",
+        ),
+        Preset(
+            name="lumina2",
+            repository="Alpha-VLLM/Lumina-Image-2.0",
+            pipeline_class="Lumina2Pipeline",
+            steps=30,
+            guidance_scale=4.0,
+            takes_negative_prompt=True,
+            max_sequence_length=256,
+            licence_note="Apache-2.0",
+        ),
+    )
+}
+
+
+def repository_of(name: str) -> str:
+    """Return the repository of a preset's name; `demo`, and a name that is no preset, are returned unchanged."""
+    return PRESETS[name].repository if name in PRESETS and name != DEMO else name
+
+
+def find_preset(name: str, model: ResolvedModel, demo_identity: str) -> Preset:
+    """Return the preset of a model: by name, identity, repository or pipeline class, else one made from the code."""
+    if name in PRESETS:
+        return PRESETS[name]
+    if model.identity == demo_identity:
+        return PRESETS[DEMO]
+    for preset in PRESETS.values():
+        if model.source == "hub" and preset.repository == model.location:
+            return preset
+    embeds = model.configs.get("transformer", {}).get("guidance_embeds")
+    for preset in PRESETS.values():
+        same_class = preset.pipeline_class == model.pipeline_class and preset.name != DEMO
+        if same_class and preset.guidance_embeds in (None, embeds):
+            return preset
+    return _from_code(model)
+
+
+def _from_code(model: ResolvedModel) -> Preset:
+    """Return a preset with the defaults of the pipeline's call and the size that its configuration implies."""
+    call = call_defaults(model.pipeline_class)
+    side, multiple = _native_side(model)
+
+    def default(name: str) -> Any:
+        value = call.get(name)
+        return None if value is Ellipsis else value
+
+    if default("num_inference_steps") is None:
+        raise ModelError(f"{model.name}: {model.pipeline_class} has no num_inference_steps; this tool cannot run it")
+    return Preset(
+        name=model.pipeline_class,
+        repository="",
+        pipeline_class=model.pipeline_class,
+        steps=int(default("num_inference_steps")),
+        height=default("height") or side,
+        width=default("width") or side,
+        guidance_scale=default("guidance_scale"),
+        true_cfg_scale=default("true_cfg_scale"),
+        takes_negative_prompt="negative_prompt" in call,
+        max_sequence_length=default("max_sequence_length"),
+        dtype="float32",
+        size_multiple=multiple,
+        about=f"no preset; the defaults of {model.pipeline_class}'s own code",
+    )
+
+
+def _native_side(model: ResolvedModel) -> tuple[int, int]:
+    """Return (default side, size multiple) in pixels, from the configurations; the side is 0 where none is stated."""
+    blocks: list[int] = model.configs.get("vae", {}).get("block_out_channels") or [0] * 4
+    scale = 2 ** (len(blocks) - 1)
+    denoiser: Mapping[str, Any] = model.configs.get("transformer") or model.configs.get("unet") or {}
+    sample = denoiser.get("sample_size") or 0
+    patch = denoiser.get("patch_size") if isinstance(denoiser.get("patch_size"), int) else 1
+    return (sample if isinstance(sample, int) else 0) * scale, scale * max(1, patch or 1)

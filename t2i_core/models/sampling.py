@@ -1,0 +1,90 @@
+"""The sampling settings of a run and of each row: row over configuration over preset, checked against the model."""
+
+from collections.abc import Collection
+from dataclasses import fields, replace
+from typing import Any
+
+from t2i_core.config import Config, RowSettings, parse_size
+from t2i_core.errors import ConfigError
+from t2i_core.models.presets import Preset
+from t2i_core.spec import SHARED_ARGUMENTS, Sampling
+
+# Computed once, for rows are many.
+_RUN_NAMES = tuple(item.name for item in fields(Sampling))
+_ROW_NAMES = tuple(name for name in _RUN_NAMES if name in RowSettings.model_fields)
+
+
+def resolve_sampling(config: Config, preset: Preset) -> Sampling:
+    """Return the run's settings: those of the configuration, and the preset's where it sets none.
+
+    Raises:
+        ConfigError: for an argument that the model does not use or would change, with a line for each.
+    """
+    own = _set_values(config, _RUN_NAMES)
+    defaults: dict[str, Any] = {name: getattr(preset, name, None) for name in _RUN_NAMES}
+    sampling = Sampling(**defaults | own)
+    problems = _unused_arguments(own, preset) + _negative_prompt_problems(sampling, preset)
+    sizes = [parse_size(size) for size in config.sizes] if config.sizes else [(sampling.width, sampling.height)]
+    for width, height in sizes:
+        problems += _size_problems(width, height, preset)
+    if problems:
+        raise ConfigError(problems)
+    return sampling
+
+
+def row_sampling(settings: RowSettings, run: Sampling, preset: Preset) -> tuple[Sampling, str | None]:
+    """Return (the row's settings over the run's, what is wrong with them or None).
+
+    A row that sets nothing has the run's settings themselves, which were checked.
+    """
+    own = _set_values(settings, _ROW_NAMES)
+    if not own:
+        return run, None
+    sampling = replace(run, **own)
+    problems = _unused_arguments(own, preset) + _negative_prompt_problems(sampling, preset)
+    problems += _size_problems(sampling.width, sampling.height, preset)
+    return sampling, "; ".join(problems) or None
+
+
+def _set_values(settings: Config | RowSettings, names: Collection[str]) -> dict[str, Any]:
+    return {name: value for name in names if (value := getattr(settings, name)) is not None}
+
+
+def _unused_arguments(own: Collection[str], preset: Preset) -> list[str]:
+    return [
+        f"{name}: {preset.name} does not use it; leave it out"
+        for name in SHARED_ARGUMENTS
+        if name in own and getattr(preset, name) is None
+    ]
+
+
+def _negative_prompt_problems(sampling: Sampling, preset: Preset) -> list[str]:
+    """Return why a negative prompt, or the scale that needs one, would have no effect: then it is refused."""
+    flag = "guidance_scale" if preset.true_cfg_scale is None else "true_cfg_scale"
+    scale = getattr(sampling, flag)
+    if sampling.negative_prompt is None and flag == "true_cfg_scale" and (scale or 0) > 1:
+        return [
+            f"true_cfg_scale: {preset.name} uses it only with a negative prompt; set negative_prompt (may be empty)"
+        ]
+    if sampling.negative_prompt is None or sampling.negative_prompt == preset.negative_prompt:
+        return []
+    if not preset.takes_negative_prompt:
+        return [f"negative_prompt: {preset.name} does not use it; leave it out"]
+    if scale is not None and scale <= 1:
+        return [f"negative_prompt: {preset.name} uses it only with {flag} above 1 (it is {scale:g}); set {flag}"]
+    return []
+
+
+def _size_problems(width: int, height: int, preset: Preset) -> list[str]:
+    """Return a line for each side that the model would silently change, with the two nearest that it takes."""
+    problems = []
+    for name, side in (("width", width), ("height", height)):
+        if not side:
+            problems.append(f"{name}: {preset.name} states no default; set {name}")
+        elif side % preset.size_multiple:
+            below = side // preset.size_multiple * preset.size_multiple
+            nearest = " or ".join(str(n) for n in (below, below + preset.size_multiple) if n)
+            problems.append(
+                f"{name}: {preset.name} takes multiples of {preset.size_multiple}; use {nearest} (got {side})"
+            )
+    return problems

@@ -1,0 +1,1 @@
+"""The files that people take away: manifest, provenance, failures, named images; and whose folder it is."""

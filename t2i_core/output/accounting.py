@@ -1,0 +1,90 @@
+"""The accounting: every row and every image of the data set, each counted once."""
+
+from dataclasses import dataclass, field, replace
+
+from t2i_core.planning.catalog import CatalogImage, CatalogRow, ImageState
+
+ROWS_SHOWN = 5
+# A row is what the first of these is that one of its images is.
+_WORST_FIRST = (ImageState.FAILED, ImageState.PENDING, ImageState.GENERATED, ImageState.REUSED)
+# What `Accounting.add` needs to know of an image's record.
+ACCOUNTING_FACTS = ("prompt_lengths",)
+
+
+@dataclass(slots=True)
+class Accounting:
+    """Totals: rows = generated + reused + skipped + failed + pending, and the same for images, which are never skipped.
+
+    `pending` is what an interrupted run did not come to; it is 0 for a finished run. A row counts as failed if any of
+    its images failed, else as pending, else as generated if any image was made in this run.
+    """
+
+    rows: int = 0
+    rows_generated: int = 0
+    rows_reused: int = 0
+    rows_skipped: int = 0
+    rows_failed: int = 0
+    rows_pending: int = 0
+    images: int = 0
+    images_generated: int = 0
+    images_reused: int = 0
+    images_failed: int = 0
+    images_pending: int = 0
+
+    rows_rejected: int = 0  # part of rows_failed
+    images_cut: int = 0  # part of images: the prompt is longer than a text encoder takes
+    rows_cut: list[int] = field(default_factory=list)  # the first few rows with such an image
+
+    @property
+    def failures(self) -> int:
+        """The number that `max_failures` bounds: failed images and rejected rows."""
+        return self.images_failed + self.rows_rejected
+
+    @property
+    def images_present(self) -> int:
+        """The number of images that have a picture."""
+        return self.images - self.images_failed - self.images_pending
+
+    def too_many_failures(self, allowed: float) -> bool:
+        """Return whether there are more failures than `allowed`: a count, or below 1 a share of all that could fail."""
+        if 0 < allowed < 1:
+            allowed *= self.images + self.rows_rejected
+        return self.failures > allowed
+
+    def all_reused(self) -> "Accounting":
+        """Return the accounting of a later run that made nothing."""
+        return replace(
+            self,
+            rows_generated=0,
+            rows_reused=self.rows_generated + self.rows_reused,
+            images_generated=0,
+            images_reused=self.images_generated + self.images_reused,
+        )
+
+    def add(self, row: CatalogRow) -> None:
+        """Count a row and its images, whose facts must hold `ACCOUNTING_FACTS`."""
+        self.rows += 1
+        if row.rejection is not None:
+            self.rows_failed += 1
+            self.rows_rejected += 1
+            return
+        if row.has_images:
+            self.rows_skipped += 1
+            return
+        states = [image.state for image in row.images]
+        for state in states:
+            self.images += 1
+            self._count(f"images_{state}")
+        self._count(f"rows_{next((state for state in _WORST_FIRST if state in states), ImageState.REUSED)}")
+        if cut := sum(map(_is_cut, row.images)):
+            self.images_cut += cut
+            if len(self.rows_cut) <= ROWS_SHOWN:  # one more than is shown tells that there are more
+                self.rows_cut.append(row.row)
+
+    def _count(self, name: str) -> None:
+        setattr(self, name, getattr(self, name) + 1)
+
+
+def _is_cut(image: CatalogImage) -> bool:
+    """Return whether a text encoder did not see all of the image's prompt."""
+    return any(length["cut"] is not None for length in image.facts.get("prompt_lengths") or ())

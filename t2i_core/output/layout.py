@@ -1,0 +1,51 @@
+"""The files that a run leaves in its output folder: their names, and the paths by which the manifest names images."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from t2i_core.config import Config
+from t2i_core.planning.catalog import CatalogImage
+from t2i_core.storage.image_store import ImageStore
+
+FAILURES = "failures.jsonl"
+PROVENANCE = "images.parquet"
+RUN = "run.json"
+CONTACT_SHEET = "contact_sheet.jpg"
+
+# Of `named_images: auto`.
+NAMED_IMAGES_LIMIT = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestForm:
+    """The form of a manifest: its file name, what stands before each path, and the column of the paths."""
+
+    name: str
+    prefix: str
+    image_key: str
+
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        """Return the form that a run writes: each path is the output as given, then the file."""
+        return cls(config.manifest_name, config.output.rstrip("/") + "/", config.image_key)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a run names its manifest and its images. `named`: images also have a name, beside the one by key."""
+
+    form: ManifestForm
+    named: bool
+
+    @classmethod
+    def of(cls, config: Config, images: int) -> Self:
+        """Return the layout of a run over a data set of that many images."""
+        choice = config.named_images
+        named = choice == "always" or (choice == "auto" and images <= NAMED_IMAGES_LIMIT)
+        return cls(ManifestForm.of(config), named)
+
+    def path(self, image: CatalogImage, images: ImageStore) -> str | None:
+        """Return the path of an image as the manifest gives it; None where there is no picture."""
+        if image.picture is None:
+            return None
+        return self.form.prefix + (image.name if self.named else images.location(image.picture))

@@ -1,0 +1,94 @@
+"""The manifest: each row as it came, with the paths of its images. It is written last: its presence means done."""
+
+import json
+
+from t2i_core.config import Config
+from t2i_core.json_values import json_text
+from t2i_core.output.accounting import ACCOUNTING_FACTS, Accounting
+from t2i_core.output.failures import failures_of
+from t2i_core.output.identity import manifest_form, note_manifest_form
+from t2i_core.output.layout import FAILURES, PROVENANCE, Layout, ManifestForm
+from t2i_core.output.named_links import LinkChanges, NamedLinks
+from t2i_core.output.provenance import write_provenance
+from t2i_core.output.retired_manifests import is_outdated, retire_manifest
+from t2i_core.planning.catalog import Catalog, CatalogRow
+from t2i_core.storage.files import atomic_write
+from t2i_core.storage.workspace import Workspace
+
+
+def write_manifest(catalog: Catalog, config: Config) -> Accounting:
+    """Write named images, provenance, failures, and last the manifest; return the accounting."""
+    workspace, layout = catalog.workspace, Layout.of(config, catalog.plan.images)
+    with workspace.lock():
+        links = NamedLinks(workspace)
+        changes = _link_changes(catalog, layout, links)
+        _retire_outdated_manifest(workspace, layout.form, links, changes)
+        links.apply(changes)
+        write_provenance(catalog, layout)
+        return _write_rows(catalog, config, layout)
+
+
+def manifest_is_right(files: dict[str, list[int]], catalog: Catalog, config: Config) -> bool:
+    """Return whether the files are as `files_written` saw them, and every name still stands for its image."""
+    try:
+        if files_written(catalog.workspace, config) != files:
+            return False
+    except FileNotFoundError:
+        return False
+    layout = Layout.of(config, catalog.plan.images)
+    return not _link_changes(catalog, layout, NamedLinks(catalog.workspace))
+
+
+def files_written(workspace: Workspace, config: Config) -> dict[str, list[int]]:
+    """Return size and modification time of each file that `write_manifest` leaves.
+
+    Raises:
+        FileNotFoundError: if one is missing.
+    """
+    result = {}
+    for name in (config.manifest_name, PROVENANCE, FAILURES):
+        status = (workspace.root / name).stat()
+        result[name] = [status.st_size, status.st_mtime_ns]
+    return result
+
+
+def _link_changes(catalog: Catalog, layout: Layout, links: NamedLinks) -> LinkChanges:
+    return links.changes(catalog.names() if layout.named else ())
+
+
+def _retire_outdated_manifest(
+    workspace: Workspace, form: ManifestForm, links: NamedLinks, changes: LinkChanges
+) -> None:
+    """Move away the manifest that lies in the folder, if it would be wrong once names change."""
+    old = manifest_form(workspace)
+    if old is not None:
+        manifest = workspace.root / old.name
+        if manifest.exists() and is_outdated(manifest, old, form, links.outdated_names(changes)):
+            (workspace.root / PROVENANCE).unlink(missing_ok=True)
+            retire_manifest(manifest, old, workspace, links)
+    note_manifest_form(workspace, form)
+
+
+def _write_rows(catalog: Catalog, config: Config, layout: Layout) -> Accounting:
+    """Write failures and manifest in one pass over the rows."""
+    root, accounting = catalog.workspace.root, Accounting()
+    with atomic_write(root / config.manifest_name) as manifest, atomic_write(root / FAILURES) as failures:
+        for row in catalog.rows(ACCOUNTING_FACTS):
+            text = _manifest_line(row, catalog, layout)
+            if text is not None:
+                manifest.write((text + "\n").encode("utf-8"))
+            for failure in failures_of(row, config.dataset):
+                failures.write((json.dumps(failure, ensure_ascii=False) + "\n").encode("utf-8"))
+            accounting.add(row)
+    return accounting
+
+
+def _manifest_line(row: CatalogRow, catalog: Catalog, layout: Layout) -> str | None:
+    """Return the row as it came plus its images. None for a line that is no JSON object: `failures.jsonl` has it."""
+    if row.json is None or row.has_images:
+        return row.json
+    values = json.loads(row.json)
+    if row.rejection is None or not values.get(layout.form.image_key):
+        paths = [layout.path(image, catalog.workspace.images) for image in row.images]
+        values[layout.form.image_key] = [path for path in paths if path is not None]
+    return json_text(values)

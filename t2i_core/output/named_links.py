@@ -1,0 +1,139 @@
+"""Named images: hard links from `sample0_condition0/...png`, under which people find images, to the images by key."""
+
+import os
+import re
+from array import array
+from collections.abc import Container, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from t2i_core.storage.files import is_temporary, remove_if_stale
+from t2i_core.storage.keys import find
+from t2i_core.storage.png import read_header
+from t2i_core.storage.workspace import Workspace
+
+_FOLDER = re.compile(r".+_condition\d+")
+_FILE = re.compile(r".+_condition\d+_\d+\.png")
+
+# Names that an output should have, their keys, and the inodes of the images by key: columns of equal length.
+WantedNames = tuple[list[str], list[str], npt.NDArray[np.uint64]]
+
+
+@dataclass(frozen=True, slots=True)
+class NamedImage:
+    """A name relative to the output, and the key of the image it stands for."""
+
+    name: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class LinkChanges:
+    """What has to change so that an output has just the names that are wanted."""
+
+    to_link: list[NamedImage]  # absent, or links to another file
+    to_remove: list[Path]  # images of ours that nobody wants under this name
+
+    def __bool__(self) -> bool:
+        return bool(self.to_link or self.to_remove)
+
+
+class NamedLinks:
+    """The names in an output folder."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._root = workspace.root
+        self._images = workspace.images
+
+    def changes(self, wanted: Iterable[WantedNames]) -> LinkChanges:
+        """Compare the folder with the names that are wanted; change nothing."""
+        hashes, inodes = self._found()
+        unwanted = np.ones(len(hashes), bool)
+        to_link = []
+        for names, keys, wanted_inodes in wanted:
+            index = find(np.fromiter(map(hash, names), np.int64, len(names)), hashes)
+            present = index >= 0
+            unwanted[index[present]] = False
+            right = present.copy()
+            right[present] = inodes[index[present]] == wanted_inodes[present]
+            for i in np.flatnonzero(~right):
+                image = NamedImage(names[i], keys[i])
+                if not self._stands_for(image, int(wanted_inodes[i])):
+                    to_link.append(image)
+        return LinkChanges(to_link, list(self._images_of_ours(set(hashes[unwanted].tolist()))))
+
+    def outdated_names(self, changes: LinkChanges) -> set[str]:
+        """Return the names, relative to the output, that stand for another picture until the changes are made.
+
+        A new name, or a name whose file is torn, says nothing of a picture.
+        """
+        outdated = {image.name for image in changes.to_link if self.key_of(image.name) != image.key}
+        return outdated | {path.relative_to(self._root).as_posix() for path in changes.to_remove}
+
+    def apply(self, changes: LinkChanges) -> None:
+        """Make the changes; remove folders that they leave empty."""
+        for path in changes.to_remove:
+            path.unlink(missing_ok=True)
+            with suppress(OSError):  # not empty: it holds a name in use, or files of the user's own
+                path.parent.rmdir()
+        for image in changes.to_link:
+            self._images.link(image.key, self._root / image.name)
+
+    def key_of(self, name: str) -> str | None:
+        """Return the key of the image that a name stands for, read from the file itself."""
+        try:
+            with (self._root / name).open("rb") as file:
+                header = read_header(file)
+        except (OSError, ValueError):  # ValueError: a manifest broken by hand may name anything
+            return None
+        key = header.get("key") if header else None
+        return key if isinstance(key, str) else None
+
+    def _images_of_ours(self, hashes: Container[int] | None) -> Iterator[Path]:
+        """Yield the named files with these hashes that hold an image of ours: a user's own file has no key."""
+        if not hashes:
+            return
+        for name, entry in self._entries():
+            if hash(name) in hashes and self.key_of(name) is not None:
+                yield Path(entry.path)
+
+    def _stands_for(self, image: NamedImage, inode: int) -> bool:
+        """Look at a name's file itself: on some file systems a directory entry has another inode than its file."""
+        try:
+            status = os.stat(self._root / image.name, follow_symlinks=False)
+        except OSError:
+            return False
+        if status.st_ino == inode or status.st_nlink > 1:
+            return status.st_ino == inode
+        # A copy, where links do not work: it keeps size and time of its image.
+        stored = self._images.status(image.key)
+        return stored is not None and (status.st_size, status.st_mtime_ns) == (stored.size, stored.mtime_ns)
+
+    def _entries(self) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        """Yield the files that are named like images of ours: (name relative to the output, entry)."""
+        with os.scandir(self._root) as folders:
+            for folder in folders:
+                if not (_FOLDER.fullmatch(folder.name) and folder.is_dir(follow_symlinks=False)):
+                    continue
+                with os.scandir(folder.path) as files:
+                    for file in files:
+                        if is_temporary(file.name):
+                            remove_if_stale(Path(file.path))
+                        elif file.name.startswith(folder.name) and _FILE.fullmatch(file.name):
+                            yield f"{folder.name}/{file.name}", file
+
+    def _found(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
+        """Return the hash of every name, sorted, and its inode; a collision leaves a name to be linked once more.
+
+        The inode comes with the directory entry: no file is looked at.
+        """
+        hashes, inodes = array("q"), array("Q")
+        for name, entry in self._entries():
+            hashes.append(hash(name))
+            inodes.append(entry.inode())
+        order = np.argsort(np.frombuffer(hashes, np.int64))
+        return np.frombuffer(hashes, np.int64)[order], np.frombuffer(inodes, np.uint64)[order]

@@ -1,0 +1,42 @@
+"""`images.parquet`: a row for each image, with what was asked for and what is known of the picture."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from t2i_core.output.layout import PROVENANCE, Layout
+from t2i_core.planning.catalog import Catalog
+from t2i_core.planning.plan import SPECS
+from t2i_core.storage.files import atomic_write
+from t2i_core.storage.records import PROVENANCE_FACTS, RECORD_TABLE
+from t2i_core.storage.tables import write_rows
+
+# Of the plan; `name` is in `path`, and the version of the pixels in the key.
+_PLAN_COLUMNS = [name for name in SPECS.names if name not in ("name", "pixels_version")]
+
+SCHEMA = pa.schema(
+    [
+        *(SPECS.field(name) for name in _PLAN_COLUMNS),
+        pa.field("path", pa.string()),
+        pa.field("status", pa.string()),  # generated, reused, failed or pending
+        pa.field("error", pa.string()),
+        *(RECORD_TABLE.field(name) for name in PROVENANCE_FACTS),
+    ]
+)
+
+
+def write_provenance(catalog: Catalog, layout: Layout) -> None:
+    """Write `images.parquet`. `key` and `seed` are those of the picture: of the replacement, for a failed image."""
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for image in catalog.images(["seed", *PROVENANCE_FACTS]):
+            row = {name: image.arguments[name] for name in _PLAN_COLUMNS} | dict(image.facts)
+            yield row | {
+                "path": layout.path(image, catalog.workspace.images),
+                "status": image.state,
+                "error": image.error,
+            }
+
+    with atomic_write(catalog.workspace.root / PROVENANCE) as file:
+        write_rows(file, SCHEMA, rows())

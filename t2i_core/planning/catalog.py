@@ -1,0 +1,219 @@
+"""The catalog: the one place that joins the plan of a data set, the image records and the stored files.
+
+Whoever needs to know which images exist, which are missing, or what is known of one, asks the catalog: manifest,
+provenance, named images, reports, estimate, and what is still to make.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from t2i_core.dataset.rows import Rejection
+from t2i_core.planning.plan import Plan
+from t2i_core.spec import ImageSpec
+from t2i_core.storage.image_store import Scan
+from t2i_core.storage.keys import as_keys, find
+from t2i_core.storage.record_index import RecordIndex
+from t2i_core.storage.tables import read_chunks, read_rows
+from t2i_core.storage.workspace import Workspace
+
+
+class ImageState(StrEnum):
+    """What an image of the data set is at the end of a run."""
+
+    GENERATED = "generated"  # in this run
+    REUSED = "reused"
+    FAILED = "failed"
+    PENDING = "pending"  # an interrupted run did not come to it
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogChunk:
+    """Some image specs of the plan, in data-set order, as columns; `key` is always among them."""
+
+    specs: pa.RecordBatch
+    # For each spec the index of its picture in `RecordIndex.keys`; -1 where there is none.
+    index: npt.NDArray[np.int64]
+
+    @property
+    def present(self) -> npt.NDArray[np.bool_]:
+        """Mark the specs that have a picture."""
+        return self.index >= 0
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogImage:
+    """One image that the data set asks for, and what is known of it."""
+
+    row: int
+    condition: int
+    image: int
+    name: str  # relative to the output
+    key: str  # of its spec
+    state: ImageState
+    picture: str | None  # the key of its picture: that of a replacement, where the image itself failed
+    facts: Mapping[str, Any]  # the columns of the picture's record that were asked for
+    error: str | None  # why there is no picture
+    arguments: Mapping[str, Any]  # a row of the plan: the columns of `SPECS`
+
+    @property
+    def spec(self) -> ImageSpec:
+        """What was asked for."""
+        return ImageSpec.from_row(self.arguments)
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogRow:
+    """One row of the data set with its images."""
+
+    row: int
+    line: int | None
+    json: str | None  # the row as it came; None where it was no JSON object
+    has_images: bool  # came with images, and is left alone
+    rejection: Rejection | None
+    images: tuple[CatalogImage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image that can be looked at."""
+
+    key: str
+    prompt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unreferenced:
+    """Stored images that the data set does not ask for."""
+
+    keys: list[str]
+    size: int  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """The plan, what is known of images, and the files; with what a run has done so far.
+
+    Args:
+        scan: the stored images that `index` was checked against.
+        run: the run whose images count as generated; those of all others count as reused.
+        errors: key -> why the image could not be made in this run.
+        interrupted: whether an image without picture and error is pending rather than failed.
+    """
+
+    workspace: Workspace
+    plan: Plan
+    index: RecordIndex
+    scan: Scan
+    run: str = ""
+    errors: Mapping[str, str] = field(default_factory=dict)
+    interrupted: bool = False
+
+    def chunks(self, columns: Sequence[str] | None = None) -> Iterator[CatalogChunk]:
+        """Yield the image specs in data-set order, with the columns asked for; None: all of them."""
+        if columns is not None and "key" not in columns:
+            columns = ["key", *columns]
+        for specs in read_chunks(self.plan.specs_file(self.workspace.plans), columns):
+            yield CatalogChunk(specs, self.index.find(specs["key"]))
+
+    def images(self, facts: Sequence[str] = ()) -> Iterator[CatalogImage]:
+        """Yield every image in data-set order; `facts` names columns of the record table."""
+        table = self.index.facts(["key", "run", *facts])
+        for chunk in self.chunks():
+            found = iter(table.take(pa.array(chunk.index[chunk.present])).to_pylist())
+            for arguments, present in zip(chunk.specs.to_pylist(), chunk.present.tolist(), strict=True):
+                yield self._image(arguments, next(found) if present else None)
+
+    def rows(self, facts: Sequence[str] = ()) -> Iterator[CatalogRow]:
+        """Yield every row in order, with its images."""
+        by_row = groupby(self.images(facts), key=lambda image: image.row)
+        number, images = next(by_row, (None, iter(())))
+        columns = ["row", "line", "json", "has_images", "rejection"]
+        for row in read_rows(self.plan.rows_file(self.workspace.plans), columns):
+            own: tuple[CatalogImage, ...] = ()
+            if row["row"] == number:
+                own = tuple(images)
+                number, images = next(by_row, (None, iter(())))
+            row["rejection"] = Rejection(**json.loads(row["rejection"])) if row["rejection"] else None
+            yield CatalogRow(**row, images=own)
+
+    def pictures(self) -> Iterator[Picture]:
+        """Yield the images that there are, in data-set order."""
+        for chunk in self.chunks(["prompt"]):
+            yield from self._pictures(chunk, np.flatnonzero(chunk.present))
+
+    def spread_pictures(self, count: int) -> Iterator[Picture]:
+        """Yield up to `count` of the images that there are, spread evenly over the data set."""
+        total = sum(int(chunk.present.sum()) for chunk in self.chunks([]))
+        wanted = np.unique(np.linspace(0, total - 1, min(count, total)).astype(int))
+        seen = 0
+        for chunk in self.chunks(["prompt"]):
+            present = np.flatnonzero(chunk.present)
+            here = wanted[(wanted >= seen) & (wanted < seen + len(present))] - seen
+            yield from self._pictures(chunk, present[here])
+            seen += len(present)
+
+    def unreferenced(self) -> Unreferenced:
+        """Return the stored images that the data set does not ask for."""
+        extra = np.ones(len(self.index.keys), bool)
+        for chunk in self.chunks([]):
+            extra[chunk.index[chunk.present]] = False
+        if not extra.any():
+            return Unreferenced([], 0)
+        sizes = self.index.facts(["file_size"])["file_size"].to_numpy()
+        return Unreferenced([key.decode() for key in self.index.keys[extra]], int(sizes[extra].sum()))
+
+    def bytes_per_pixel(self) -> float | None:
+        """Return the size of the images' files by their pixels; None where there is no image yet."""
+        sizes = self.index.facts(["file_size"])["file_size"].to_numpy()
+        size = pixels = 0
+        for chunk in self.chunks(["height", "width"]):
+            height, width = (chunk.specs[name].to_numpy()[chunk.present].astype(int) for name in ("height", "width"))
+            size += int(sizes[chunk.index[chunk.present]].sum())
+            pixels += int((height * width).sum())
+        return size / pixels if pixels else None
+
+    def names(self) -> Iterator[tuple[list[str], list[str], npt.NDArray[np.uint64]]]:
+        """Yield (names, keys, inodes) of the images that there are, in columns of equal length.
+
+        The inode is that of the stored file, by which a name is known to be a link to it.
+        """
+        for chunk in self.chunks(["name"]):
+            keys = self.index.picture_keys(chunk.specs["key"])
+            in_scan = np.where(chunk.present, find(as_keys(keys), self.scan.keys), -1)
+            stored = pa.array(in_scan >= 0)
+            names = chunk.specs["name"].filter(stored).to_pylist()
+            yield names, keys.filter(stored).to_pylist(), self.scan.inodes[in_scan[in_scan >= 0]]
+
+    def _image(self, arguments: Mapping[str, Any], facts: Mapping[str, Any] | None) -> CatalogImage:
+        error = None
+        if facts is not None:
+            state = ImageState.GENERATED if facts["run"] == self.run else ImageState.REUSED
+        else:
+            error = self.index.errors.get(arguments["key"]) or self.errors.get(arguments["key"])
+            if error is None and not self.interrupted:
+                error = "not made, for no recorded reason; run again, and report it if it stays"
+            state = ImageState.FAILED if error else ImageState.PENDING
+        return CatalogImage(
+            row=arguments["row"],
+            condition=arguments["condition"],
+            image=arguments["image"],
+            name=arguments["name"],
+            key=arguments["key"],
+            state=state,
+            picture=None if facts is None else facts["key"],
+            facts=facts or {},
+            error=error,
+            arguments=arguments,
+        )
+
+    def _pictures(self, chunk: CatalogChunk, rows: npt.NDArray[np.int64]) -> Iterator[Picture]:
+        for row in rows.tolist():
+            yield Picture(self.index.keys[chunk.index[row]].decode(), chunk.specs["prompt"][row].as_py())

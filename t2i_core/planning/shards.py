@@ -1,0 +1,98 @@
+"""Pending images -> batches that share the call's arguments -> shards; and how much work that is."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from t2i_core.hashing import digest
+from t2i_core.planning.pending import ImageRequest, Pending
+from t2i_core.planning.plan import SPECS
+from t2i_core.spec import SHARED_ARGUMENTS
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Up to `save_interval` batches: one task. `number` counts from 1 to `total`."""
+
+    number: int
+    total: int
+    batch_size: int
+    batches: tuple[tuple[ImageRequest, ...], ...]
+
+    @property
+    def requests(self) -> list[ImageRequest]:
+        """All its images, in order."""
+        return [request for batch in self.batches for request in batch]
+
+    @property
+    def digest(self) -> str:
+        """The name of its stored result: it tells what is made and in which batches, not the shard's place in a run."""
+        return digest([self.batch_size, [[request.key for request in batch] for batch in self.batches]])
+
+
+@dataclass(frozen=True, slots=True)
+class WorkEstimate:
+    """What a run has to make, counted before anything is made."""
+
+    images: int
+    batches: int
+    shards: int
+    batch_size: int
+    pixels: int
+    pixel_steps: int  # pixels times denoising steps, the padding of batches included
+
+    @property
+    def padding(self) -> float:
+        """The share of the model's work that fills up the last batch of each shape, and is thrown away."""
+        return 1 - self.images / (self.batches * self.batch_size) if self.batches else 0.0
+
+
+def estimate_work(pending: Pending, batch_size: int, save_interval: int) -> WorkEstimate:
+    """Count images, batches and shards to make, from the key and the columns that a batch shares."""
+    columns = ["key", "negative_prompt", *SHARED_ARGUMENTS]
+    table = pa.Table.from_batches(pending.chunks(columns), pa.schema([SPECS.field(name) for name in columns]))
+    table = table.set_column(1, "without_negative", pc.is_null(table["negative_prompt"]))
+    # The same columns as ImageSpec.call_group.
+    groups = table.group_by(["without_negative", *SHARED_ARGUMENTS]).aggregate([("key", "count_distinct")]).to_pylist()
+    counts = [group["key_count_distinct"] for group in groups]
+    sizes = [group["height"] * group["width"] for group in groups]
+    batches = [-(-count // batch_size) for count in counts]
+    return WorkEstimate(
+        images=sum(counts),
+        batches=sum(batches),
+        shards=-(-sum(batches) // save_interval),
+        batch_size=batch_size,
+        pixels=sum(count * size for count, size in zip(counts, sizes, strict=True)),
+        pixel_steps=sum(
+            number * batch_size * size * group["steps"]
+            for number, size, group in zip(batches, sizes, groups, strict=True)
+        ),
+    )
+
+
+def make_shards(pending: Pending, batch_size: int, save_interval: int, total: int) -> Iterator[Shard]:
+    """Yield the shards of what is pending, in data-set order, one in memory at a time."""
+    batches: list[tuple[ImageRequest, ...]] = []
+    number = 0
+    for batch in _batches(pending.requests(), batch_size):
+        batches.append(batch)
+        if len(batches) == save_interval:
+            number += 1
+            yield Shard(number, total, batch_size, tuple(batches))
+            batches = []
+    if batches:
+        yield Shard(number + 1, total, batch_size, tuple(batches))
+
+
+def _batches(requests: Iterable[ImageRequest], batch_size: int) -> Iterator[tuple[ImageRequest, ...]]:
+    """Yield full batches as they fill up, and at the end those that are not full."""
+    open_batches: dict[tuple[object, ...], list[ImageRequest]] = {}
+    for request in requests:
+        batch = open_batches.setdefault(request.spec.call_group, [])
+        batch.append(request)
+        if len(batch) == batch_size:
+            yield tuple(batch)
+            batch.clear()
+    yield from (tuple(batch) for batch in open_batches.values() if batch)

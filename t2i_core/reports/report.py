@@ -1,0 +1,153 @@
+"""The report of a run: the summary that a person reads, `run.json`, and the contact sheet."""
+
+import json
+import platform
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from itertools import islice
+from typing import Any
+
+from t2i_core import __version__
+from t2i_core.config import Config
+from t2i_core.models.identity import ResolvedModel
+from t2i_core.models.presets import Preset
+from t2i_core.output.accounting import ROWS_SHOWN, Accounting
+from t2i_core.output.layout import CONTACT_SHEET, FAILURES, PROVENANCE, RUN
+from t2i_core.planning.catalog import Catalog, Unreferenced
+from t2i_core.planning.shards import WorkEstimate
+from t2i_core.reports.contact_sheet import contact_sheet
+from t2i_core.storage.files import atomic_write, write_text
+
+SHEET_IMAGES = 24
+PACKAGES = ("prefect", "torch", "diffusers", "transformers", "huggingface_hub", "pillow")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a finished or interrupted run did, with what, and how long that took."""
+
+    state: str  # finished | interrupted
+    run: str
+    config: Config
+    model: ResolvedModel
+    preset: Preset
+    work: WorkEstimate
+    accounting: Accounting
+    seconds: float
+    generating_seconds: float
+    timings: dict[str, float]  # seconds by stage, added up over threads
+    unreferenced: Unreferenced
+
+    @property
+    def images_per_second(self) -> float:
+        """The images made in this run, by the time it took to make them."""
+        return self.accounting.images_generated / self.generating_seconds if self.generating_seconds else 0.0
+
+    @property
+    def too_many_failures(self) -> bool:
+        """Whether there are more failures than `max_failures` allows."""
+        return self.accounting.too_many_failures(self.config.max_failures)
+
+    def message(self) -> str:
+        """Return one sentence for the run's final state in Prefect."""
+        counts = self.accounting
+        text = "stopped: " if self.state == "interrupted" else ""
+        text += f"{counts.images_generated} images made, {counts.images_reused} reused"
+        if counts.images_pending:
+            text += f", {counts.images_pending} not made yet"
+        if counts.failures:
+            text += f", {counts.failures} failures: see {self.config.output.rstrip('/')}/{FAILURES}"
+        return text
+
+    def summary(self) -> str:
+        """Return the lines that a person reads after a run."""
+        a, output = self.accounting, self.config.output.rstrip("/")
+        lines = [
+            f"model     {self.preset.name}" + (f" ({self.preset.about})" if self.preset.about else ""),
+            f"rows      {a.rows}: {a.rows_generated} generated, {a.rows_reused} reused, "
+            f"{a.rows_skipped} skipped (had images), {a.rows_failed} failed" + _pending(a.rows_pending),
+            f"images    {a.images}: {a.images_generated} generated, {a.images_reused} reused, "
+            f"{a.images_failed} failed" + _pending(a.images_pending),
+            f"time      {self.seconds:.1f} s"
+            + (f", {self.images_per_second:.2f} images/s" if a.images_generated else ""),
+            f"manifest  {output}/{self.config.manifest_name}",
+        ]
+        if a.failures:
+            lines.append(f"failures  {output}/{FAILURES}")
+        if a.images_present:
+            lines.append(f"sheet     {output}/{CONTACT_SHEET}")
+        if a.images_cut:
+            lines.append(
+                f"cut       {a.images_cut} images have a prompt longer than a text encoder takes (rows "
+                f"{', '.join(map(str, a.rows_cut[:ROWS_SHOWN]))}{', …' if len(a.rows_cut) > ROWS_SHOWN else ''}): "
+                f"prompt_lengths in {PROVENANCE}"
+            )
+        unused = self.unreferenced
+        if unused.keys and not self.config.prune:
+            lines.append(
+                f"unused    {len(unused.keys)} stored images, {unused.size / 1e6:.1f} MB, are in no manifest; "
+                "--prune deletes them"
+            )
+        if self.preset.licence_note:
+            lines.append(f"licence   {self.preset.licence_note}")
+        if self.state == "interrupted":
+            again = "without --refresh " if self.config.refresh else ""
+            lines.append(f"stopped   run the same command again {again}to go on")
+        return "\n".join(lines)
+
+
+def write_report(report: Report, catalog: Catalog) -> None:
+    """Write run.json and contact_sheet.jpg."""
+    _write_contact_sheet(report, catalog)
+    text = json.dumps(run_json(report, catalog), indent=1, ensure_ascii=False)
+    write_text(catalog.workspace.root / RUN, text + "\n")
+
+
+def run_json(report: Report, catalog: Catalog) -> dict[str, Any]:
+    """Return what run.json holds: configuration, data set, model, accounting, versions."""
+    model, plan, work = report.model, catalog.plan, asdict(report.work)
+    work["effort"] = work.pop("pixel_steps")  # its name in the file since the first version
+    return {
+        "state": report.state,
+        "run": report.run,
+        "message": report.message(),
+        "configuration": report.config.model_dump(),
+        "data_set": {"name": report.config.dataset, "plan": plan.digest, "rows": plan.rows},
+        "model": {
+            "name": report.config.model,
+            "preset": report.preset.name,
+            "about": report.preset.about,
+            "source": model.source,
+            "location": model.location,
+            "commit": model.commit,
+            "identity": model.identity,
+            "pipeline": model.pipeline_class,
+            "licence": report.preset.licence_note or model.licence,
+        },
+        "accounting": asdict(report.accounting),
+        "work": work,
+        "seconds": round(report.seconds, 3),
+        "generating_seconds": round(report.generating_seconds, 3),
+        "timings": {stage: round(seconds, 3) for stage, seconds in report.timings.items()},
+        "images_per_second": round(report.images_per_second, 4),
+        "versions": {"text2image": __version__, "python": platform.python_version()}
+        | {name: version(name) for name in PACKAGES},
+    }
+
+
+def _write_contact_sheet(report: Report, catalog: Catalog) -> None:
+    """Write a sheet of the first images; remove that of an earlier run where there is none."""
+    path = catalog.workspace.root / CONTACT_SHEET
+    pictures = list(islice(catalog.pictures(), SHEET_IMAGES))
+    if not pictures:
+        path.unlink(missing_ok=True)
+        return
+    title = report.preset.name + (f": {report.preset.about}" if report.preset.about else "")
+    images = ((catalog.workspace.images.read(picture.key), picture.prompt) for picture in pictures)
+    sheet = contact_sheet([(data, prompt) for data, prompt in images if data is not None], title)
+    with atomic_write(path) as file:
+        file.write(sheet)
+
+
+def _pending(count: int) -> str:
+    return f", {count} not made yet" if count else ""

@@ -1,0 +1,134 @@
+"""The images of an output as bytes by key. Whoever reads or writes an image gives its key and never sees a path.
+
+`ImageStore` keeps them in a local folder. A store on object storage would be another class with the same methods, but
+for `link`, which gives a stored image a second name on the same file system.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from t2i_core.storage.files import atomic_write, entries, is_temporary, remove_if_stale, temporary_beside
+from t2i_core.storage.keys import KEY, Keys
+
+_IMAGE = re.compile(r"[0-9a-f]{64}\.png")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """What the file system says of a stored image."""
+
+    size: int  # bytes
+    mtime_ns: int
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """Every stored image as its directory entry has it, in columns of equal length, sorted by key."""
+
+    keys: Keys
+    sizes: npt.NDArray[np.int64]  # bytes
+    mtimes_ns: npt.NDArray[np.int64]
+    inodes: npt.NDArray[np.uint64]
+
+    def digest(self) -> str:
+        """Return the SHA-256 of keys, sizes and times: that of a copied output, with other inodes, is the same."""
+        digest = hashlib.sha256()
+        for column in (self.keys, self.sizes, self.mtimes_ns):
+            digest.update(column.tobytes())
+        return digest.hexdigest()
+
+
+class ImageStore:
+    """The images of one output, in `<root>/.t2i/images/ab/cd/<key>.png`."""
+
+    def __init__(self, root: Path) -> None:
+        """`root` is the output folder as the user gave it."""
+        self._root = root
+
+    def location(self, key: str) -> str:
+        """Return where an image lies, relative to the output: `.t2i/images/ab/cd/<key>.png`."""
+        return f".t2i/images/{key[:2]}/{key[2:4]}/{key}.png"
+
+    def read(self, key: str) -> bytes | None:
+        """Return the content of an image; None if there is none that can be read."""
+        try:
+            return self._path(key).read_bytes()
+        except OSError:
+            return None
+
+    def write(self, key: str, data: bytes) -> StoredFile:
+        """Write an image, whole or not at all, to a read-only file."""
+        path = self._path(key)
+        with atomic_write(path, read_only=True) as file:
+            file.write(data)
+        return _stored_file(path)
+
+    def delete(self, key: str) -> None:
+        """Delete an image, if it is there."""
+        self._path(key).unlink(missing_ok=True)
+
+    def status(self, key: str) -> StoredFile | None:
+        """Return what the file system says of an image; None if it is not there."""
+        try:
+            return _stored_file(self._path(key))
+        except OSError:
+            return None
+
+    def link(self, key: str, target: Path) -> None:
+        """Make `target` a hard link to an image, or a copy where links do not work; in the place of what is there."""
+        target.parent.mkdir(exist_ok=True)
+        temporary = temporary_beside(target)
+        try:
+            os.link(self._path(key), temporary)
+        except OSError:
+            shutil.copy2(self._path(key), temporary)
+        os.replace(temporary, target)
+        # Renaming onto another link of the same file does nothing: two runs may link one target at once.
+        temporary.unlink(missing_ok=True)
+
+    def scan(self) -> Scan:
+        """Return every stored image, by one directory scan.
+
+        Temporary files that a killed process left behind are removed on the way, once they are an hour old.
+        """
+        keys = bytearray()
+        sizes, mtimes_ns, inodes = array("q"), array("q"), array("Q")
+        for entry in self._entries():
+            if _IMAGE.fullmatch(entry.name):
+                status = entry.stat()
+                keys += entry.name[: KEY.itemsize].encode()
+                sizes.append(status.st_size)
+                mtimes_ns.append(status.st_mtime_ns)
+                inodes.append(status.st_ino)
+            elif is_temporary(entry.name):
+                remove_if_stale(Path(entry.path))
+        return Scan(
+            np.frombuffer(keys, KEY),
+            np.frombuffer(sizes, np.int64),
+            np.frombuffer(mtimes_ns, np.int64),
+            np.frombuffer(inodes, np.uint64),
+        )
+
+    def _path(self, key: str) -> Path:
+        return self._root / self.location(key)
+
+    def _entries(self) -> Iterator[os.DirEntry[str]]:
+        """Yield the files in key order: the folders are named by the first digits of their keys."""
+        for first in entries(self._root / ".t2i/images"):
+            for second in entries(first.path):
+                yield from entries(second.path)
+
+
+def _stored_file(path: Path) -> StoredFile:
+    status = path.stat()
+    return StoredFile(status.st_size, status.st_mtime_ns, status.st_ino)

@@ -1,0 +1,86 @@
+"""The record index: which images are known, looked up by key."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from t2i_core.storage.keys import KEY, Keys, as_keys, find
+from t2i_core.storage.records import Status
+from t2i_core.storage.tables import CHUNK_ROWS
+
+# Columns whose values repeat from image to image; Arrow then holds each value once.
+_REPEATED = ["status", "run", "created", "device", "versions", "tuning", "model_name", "commit", "error"]
+
+
+class RecordIndex:
+    """What a record table says. Keys and failures are in memory; the other columns stay on disk until they are read.
+
+    Attributes:
+        name: the table's file name.
+        keys: of the images that count as made, sorted.
+        errors: key of a failed image -> why it failed, where no replacement was made.
+        replacements: key of a failed image -> (key, seed) of the image with a new seed that stands for it.
+        attempts: key of a failed image -> how many replacements of it failed, too.
+    """
+
+    def __init__(self, file: Path, only_run: str | None = None) -> None:
+        """`file`: a table of `merge_records`. `only_run`: images of other runs do not count as made (`--refresh`)."""
+        self.name = file.name
+        self.only_run = only_run
+        # Kept open: a later run may remove the file.
+        self._table = pq.ParquetFile(file.open("rb"), read_dictionary=_REPEATED)
+        self.errors: dict[str, str] = {}
+        self.replacements: dict[str, tuple[str, int]] = {}
+        self.attempts: Counter[str] = Counter()
+        keys = np.empty(self._table.metadata.num_rows, KEY)
+        made = np.zeros(len(keys), bool)
+        start = 0
+        columns = ["key", "status", "run", "seed", "error", "replaces"]
+        for chunk in self._table.iter_batches(CHUNK_ROWS, columns=columns):
+            part = slice(start, start + len(chunk))
+            keys[part] = as_keys(chunk["key"])
+            made[part] = self._counts_as_made(chunk)
+            self._note_failures_and_replacements(chunk)
+            start += len(chunk)
+        self.errors = {key: error for key, error in self.errors.items() if key not in self.replacements}
+        self.keys: Keys = keys if made.all() else keys[made]  # no copy where it would be one of everything
+        self._rows = np.flatnonzero(made)
+
+    def find(self, keys: pa.Array) -> npt.NDArray[np.int64]:
+        """Return, for each of `keys`, the index in `self.keys` of its picture; -1 where there is none."""
+        return find(as_keys(self.picture_keys(keys)), self.keys)
+
+    def picture_keys(self, keys: pa.Array) -> pa.Array:
+        """Return the keys of the pictures that are shown for `keys`: that of a replacement for a failed image."""
+        if not self.replacements:
+            return keys
+        return pa.array(
+            [self.replacements[key][0] if key in self.replacements else key for key in keys.to_pylist()], pa.string()
+        )
+
+    def facts(self, columns: Sequence[str]) -> pa.Table:
+        """Return columns of the record table, a row for each of `self.keys`."""
+        return self._table.read(list(columns)).take(pa.array(self._rows)).combine_chunks()
+
+    def _counts_as_made(self, chunk: pa.RecordBatch) -> npt.NDArray[np.bool_]:
+        made = pc.equal(chunk["status"], Status.MADE.value)
+        if self.only_run is not None:
+            made = pc.and_(made, pc.equal(chunk["run"], self.only_run))
+        mask: npt.NDArray[np.bool_] = made.to_numpy(zero_copy_only=False)
+        return mask
+
+    def _note_failures_and_replacements(self, chunk: pa.RecordBatch) -> None:
+        made = pc.equal(chunk["status"], Status.MADE.value)
+        for row in chunk.filter(pc.or_(pc.invert(made), pc.is_valid(chunk["replaces"]))).to_pylist():
+            if row["status"] != Status.FAILED:
+                self.replacements[row["replaces"]] = (row["key"], row["seed"])
+                continue
+            self.errors[row["key"]] = row["error"]
+            if row["replaces"] is not None:
+                self.attempts[row["replaces"]] += 1

@@ -1,0 +1,111 @@
+"""The record table: one row for every image that is known, checked against the stored files."""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from t2i_core.storage.image_store import ImageStore, Scan
+from t2i_core.storage.keys import as_keys, find
+from t2i_core.storage.png import decode_png
+from t2i_core.storage.records import RECORD_TABLE, ImageRecord, Status, table_row
+from t2i_core.storage.tables import CHUNK_ROWS, chunks_of
+
+DECODERS = 4  # threads; decoding releases the GIL
+
+Mask = npt.NDArray[np.bool_]
+
+
+def merge_records(previous: pa.Table | None, new: Iterable[dict[str, Any]], scan: Scan, images: ImageStore) -> pa.Table:
+    """Return a table with a row for each known image, sorted by key, without the metadata of `previous`.
+
+    Args:
+        previous: the table of an earlier run.
+        new: records that the table does not have yet, oldest first; a later record of a key wins.
+        scan: the stored images, by key.
+        images: where they are read, if a file has to be decoded.
+
+    A record of a made image counts only with its file: with the size and time that the record names. A file that has no
+    such record is decoded, and adopted if it holds the pixels that its own header names.
+    """
+    table = _latest_by_key(previous, new)
+    in_scan = find(as_keys(table["key"]), scan.keys)
+    valid = _valid(table, in_scan, scan)
+    adopted = _adopt(_files_without_record(scan, in_scan[valid]), images)
+    lost = _lost_replacements(table.filter(pa.array(~valid)), adopted)
+    return pa.concat_tables([table.filter(pa.array(valid)), adopted, lost]).sort_by("key")
+
+
+def _latest_by_key(previous: pa.Table | None, new: Iterable[dict[str, Any]]) -> pa.Table:
+    earlier = [] if previous is None else [previous.replace_schema_metadata()]
+    # Columns that the table of an earlier version lacks are null; those that this version lacks are left out.
+    table = pa.concat_tables(
+        [RECORD_TABLE.empty_table(), *earlier, _table(map(table_row, new))], promote_options="default"
+    )
+    table = table.select(RECORD_TABLE.names)
+    latest = ~table["key"].to_pandas().duplicated(keep="last")
+    return table.filter(pa.array(latest)).combine_chunks()
+
+
+def _valid(table: pa.Table, in_scan: npt.NDArray[np.int64], scan: Scan) -> Mask:
+    """Mark the records that hold: of made images, those whose file is unchanged; of failed ones, those without a file.
+
+    A failed image that has a file was made after all; its file is adopted.
+    """
+    has_file = in_scan >= 0
+    unchanged = _has_status(table, Status.MADE) & has_file
+    for name, found in (("file_size", scan.sizes), ("mtime_ns", scan.mtimes_ns)):
+        recorded = table[name].fill_null(-1).to_numpy()
+        unchanged[has_file] &= recorded[has_file] == found[in_scan[has_file]]
+    return np.where(_has_status(table, Status.FAILED), ~has_file, unchanged)
+
+
+def _files_without_record(scan: Scan, with_record: npt.NDArray[np.int64]) -> list[str]:
+    """Return the keys of stored files whose index in the scan is not among `with_record`."""
+    without = np.ones(len(scan.keys), bool)
+    without[with_record[with_record >= 0]] = False
+    return [key.decode() for key in scan.keys[without]]
+
+
+def _adopt(keys: list[str], images: ImageStore) -> pa.Table:
+    """Return the records that files carry themselves, of those that hold the image of their key, whole."""
+
+    def adopt(key: str) -> dict[str, Any] | None:
+        file, data = images.status(key), images.read(key)
+        image = None if data is None else decode_png(data)
+        if file is None or image is None or image.record.get("key") != key:
+            return None
+        return asdict(ImageRecord.from_header(image.record, file))
+
+    def adopted() -> Iterator[dict[str, Any]]:
+        with ThreadPoolExecutor(DECODERS) as pool:
+            for start in range(0, len(keys), CHUNK_ROWS):  # a chunk at a time: `map` takes all it is given at once
+                yield from (record for record in pool.map(adopt, keys[start : start + CHUNK_ROWS]) if record)
+
+    return _table(map(table_row, adopted()))
+
+
+def _lost_replacements(invalid: pa.Table, adopted: pa.Table) -> pa.Table:
+    """Return the replacements among the records that do not hold, as lost.
+
+    Without its file a replacement is no picture, but its record says with which seed the failed image is made again.
+    """
+    is_replacement = pc.is_valid(invalid["replaces"])
+    candidates = invalid.filter(pc.and_(is_replacement, pc.not_equal(invalid["status"], Status.FAILED.value)))
+    lost = candidates.filter(pc.invert(pc.is_in(candidates["key"], value_set=adopted["key"].combine_chunks())))
+    status = pa.array([Status.LOST.value] * len(lost), pa.string())
+    return lost.set_column(RECORD_TABLE.get_field_index("status"), RECORD_TABLE.field("status"), status)
+
+
+def _has_status(table: pa.Table, status: Status) -> Mask:
+    mask: Mask = pc.equal(table["status"], status.value).to_numpy()
+    return mask
+
+
+def _table(rows: Iterable[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_batches(chunks_of(rows, RECORD_TABLE), RECORD_TABLE)

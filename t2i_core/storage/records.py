@@ -1,0 +1,103 @@
+"""Image records: what is known of one image that was made, or that failed.
+
+The fields of `ImageRecord` are the one place where a fact about an image is declared. Derived from them: the columns of
+the record table, those of `images.parquet`, and what the header of a PNG carries.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from typing import Any, Self
+
+import pyarrow as pa
+
+from t2i_core.storage.image_store import StoredFile
+
+
+class Status(StrEnum):
+    """What became of an image."""
+
+    MADE = "made"
+    FAILED = "failed"  # and will fail again
+    LOST = "lost"  # a replacement whose file is gone; its record still says which seed it had
+
+
+# The length of a prompt for each text encoder.
+PROMPT_LENGTHS = pa.list_(
+    pa.struct([("encoder", pa.string()), ("tokens", pa.int32()), ("limit", pa.int32()), ("cut", pa.string())])
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """How a field of a record is kept."""
+
+    column: pa.DataType | None  # of the record table; None: not in it
+    as_json: bool = False  # the column holds JSON text
+    in_header: bool = True  # the PNG carries it: it is known before the file is written
+    provenance: bool = True  # a column of images.parquet, too
+
+
+def _fact(
+    column: pa.DataType | None, *, as_json: bool = False, in_header: bool = True, provenance: bool = True
+) -> dict[str, Fact]:
+    return {"fact": Fact(column, as_json, in_header, provenance)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageRecord:
+    """What is known of one image that was made, or that failed and will fail again."""
+
+    key: str = field(metadata=_fact(pa.string(), provenance=False))
+    status: Status = field(metadata=_fact(pa.string(), in_header=False, provenance=False))
+    spec: dict[str, Any] = field(metadata=_fact(None, provenance=False))  # canonical
+    error: str | None = field(default=None, metadata=_fact(pa.string(), in_header=False, provenance=False))
+    run: str = field(metadata=_fact(pa.string()))
+    created: str = field(metadata=_fact(pa.string()))  # ISO 8601, UTC
+    pixels_sha256: str | None = field(default=None, metadata=_fact(pa.string()))
+    file_size: int | None = field(default=None, metadata=_fact(pa.int64(), in_header=False))
+    mtime_ns: int | None = field(default=None, metadata=_fact(pa.int64(), in_header=False, provenance=False))
+    batch_size: int | None = field(default=None, metadata=_fact(pa.int32()))
+    vae_tiling: bool | None = field(default=None, metadata=_fact(pa.bool_()))  # true where memory forced it
+    # A `TextLength` for each text encoder.
+    prompt_lengths: list[dict[str, Any]] | None = field(default=None, metadata=_fact(PROMPT_LENGTHS))
+    seconds: float | None = field(default=None, metadata=_fact(pa.float64()))  # its share of the batch's time
+    device: str = field(metadata=_fact(pa.string()))
+    versions: dict[str, str] = field(metadata=_fact(pa.string(), as_json=True))
+    # offload, compile and prepare, where they were used
+    tuning: dict[str, Any] | None = field(default=None, metadata=_fact(pa.string(), as_json=True))
+    model_name: str = field(metadata=_fact(pa.string()))
+    commit: str | None = field(default=None, metadata=_fact(pa.string()))
+    # The key of the failed image that this one, with a new seed, stands for.
+    replaces: str | None = field(default=None, metadata=_fact(pa.string()))
+
+    def header(self) -> dict[str, Any]:
+        """Return what the PNG carries: everything that is known before its file is written."""
+        values = {name: getattr(self, name) for name, fact in FACTS.items() if fact.in_header}
+        return {name: value for name, value in values.items() if value is not None}
+
+    @classmethod
+    def from_header(cls, header: Mapping[str, Any], file: StoredFile) -> Self:
+        """Return the record of a stored image. Facts that this version does not know are left out."""
+        known = {name: header[name] for name, fact in FACTS.items() if fact.in_header and name in header}
+        return cls(**known, status=Status.MADE, file_size=file.size, mtime_ns=file.mtime_ns)
+
+
+FACTS: dict[str, Fact] = {item.name: item.metadata["fact"] for item in fields(ImageRecord)}
+
+# A row an image; `seed` is its spec's, so that a replacement that was lost can be made again.
+RECORD_TABLE = pa.schema(
+    [*((name, fact.column) for name, fact in FACTS.items() if fact.column is not None), ("seed", pa.int64())]
+)
+PROVENANCE_FACTS = [name for name, fact in FACTS.items() if fact.provenance]
+
+
+def table_row(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record, as JSON knows it, as a row of the record table. Facts that it lacks are null."""
+    row = {name: record.get(name) for name in RECORD_TABLE.names}
+    row["seed"] = record["spec"]["seed"]
+    for name, fact in FACTS.items():
+        if fact.as_json and row[name] is not None:
+            row[name] = json.dumps(row[name], sort_keys=True)
+    return row

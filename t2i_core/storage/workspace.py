@@ -1,0 +1,39 @@
+"""The folders of one output: what a run keeps for the next one, and the images."""
+
+from pathlib import Path
+
+from filelock import FileLock
+
+from t2i_core.storage.files import entries, is_temporary, remove_if_stale
+from t2i_core.storage.image_store import ImageStore
+
+
+class Workspace:
+    """An output folder. `root` is its path as the user gave it; everything that people need not see is in `hidden`."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        self.hidden = self.root / ".t2i"
+        self.images = ImageStore(self.root)
+        self.results = self.hidden / "results"
+        self.plans = self.hidden / "plans"
+        self.records = self.hidden / "records"
+        self.manifests = self.hidden / "manifests"
+
+    def lock(self) -> FileLock:
+        """Return the lock that is held while names and manifest change, so that two runs do not mix theirs.
+
+        The operating system frees it when its process is killed.
+        """
+        self.hidden.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.hidden / "lock")
+
+    def remove_stale_files(self) -> None:
+        """Remove temporary files that a killed process left behind, once they are an hour old.
+
+        Those beside images are removed by `ImageStore.scan`.
+        """
+        for folder in (self.root, self.hidden, self.plans, self.records, self.manifests):
+            for entry in entries(folder):
+                if is_temporary(entry.name):
+                    remove_if_stale(Path(entry.path))

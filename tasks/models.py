@@ -1,0 +1,51 @@
+"""The tasks about a model: which one it is, and its files."""
+
+from typing import Any
+
+from prefect import task
+
+from t2i_core.models.adapters import Adapter, fetch_adapter, resolve_adapter
+from t2i_core.models.identity import ResolvedModel, resolve_model
+from t2i_core.models.weights import fetch_weights
+from tasks.caching import TASK_OPTIONS, VersionedKey
+
+
+@task(
+    name="resolve model", task_run_name="resolve {name}", cache_policy=VersionedKey(version="model-v1"), **TASK_OPTIONS
+)
+def resolve_model_task(
+    cache_key: str, name: str, revision: str | None, cache_dir: str | None, commit: str | None
+) -> dict[str, Any]:
+    """Return the model as small files tell it: no weights, no torch."""
+    return resolve_model(name, revision=revision, cache_dir=cache_dir, commit=commit).to_json()
+
+
+@task(
+    name="resolve adapter",
+    task_run_name="resolve {entry}",
+    cache_policy=VersionedKey(version="adapter-v1"),
+    **TASK_OPTIONS,
+)
+def resolve_adapter_task(cache_key: str, entry: str, cache_dir: str | None, commit: str | None) -> dict[str, Any]:
+    """Return a LoRA's content hash and weight."""
+    return resolve_adapter(entry, cache_dir=cache_dir, commit=commit).to_json()
+
+
+@task(
+    name="fetch weights",
+    task_run_name="fetch weights of {model[name]}",
+    cache_policy=VersionedKey(version="weights-v1"),
+    **TASK_OPTIONS,
+)
+def fetch_weights_task(
+    cache_key: str,
+    model: dict[str, Any],
+    adapters: list[dict[str, Any]],
+    cache_dir: str | None,
+    local_dir: str | None,
+) -> dict[str, Any]:
+    """Return local paths of the model's folder and the adapters' files; download what is missing."""
+    return {
+        "model": str(fetch_weights(ResolvedModel.from_json(model), cache_dir=cache_dir, local_dir=local_dir)),
+        "adapters": [str(fetch_adapter(Adapter.from_json(adapter), cache_dir=cache_dir)) for adapter in adapters],
+    }

@@ -1,0 +1,81 @@
+"""The device is found or refused, its free memory is known, and pixels arrive on the host as float32."""
+
+import psutil
+import pytest
+import torch
+
+from t2i_core.engine import device as module
+from t2i_core.engine.device import Span, free_memory, is_out_of_memory, memory_of_others, resolve_device, to_host
+from t2i_core.errors import ConfigError
+
+CPU = torch.device("cpu")
+CARD = torch.device("cuda", 0)
+
+
+def test_a_device_that_torch_does_not_find_is_refused():
+    assert resolve_device("cpu") == "cpu"
+    with pytest.raises(ConfigError, match="use cpu or auto"):
+        resolve_device("cuda:7")
+
+
+def test_auto_is_the_first_accelerator_or_else_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.xpu, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert resolve_device("auto") == "cpu"
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert resolve_device("auto") == "mps"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert resolve_device("auto") == "cuda"
+    assert resolve_device("cuda:7") == "cuda:7"
+
+
+def test_the_free_memory_of_the_cpu_is_what_the_machine_has_available(monkeypatch):
+    free = free_memory("cpu")
+    assert 0 < free <= psutil.virtual_memory().total
+    assert free == pytest.approx(psutil.virtual_memory().available, rel=0.2)
+
+
+def test_the_free_memory_of_a_card_is_its_own_and_that_of_others_is_not_known(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: {"cuda:1": (5, 9)}[device])
+    assert free_memory("cuda:1") == 5
+    assert free_memory("mps") is None
+
+
+@pytest.mark.parametrize(
+    ("free", "reserved", "others"),
+    [
+        (70, 10, 0),  # all that is taken is ours
+        (69, 10, 0),  # a gigabyte may be CUDA's own
+        (60, 10, 10),
+        (0, 80, 0),
+    ],
+)
+def test_memory_that_others_hold_is_what_is_neither_free_nor_ours(monkeypatch, free, reserved, others):
+    gigabyte = 1 << 30
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free * gigabyte, 80 * gigabyte))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: reserved * gigabyte)
+    assert memory_of_others(CARD) == others * gigabyte
+    assert memory_of_others(CPU) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_pixels_come_to_the_host_as_float32_with_channels_last(dtype):
+    image = torch.arange(24).reshape(3, 2, 4).to(dtype)
+    pixels = to_host(image)()
+    assert pixels.dtype == "float32"
+    assert pixels.shape == (2, 4, 3)
+    assert (pixels[1, 2] == [6, 14, 22]).all()
+
+
+def test_a_span_is_the_time_between_its_ends(monkeypatch):
+    times = iter([3.0, 5.5])
+    monkeypatch.setattr(module.time, "perf_counter", lambda: next(times))
+    span = Span(CPU)
+    span.close()
+    assert span.seconds() == 2.5
+
+
+def test_other_errors_are_not_about_memory():
+    assert not is_out_of_memory(RuntimeError("CUDA error: device-side assert triggered"))
+    assert not is_out_of_memory(ValueError("can't allocate memory"))

@@ -1,0 +1,144 @@
+"""FLUX in stages generates what the whole pipeline does; texts are encoded once; staged encoders come and go."""
+
+import numpy as np
+import pytest
+import torch
+from diffusers import FluxPipeline
+
+from t2i_core.bundled import DEMO_MODEL
+from t2i_core.engine import flux as module
+from t2i_core.engine.flux import FluxStages
+from t2i_core.engine.load import load_model, load_pipeline
+from t2i_core.errors import ConfigError
+from t2i_core.generation.interface import LoadConfig, Timings
+from t2i_core.spec import ImageSpec
+
+LOAD_CONFIG = LoadConfig(str(DEMO_MODEL), "float32", "cpu")
+CPU = torch.device("cpu")
+
+
+def spec(prompt, seed=0, **values):
+    defaults = {"height": 64, "width": 64, "steps": 2, "dtype": "float32", "true_cfg_scale": 2.5}
+    defaults |= {"negative_prompt": "", "max_sequence_length": 24}
+    return ImageSpec(model="demo", prompt=prompt, seed=seed, **defaults | values)
+
+
+@pytest.fixture
+def stages():
+    return FluxStages(load_pipeline(LOAD_CONFIG), CPU, staged=False)
+
+
+def generate(model, batches, batch_size=4):
+    generated = model.generate(batches, batch_size, lambda: False, Timings())
+    return [image.pixels() for images in generated for image in images]
+
+
+@pytest.mark.parametrize("guidance", [{}, {"true_cfg_scale": None, "negative_prompt": None}])
+def test_the_stages_generate_what_the_whole_pipeline_generates(guidance):
+    specs = [spec(f"a {name} in the snow", seed=i, **guidance) for i, name in enumerate(("fox", "cat", "boat", "moon"))]
+    pipeline = FluxPipeline.from_pretrained(DEMO_MODEL, dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    arguments = {"true_cfg_scale": 2.5, "negative_prompt": [""] * 4} if not guidance else {}
+    expected = pipeline(
+        [s.prompt for s in specs],
+        height=64,
+        width=64,
+        num_inference_steps=2,
+        max_sequence_length=24,
+        generator=[torch.Generator().manual_seed(s.seed) for s in specs],
+        output_type="np",
+        **arguments,
+    ).images
+    got = generate(load_model(LOAD_CONFIG), [specs])
+    assert np.abs(np.stack(got) - expected).max() < 1e-4
+
+
+def test_equal_texts_are_encoded_once(stages, monkeypatch):
+    asked = []
+    real = stages.pipeline.encode_prompt
+    monkeypatch.setattr(
+        stages.pipeline,
+        "encode_prompt",
+        lambda prompt, *args, **options: asked.append(prompt) or real(prompt, *args, **options),
+    )
+    with torch.inference_mode(), stages.encoding():
+        for s in (spec("a fox"), spec("a cat", negative_prompt="a fox"), spec("a fox", seed=1)):
+            stages.encode(s)
+    assert asked == ["a fox", "", "a cat"]
+
+
+def test_a_negative_prompt_that_guidance_does_not_use_is_not_encoded(stages):
+    with torch.inference_mode(), stages.encoding():
+        stages.encode(spec("a fox", true_cfg_scale=1.0))
+    assert [text for text, _ in stages._embeddings] == ["a fox"]
+
+
+def test_embeddings_are_bounded_in_bytes(stages, monkeypatch):
+    with torch.inference_mode(), stages.encoding():
+        stages.encode(spec("a fox"))
+    one = stages._bytes // 2
+    monkeypatch.setattr(module, "EMBEDDING_BYTES", 8 * one)
+    for window in range(5):
+        with torch.inference_mode(), stages.encoding():
+            for i in range(4):
+                stages.encode(spec(f"a fox {window} {i}"))
+        assert stages._bytes <= 8 * one
+        assert stages._bytes == sum(module._size(e) for e in stages._embeddings.values())
+
+
+class Moves:
+    """A second device, which only notes which modules of a pipeline are on it. `room`: how many fit."""
+
+    def __init__(self, pipeline, monkeypatch, room=4):
+        self.present, self.room = {"transformer", "vae"}, room
+        for name in ("text_encoder", "text_encoder_2", "transformer"):
+            monkeypatch.setattr(getattr(pipeline, name), "to", lambda device, name=name: self.move(name, str(device)))
+
+    def move(self, name, device):
+        if device == "card" and len(self.present | {name}) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        (self.present.add if device == "card" else self.present.discard)(name)
+
+
+@pytest.mark.parametrize("room", [4, 3])
+def test_staged_encoders_are_on_the_device_only_while_they_encode(monkeypatch, room):
+    stages = FluxStages(load_pipeline(LOAD_CONFIG), "card", staged=True)
+    monkeypatch.setattr(module, "release_memory", lambda device: None)
+    moves = Moves(stages.pipeline, monkeypatch, room)
+    for _ in range(2):
+        with stages.encoding():
+            assert {"text_encoder", "text_encoder_2"} <= moves.present
+            # Where not all fit, the transformer leaves.
+            assert ("transformer" in moves.present) == (room == 4)
+        assert moves.present == {"transformer", "vae"}
+
+
+def test_staged_encoders_encode_a_window_of_batches_before_the_first_is_denoised(monkeypatch):
+    model = load_model(LoadConfig(str(DEMO_MODEL), "float32", "cpu", text_encoder="staged"))
+    stages = model._stages
+    assert stages.staged
+    events = []
+    for name in ("encode", "denoise"):
+        real = getattr(stages, name)
+        monkeypatch.setattr(
+            stages, name, lambda *arguments, name=name, real=real: events.append(name) or real(*arguments)
+        )
+    batches = [[spec(f"a fox {i}", seed=i)] for i in range(3)]
+    staged = generate(model, batches, 1)
+    assert events == ["encode"] * 3 + ["denoise"] * 3
+    resident = generate(load_model(LOAD_CONFIG), batches, 1)
+    assert all((a == b).all() for a, b in zip(staged, resident, strict=True))
+
+
+def test_infinite_pixels_are_not_clamped_into_an_image(stages, monkeypatch):
+    def decode(latents, return_dict):
+        return (torch.full((1, 3, 64, 64), torch.inf),)
+
+    monkeypatch.setattr(stages.pipeline.vae, "decode", decode)
+    image = stages.decode(torch.zeros(1, 64, 32), 0, spec("a fox"))
+    assert image.isnan().all()
+
+
+def test_a_pipeline_without_stages_refuses_staged_encoders(stable_diffusion):
+    with pytest.raises(ConfigError, match="text_encoder: StableDiffusionPipeline cannot be taken apart"):
+        load_model(LoadConfig(stable_diffusion, "float32", "cpu", text_encoder="staged"))

@@ -1,0 +1,168 @@
+"""Each prompt of a batch gets its own image, whatever shares the batch; LoRA; pipelines without a preset."""
+
+import shutil
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from t2i_core.bundled import DEMO_MODEL
+from t2i_core.engine.load import load_model, load_pipeline
+from t2i_core.errors import ModelError, Stopped
+from t2i_core.generation.interface import LoadConfig, Timings
+from t2i_core.spec import ImageSpec
+
+# As in the images that the demo model was trained on (examples/bundled_model/world.py).
+COLOURS = {
+    "red": (220, 40, 40), "green": (40, 165, 70), "blue": (45, 85, 225), "yellow": (245, 215, 50),
+    "orange": (245, 140, 30), "purple": (140, 60, 180), "white": (245, 245, 245), "black": (25, 25, 25),
+    "gray": (150, 150, 150), "pink": (250, 190, 205),
+}  # fmt: skip
+
+
+def load_config(**values):
+    return LoadConfig(**{"path": str(DEMO_MODEL), "dtype": "float32", "device": "cpu"} | values)
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return load_model(load_config())
+
+
+def spec(prompt, seed=0, **values):
+    defaults = {"height": 64, "width": 64, "steps": 8, "dtype": "float32", "true_cfg_scale": 2.5}
+    defaults |= {"negative_prompt": "", "max_sequence_length": 24}
+    return ImageSpec(model="demo", prompt=prompt, seed=seed, **defaults | values)
+
+
+def generate(model, specs, batch_size=4):
+    """The pixels of images that share a call group."""
+    batches = [specs[i : i + batch_size] for i in range(0, len(specs), batch_size)]
+    generated = model.generate(batches, batch_size, lambda: False, Timings())
+    return [image.pixels() for images in generated for image in images]
+
+
+def colour_of(pixels):
+    """The nearest colour to the median of some pixels in 0..1."""
+    middle = np.median(pixels.reshape(-1, 3), axis=0) * 255
+    return min(COLOURS, key=lambda name: np.abs(np.array(COLOURS[name]) - middle).sum())
+
+
+def read(image):
+    """(colour of the shape in the middle, colour of the background)."""
+    return colour_of(image[26:38, 26:38]), colour_of(image[2:6])
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 6])
+def test_each_image_of_a_batch_shows_its_own_prompt_in_any_order_and_batch_size(demo, batch_size):
+    wanted = [("red", "white"), ("blue", "yellow"), ("green", "pink"), ("purple", "black"), ("orange", "gray")]
+    for order in (wanted, wanted[::-1]):
+        specs = [spec(f"a {shape} circle on a {ground} background", seed=i) for i, (shape, ground) in enumerate(order)]
+        assert [read(image) for image in generate(demo, specs, batch_size)] == order
+
+
+def test_the_same_seed_gives_the_same_image_after_save_and_load(demo, tmp_path):
+    load_pipeline(load_config()).save_pretrained(tmp_path / "copy")
+    again = load_model(load_config(path=str(tmp_path / "copy")))
+    one = [spec("a fox in the snow at night", seed=5, steps=2)]
+    assert (generate(again, one)[0] == generate(demo, one)[0]).all()
+
+
+def test_an_image_is_bit_identical_whatever_its_batch_mates_and_index(demo):
+    one = spec("a cat in a meadow by day", seed=11, steps=2)
+    batch_mates = [spec(f"mate {i}", seed=i, steps=2) for i in range(3)]
+    alone = generate(demo, [one])[0]
+    for index in range(4):
+        batch = [*batch_mates[:index], one, *batch_mates[index:]]
+        assert (generate(demo, batch)[index] == alone).all()
+
+
+def test_seed_guidance_and_negative_prompt_change_the_image(demo):
+    def first(**values):
+        return generate(demo, [spec("a fox", **{"steps": 2} | values)], 1)[0]
+
+    plain = first()
+    assert (first() == plain).all()
+    for change in ({"seed": 1}, {"true_cfg_scale": 5.0}, {"negative_prompt": "a fox"}, {"steps": 3}):
+        assert np.abs(first(**change) - plain).max() > 1 / 255, change
+
+
+def test_a_stop_ends_within_a_step(demo):
+    asked = []
+
+    def stop_at_third():
+        asked.append(1)
+        return len(asked) == 3
+
+    with pytest.raises(Stopped):
+        list(demo.generate([[spec("a fox", steps=12)]], 1, stop_at_third, Timings()))
+    assert len(asked) == 3
+
+
+def test_a_broken_weights_file_is_one_line(tmp_path):
+    folder = tmp_path / "broken"
+    shutil.copytree(DEMO_MODEL, folder)
+    (folder / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"no")
+    with pytest.raises(ModelError) as error:
+        load_pipeline(load_config(path=str(folder)))
+    assert str(folder) in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def lora(tmp_path_factory):
+    """A LoRA of the demo model's transformer with random weights."""
+    import torch
+    from diffusers import FluxPipeline
+    from peft import LoraConfig, get_peft_model_state_dict
+
+    pipeline = FluxPipeline.from_pretrained(DEMO_MODEL, dtype=torch.float32)
+    torch.manual_seed(0)
+    config = LoraConfig(r=4, lora_alpha=4, init_lora_weights="gaussian", target_modules=["to_q", "to_v"])
+    pipeline.transformer.add_adapter(config)
+    for name, parameter in pipeline.transformer.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    folder = tmp_path_factory.mktemp("lora")
+    FluxPipeline.save_lora_weights(
+        folder, transformer_lora_layers=get_peft_model_state_dict(pipeline.transformer), weight_name="style.safetensors"
+    )
+    return folder / "style.safetensors"
+
+
+def test_a_lora_changes_the_image_and_the_key_and_its_weight_counts(run, output, prompts, lora):
+    dataset = prompts("a fox")
+    pixels, keys = set(), set()
+    for entries in ([], [f"{lora}:1.0"], [f"{lora}:0.5"]):
+        assert run(dataset=dataset, lora=entries, steps=4).is_completed()
+        assert output.counts()["images_generated"] == 1
+        (row,) = pq.read_table(output.folder / "images.parquet").to_pylist()
+        pixels.add(row["pixels_sha256"])
+        keys.add(row["key"])
+    assert len(pixels) == len(keys) == 3
+
+
+def test_a_file_that_is_no_lora_is_refused(run, prompts):
+    state = run(dataset=prompts("a fox"), lora=[str(DEMO_MODEL / "vae" / "diffusion_pytorch_model.safetensors")])
+    assert state.name == "Refused"
+    assert len(state.message.splitlines()) == 1
+    assert "LoRA" in state.message or "does not fit" in state.message
+
+
+def test_a_pipeline_without_a_preset_runs_with_its_own_defaults_and_says_so(
+    run, output, prompts, stable_diffusion, caplog
+):
+    state = run(dataset=prompts("a fox", "a cat", "a house"), model=stable_diffusion, steps=2, negative_prompt="blurry")
+    assert state.is_completed(), state.message
+    assert "no preset; the defaults of StableDiffusionPipeline's own code" in caplog.text
+    rows = pq.read_table(output.folder / "images.parquet").to_pylist()
+    assert {(r["width"], r["height"], r["guidance_scale"]) for r in rows} == {(32, 32, 7.5)}
+    assert output.manifest_is_true()
+
+
+def test_another_scheduler_makes_another_image(run, output, prompts, stable_diffusion):
+    keys = set()
+    for scheduler in (None, "DDPMScheduler"):
+        run(dataset=prompts("a fox"), model=stable_diffusion, steps=2, scheduler=scheduler)
+        keys |= output.pixels().keys()
+    assert len(set(output.pixels().values())) == len(keys) == 2

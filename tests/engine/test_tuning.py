@@ -1,0 +1,154 @@
+"""Settings that trade memory, speed and exactness: what one needs and does not find is one line; what changes pixels
+changes the key.
+"""
+
+import sys
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from t2i_core.bundled import DEMO_MODEL
+from t2i_core.config import Config
+from t2i_core.engine.load import load_model
+from t2i_core.engine.tuning import quantization_config
+from t2i_core.errors import ConfigError
+from t2i_core.generation.interface import LoadConfig, Timings
+from t2i_core.models.prepare import prepare_digest
+from t2i_core.spec import ImageSpec
+
+
+def load_config(**values):
+    return LoadConfig(**{"path": str(DEMO_MODEL), "dtype": "float32", "device": "cpu"} | values)
+
+
+def first_image(model):
+    size = {"height": 64, "width": 64, "steps": 2, "dtype": "float32", "max_sequence_length": 24}
+    spec = ImageSpec(model="demo", prompt="a fox in the snow", seed=1, **size)
+    ((image,),) = model.generate([[spec]], 1, lambda: False, Timings())
+    return image.pixels()
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """Write a module that Python finds: `module(source)` -> its file."""
+
+    def write(source, name="my_settings"):
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        file = tmp_path / f"{name}.py"
+        file.write_text(source)
+        return file
+
+    return write
+
+
+def test_the_users_own_function_gets_the_loaded_pipeline(module):
+    module("def brighter(pipeline):\n    pipeline.vae.decoder.conv_out.bias.data += 0.5\n")
+    plain = first_image(load_model(load_config()))
+    changed = first_image(load_model(load_config(prepare="my_settings:brighter")))
+    assert changed.mean() > plain.mean() + 0.1
+
+
+def test_another_source_of_the_function_is_another_image_and_its_name_is_recorded(module, run, output, prompts):
+    keys = set()
+    for amount in (0.25, 0.5):
+        module(f"def brighter(pipeline):\n    pipeline.vae.decoder.conv_out.bias.data += {amount}\n")
+        assert run(dataset=prompts("a fox"), prepare="my_settings:brighter").is_completed()
+        assert output.counts()["images_generated"] == 1
+        (row,) = pq.read_table(output.folder / "images.parquet").to_pylist()
+        keys.add(row["key"])
+        assert row["tuning"] == '{"prepare": "my_settings:brighter"}'
+        load_model.cache_clear()  # a run has a process of its own
+        sys.modules.pop("my_settings")
+    assert len(keys) == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "reason"),
+    [
+        ("", "nowhere_to_be_found:f", "Python finds no module 'nowhere_to_be_found'"),
+        ("def g(p): pass\ndef h(p): pass", "my_settings:f", "defines no function 'f' (it defines g, h)"),
+        ("def f(:", "my_settings:f", "is no Python source"),
+    ],
+)
+def test_a_function_that_does_not_exist_is_refused_before_any_work(module, run, prompts, source, name, reason):
+    module(source)
+    state = run(dataset=prompts("a fox"), prepare=name)
+    assert state.name == "Refused"
+    assert reason in state.message
+    assert len(state.message.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "kind"),
+    [
+        ("def f(pipeline):\n    pipeline.nothing()\n", 2, "AttributeError"),
+        ("import no_such_library\ndef f(pipeline): pass\n", 1, "ModuleNotFoundError"),
+    ],
+)
+def test_an_error_in_the_function_is_one_line_with_file_and_line(module, source, line, kind):
+    file = module(source)
+    with pytest.raises(ConfigError) as error:
+        load_model(load_config(prepare="my_settings:f"))
+    assert f"({file}, line {line})" in str(error.value)
+    assert f"prepare: my_settings:f raised {kind}" in str(error.value)
+
+
+def test_the_module_is_not_run_to_be_hashed(module):
+    file = module("raise SystemExit('run')\ndef f(pipeline): pass\n")
+    assert len(prepare_digest("my_settings:f")) == 64
+    before = prepare_digest("my_settings:f")
+    file.write_text(file.read_text() + "# changed\n")
+    assert prepare_digest("my_settings:f") != before
+
+
+@pytest.mark.parametrize(("kind", "library"), [("nf4", "bitsandbytes"), ("int8", "torchao"), ("fp8", "torchao")])
+def test_a_library_that_is_not_installed_is_one_line(monkeypatch, kind, library):
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ConfigError) as error:
+        quantization_config(load_config(quantization=kind))
+    assert str(error.value).startswith(f"quantization: {kind} needs {library}")
+    assert "pip install" in str(error.value)
+
+
+def test_quantization_is_part_of_the_key_and_offloading_is_not():
+    size = {"height": 64, "width": 64, "steps": 2, "dtype": "float32"}
+    plain = ImageSpec(model="m", prompt="a", seed=1, **size)
+    assert ImageSpec(model="m", prompt="a", seed=1, quantization="int8", **size).key != plain.key
+    assert load_config(offload="model", compile=True).tuning() == {"offload": "model", "compile": True}
+    assert load_config().tuning() == {}
+
+
+@pytest.mark.parametrize("kind", ["model", "group"])
+def test_offloading_without_a_device_is_refused(kind):
+    with pytest.raises(ConfigError, match=f"offload: {kind} needs a device other than the CPU"):
+        load_model(load_config(offload=kind))
+
+
+def test_offloading_and_staging_exclude_each_other():
+    with pytest.raises(ConfigError, match="offload moves the text encoders, too"):
+        Config.from_values({"offload": "model", "text_encoder": "staged"})
+
+
+def test_a_pipeline_without_repeated_blocks_is_not_compiled(stable_diffusion, monkeypatch):
+    from diffusers import UNet2DConditionModel
+
+    monkeypatch.setattr(UNet2DConditionModel, "_repeated_blocks", None)
+    with pytest.raises(ConfigError, match="compile: StableDiffusionPipeline has no blocks"):
+        load_model(load_config(path=stable_diffusion, compile=True))
+
+
+def test_compiled_blocks_generate_the_same_image(monkeypatch):
+    plain = first_image(load_model(load_config()))
+    compiled = []
+    real = torch.nn.Module.compile
+
+    def compile_with_a_quick_backend(self):
+        compiled.append(type(self).__name__)
+        real(self, backend="eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_with_a_quick_backend)
+    assert np.abs(first_image(load_model(load_config(compile=True))) - plain).max() < 1e-3
+    assert set(compiled) == {"FluxTransformerBlock", "FluxSingleTransformerBlock"}

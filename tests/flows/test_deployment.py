@@ -1,0 +1,80 @@
+"""The configuration as flow parameters and as `prefect.yaml`."""
+
+import tempfile
+
+import pytest
+import yaml
+from prefect.flows import load_flow_from_entrypoint
+from prefect.utilities.importtools import import_object
+
+from flows.text2image import text2image
+from t2i_core.config import FIRST_IN_FORM, Config
+from tasks.settings import LOGGERS
+from tests.conftest import ROOT
+
+SCHEMA = text2image.parameters.model_dump()
+
+
+def test_flow_parameters_are_the_fields_of_the_configuration_flat():
+    assert set(SCHEMA["properties"]) == set(Config.model_fields)
+    assert not SCHEMA["required"]
+
+
+def test_the_form_shows_descriptions_bounds_and_choices():
+    properties = SCHEMA["properties"]
+    for name, field in Config.model_fields.items():
+        assert properties[name]["description"] == field.description
+    assert properties["save_interval"]["minimum"] == 1
+    assert properties["save_interval"]["maximum"] == 10_000
+    assert properties["batch_size"]["default"] == 4
+    assert {"type": "integer", "minimum": 1, "maximum": 1024} in properties["batch_size"]["anyOf"]
+    assert {"type": "string", "const": "auto"} in properties["batch_size"]["anyOf"]
+    assert properties["dtype"]["enum"] == ["auto", "bfloat16", "float16", "float32"]
+    assert {"type": "integer", "minimum": 1, "maximum": 1000} in properties["steps"]["anyOf"]
+
+
+def test_prefect_refuses_values_out_of_bounds():
+    with pytest.raises(Exception, match="batch_size"):
+        text2image.validate_parameters({"batch_size": 0})
+
+
+def deployments():
+    return yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+
+
+@pytest.mark.parametrize("deployment", deployments(), ids=lambda d: d["name"])
+def test_deployments_use_the_configuration(deployment):
+    Config.from_values(deployment["parameters"])
+    text2image.validate_parameters(deployment["parameters"])
+    assert import_object(deployment["entrypoint"]) is text2image
+    assert deployment["enforce_parameter_schema"] is True
+
+
+def test_a_flow_loaded_by_its_file_logs_where_prefect_shows_it():
+    # As `prefect flow serve` loads it: under another module name.
+    loaded = load_flow_from_entrypoint(f"{ROOT / 'flows' / 'text2image.py'}:text2image")
+    assert loaded.fn.__module__ != "flows.text2image"
+    assert loaded.fn.__globals__["log"].name.partition(".")[0] in LOGGERS
+
+
+def test_the_form_begins_with_what_people_change():
+    by_position = sorted(SCHEMA["properties"], key=lambda name: SCHEMA["properties"][name]["position"])
+    assert tuple(by_position[: len(FIRST_IN_FORM)]) == FIRST_IN_FORM
+
+
+@pytest.mark.parametrize("deployment", deployments(), ids=lambda d: d["name"])
+def test_no_path_of_a_machine_is_deployed(deployment):
+    texts = [value for value in deployment["parameters"].values() if isinstance(value, str)]
+    assert not [text for text in texts if text.startswith(("/", "~"))]
+    assert "pull" not in deployment
+
+
+def test_a_deployed_run_refuses_a_relative_output_in_a_folder_that_is_deleted(run, prompts, tmp_path, monkeypatch):
+    dataset = prompts("a fox")
+    monkeypatch.chdir(tempfile.mkdtemp(dir=tmp_path, suffix="prefect"))  # as a worker makes it
+    assert run(dataset=dataset, output="here", dry_run=True).is_completed()
+    monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", "1")
+    state = run(dataset=dataset, output="here")
+    assert state.name == "Refused"
+    assert state.message.startswith("output: here is relative, and the folder of this run")
+    assert run(dataset=dataset, output=str(tmp_path / "here"), dry_run=True).is_completed()

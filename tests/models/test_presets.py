@@ -1,0 +1,53 @@
+"""Presets agree with the pipelines of the installed diffusers, and each model finds its own."""
+
+import pytest
+
+from t2i_core.models.identity import ResolvedModel, bundled_identity
+from t2i_core.models.pipeline_signature import call_defaults
+from t2i_core.models.presets import PRESETS, find_preset, repository_of
+
+
+def model(pipeline_class="FluxPipeline", location="x/y", source="hub", identity="i", **configs):
+    return ResolvedModel(
+        name=location, source=source, location=location, commit=None, identity=identity,
+        pipeline_class=pipeline_class, files=(), configs=configs,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_a_preset_passes_only_what_its_pipeline_takes(preset):
+    takes = call_defaults(preset.pipeline_class)
+    for name in ("guidance_scale", "true_cfg_scale", "max_sequence_length"):
+        assert getattr(preset, name) is None or name in takes
+    assert not preset.takes_negative_prompt or "negative_prompt" in takes
+    assert preset.height % preset.size_multiple == preset.width % preset.size_multiple == 0
+
+
+def test_flux_dev_is_that_of_the_references_guide():
+    found = PRESETS["flux-dev"]
+    assert (found.steps, found.height, found.width, found.guidance_scale) == (20, 512, 512, 3.5)
+
+
+def test_a_preset_is_found_by_name_repository_identity_and_class():
+    identity = bundled_identity()
+    assert find_preset("flux-dev-1024", model(), identity).name == "flux-dev-1024"
+    schnell = model(location="black-forest-labs/FLUX.1-schnell")
+    assert find_preset("black-forest-labs/FLUX.1-schnell", schnell, identity).name == "flux-schnell"
+    copy = model(location="/copy", source="folder", identity=identity)
+    assert find_preset("/copy", copy, identity).name == "demo"
+    for embeds, name in ((True, "flux-dev"), (False, "flux-schnell")):
+        folder = model(location="/flux", source="folder", transformer={"guidance_embeds": embeds})
+        assert find_preset("/flux", folder, identity).name == name
+    assert repository_of("flux-dev") == "black-forest-labs/FLUX.1-dev"
+    assert repository_of("demo") == "demo"
+    assert repository_of("owner/name") == "owner/name"
+
+
+def test_a_pipeline_without_a_preset_takes_its_defaults_from_its_code_and_configuration():
+    found = find_preset(
+        "/sd",
+        model("StableDiffusionPipeline", unet={"sample_size": 64}, vae={"block_out_channels": [1, 2, 3, 4]}),
+        "demo",
+    )
+    assert (found.steps, found.guidance_scale, found.height, found.width) == (50, 7.5, 512, 512)
+    assert "no preset" in found.about
