@@ -34,7 +34,7 @@ class RecordIndex:
         self.name = file.name
         self.only_run = only_run
         # Kept open: a later run may remove the file.
-        self._table = pq.ParquetFile(file.open("rb"), read_dictionary=_REPEATED)
+        self._table = pq.ParquetFile(pa.OSFile(str(file)), read_dictionary=_REPEATED)
         self.errors: dict[str, str] = {}
         self.replacements: dict[str, tuple[str, int]] = {}
         self.attempts: Counter[str] = Counter()

@@ -25,13 +25,13 @@ def use_system_allocator() -> None:
 @contextmanager
 def open_table(path: Path) -> Iterator[pq.ParquetFile]:
     """Open a Parquet file for the block."""
-    with path.open("rb") as file, pq.ParquetFile(file) as table:
+    with pa.OSFile(str(path)) as file, pq.ParquetFile(file) as table:
         yield table
 
 
 def read_table(path: Path) -> pa.Table:
     """Return a whole Parquet file, the metadata of its schema included."""
-    with path.open("rb") as file:
+    with pa.OSFile(str(path)) as file:
         return pq.read_table(file)
 
 
