@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: run test check bench gpu-check clean
+.PHONY: run test check mutants bench gpu-check clean
 .DEFAULT_GOAL := run
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -24,6 +24,13 @@ check: $(INSTALLED)  ## lint, format, types, floors
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# ROOM=storage: that one alone. Killed: a quick test fails with the change; the survivors are listed above the score.
+mutants: $(INSTALLED)  ## change planning, output and storage one place at a time; how many changes do the tests notice?
+	$(BIN)/mutmut run --max-children $(or $(JOBS),1) $(patsubst %,'t2i_core.%.*',$(or $(ROOM),planning output storage))
+	$(BIN)/mutmut results
+	@$(BIN)/mutmut results --all true | awk -F '[.: ]+' '$$NF != "checked" { all[$$3]++; killed[$$3] += $$NF ~ /killed|timeout/ } \
+	  END { for (room in all) printf "%s: %d of %d changes noticed (%.0f%%)\n", room, killed[room], all[room], 100 * killed[room] / all[room] }'
+
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.flow
@@ -32,5 +39,5 @@ gpu-check: $(INSTALLED)  ## on a machine with a GPU: what docs/unmeasured.md lis
 	$(BIN)/python -m benchmarks.gpu_check --model $(or $(MODEL),demo)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) mutants build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

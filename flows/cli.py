@@ -18,6 +18,7 @@ from flows.command import ExitCode, command_name
 from t2i_core import __version__
 from t2i_core.config import Config, group_of, parameters
 from t2i_core.errors import ConfigError
+from t2i_core.local_paths import local_path
 
 GROUPS = {title: Group(title, sort_key=i) for i, title in enumerate(dict.fromkeys(map(group_of, Config.model_fields)))}
 
@@ -47,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         verbose, file = values.pop("verbose", False), values.pop("config", None)
         # What the command line says goes before what the file says.
         from_file = _read_yaml(file) if file else {}
-        config = Config.from_values({**from_file, **values}, source=str(file) if file and not values else "")
+        config = Config.from_values({**from_file, **values}, source=file if file and not values else "")
     except (CycloptsError, ConfigError) as error:
         return _refuse(str(error))
     return _run(config, verbose=verbose)
@@ -168,7 +169,7 @@ _command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
             annotation=Annotated[
-                Path | None, Parameter(help="YAML file with any of these options; flags go before it.")
+                str | None, Parameter(help="YAML file with any of these options; flags go before it.")
             ],
         ),
         inspect.Parameter(
@@ -181,15 +182,16 @@ _command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
 )
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
+def _read_yaml(file: str) -> dict[str, Any]:
     """Return the options of a YAML file.
 
     Raises:
         ConfigError: for a file that cannot be read, or holds something else.
     """
     try:
-        values = yaml.safe_load(file.expanduser().read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        text = Path(local_path(file, "name a local file")).read_text(encoding="utf-8")
+        values = yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: a path that is none, or text that is not UTF-8
         raise ConfigError([f"config: cannot read {file}: {' '.join(str(error).split())}"]) from None
     if values is None:
         return {}

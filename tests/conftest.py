@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from t2i_core.storage.png import decode_png
+from t2i_core.storage.png import decode_png, read_header
 from tests.prefect_server import serve
 
 # Waiting threads that spin make a small model 10 times slower beside any other work (measured on 2 cores).
@@ -16,8 +16,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 ROOT = Path(__file__).parent.parent
 
-# Quick settings: one step of the demo model is enough where a test is not about what is drawn.
+# Quick settings: one step of the demo model is enough where a test is not about pictures.
 QUICK = {"model": "demo", "steps": 1, "batch_size": 2, "retries": 0}
+
+
+def header_of(path):
+    """The record that an image file carries."""
+    with Path(path).open("rb") as file:
+        return read_header(file)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The configuration: one object in four forms."""
+"""The configuration: bounds and messages, defaults, paths, and the parameters made from it."""
 
 import inspect
 import re
@@ -244,7 +244,8 @@ def test_a_lora_keeps_its_weight(home):
         f"{Path('~root').expanduser()}/c:d.safetensors",
         "owner/name:2",
     ]
-    assert "'s3://b:80': object storage" in refusal("lora", "s3://b:80")
+    for url in ("s3://bucket:80", "https://host:8080/style"):  # a port, or a path after one, is no weight
+        assert f"'{url}': object storage" in refusal("lora", url)
     assert "':0.5': is blank" in refusal("lora", ":0.5")
 
 

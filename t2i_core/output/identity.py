@@ -126,4 +126,7 @@ def _refuse_files_of_others(workspace: Workspace, manifest_name: str) -> None:
 
 
 def _absolute(dataset: str) -> str:
-    return dataset if ":" in dataset.partition("/")[0] or not Path(dataset).exists() else str(Path(dataset).resolve())
+    """Return the absolute path of a file; a data set on the hub, and the bundled example, go by their name."""
+    if dataset.startswith("hf:") or not Path(dataset).exists():
+        return dataset
+    return str(Path(dataset).resolve())

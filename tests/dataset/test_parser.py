@@ -1,3 +1,5 @@
+"""Rows parsed from JSONL: prompts, settings, ids and images, or the reason why a row is rejected."""
+
 import json
 from pathlib import Path
 

@@ -1,3 +1,5 @@
+"""Rows of every file format: what was written is read back, and what is broken is rejected alone."""
+
 import gzip
 import json
 from pathlib import Path

@@ -6,7 +6,7 @@ import signal
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import QUICK, Output, in_process
+from tests.conftest import QUICK, Output, header_of, in_process
 from tests.crash import POINTS
 
 pytestmark = pytest.mark.timeout(400)
@@ -84,20 +84,18 @@ def test_a_killed_run_goes_on(undisturbed, tmp_path, point):
     assert _rows(output) == _rows(expected)
     assert output.manifest_is_true()
     assert _provenance(output) == _provenance(expected)
-    for leftover in output.folder.rglob("*.tmp"):  # hidden, and removed once an hour old: test_store.py
+    for leftover in output.folder.rglob("*.tmp"):  # hidden, and removed once an hour old: tests/storage
         assert leftover.name.startswith(".")
 
 
 def _names_tell_the_truth(output):
     from pathlib import Path
 
-    from t2i_core.storage.png import read_header
-
     for row in output.manifest():
         for path in row["images"]:
             # The copied manifest gives the paths of where it was made; the names are the same here.
             name = output.folder / Path(*Path(path).parts[-2:])
-            assert read_header(name)["spec"]["prompt"] == row["prompt"]
+            assert header_of(name)["spec"]["prompt"] == row["prompt"]
     return True
 
 

@@ -8,8 +8,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from t2i_core.storage.png import read_header
+from t2i_core.errors import ImageFailure
+from t2i_core.generation import image_writer
+from t2i_core.storage.image_store import ImageStore
 from tasks.generation import SHARD_KEY
+from tests.conftest import header_of
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -20,9 +23,7 @@ def test_a_damaged_image_is_healed_again_and_again(run, output, prompts, damage)
     run(dataset=dataset)
     before = output.pixels()
     name = output.folder / "sample1_condition0/sample1_condition0_0.png"
-    from t2i_core.storage.png import read_header
-
-    key = read_header(name)["key"]
+    key = header_of(name)["key"]
     for _ in range(2):
         path = output.stored()[key]
         path.chmod(0o644)
@@ -112,7 +113,7 @@ def nan_model(tmp_path):
     return str(folder)
 
 
-def test_what_fails_for_good_is_remembered_until_asked(run, output, prompts, nan_model, monkeypatch):
+def test_a_permanent_failure_is_remembered_until_asked(run, output, prompts, nan_model, monkeypatch):
     # Another FLUX as far as the tool can tell, so it is told what the demo preset would say.
     small = {"height": 64, "width": 64, "dtype": "float32", "max_sequence_length": 24}
     settings = {"dataset": prompts("a fox", "a cat"), "model": nan_model} | small
@@ -129,29 +130,27 @@ def test_what_fails_for_good_is_remembered_until_asked(run, output, prompts, nan
     assert all(p.stat().st_mtime_ns > mtime for p, mtime in results.items())
 
 
-def test_a_new_seed_stands_in_for_a_failed_image(run, output, prompts, monkeypatch):
-    from t2i_core import generate
-    from t2i_core.errors import ImageFailure
+def test_an_image_with_a_new_seed_replaces_a_failed_one(run, output, prompts, monkeypatch):
 
     dataset = prompts("a fox", "a cat")
-    original = generate.to_bytes
-    monkeypatch.setattr(generate, "to_bytes", lambda image: (_ for _ in ()).throw(ImageFailure("black")))
+    original = image_writer.checked_pixels
+    monkeypatch.setattr(
+        image_writer, "checked_pixels", lambda image, spec: (_ for _ in ()).throw(ImageFailure("black"))
+    )
     assert run(dataset=dataset).name == "TooManyFailures"
-    monkeypatch.setattr(generate, "to_bytes", original)
+    monkeypatch.setattr(image_writer, "checked_pixels", original)
     assert run(dataset=dataset, retry_failed=True, reseed=True).is_completed()
     assert output.counts()["images_generated"] == 2
     assert run(dataset=dataset).is_completed()  # and it is remembered
     assert output.counts()["images_reused"] == 2
     provenance = pq.read_table(output.folder / "images.parquet").to_pylist()
-    from t2i_core.storage.png import read_header
-
     for row in provenance:
-        header = read_header(Path(row["path"]))
+        header = header_of(Path(row["path"]))
         assert (header["key"], header["spec"]["seed"]) == (row["key"], row["seed"])
         assert row["replaces"]
 
 
-def test_what_may_pass_is_tried_again_in_the_next_run(run, output, prompts, monkeypatch):
+def test_a_transient_failure_is_tried_again_in_the_next_run(run, output, prompts, monkeypatch):
     from t2i_core.engine.flux import FluxStages
 
     dataset = prompts("a fox", "a cat", "a house")
@@ -173,7 +172,7 @@ def test_what_may_pass_is_tried_again_in_the_next_run(run, output, prompts, monk
     }  # fmt: skip
 
 
-def test_a_passing_failure_is_retried_within_the_run(run, output, prompts, monkeypatch):
+def test_a_transient_failure_is_retried_within_the_run(run, output, prompts, monkeypatch):
     from t2i_core.engine import load
 
     original, calls = load.load_model, []
@@ -226,7 +225,7 @@ def test_an_output_has_one_manifest_and_an_earlier_one_stays_true(run, output, p
         for line in manifest.read_text().splitlines():
             row = json.loads(line)
             for path in row["images"]:
-                assert read_header(Path(path))["spec"]["prompt"] == row["conversations"][0]["content"]
+                assert header_of(Path(path))["spec"]["prompt"] == row["conversations"][0]["content"]
 
 
 def test_a_manifest_broken_by_hand_does_not_stop_the_next_run(run, output, prompts):
@@ -281,47 +280,43 @@ def test_a_remade_image_is_counted_without_names_too(run, output, prompts):
     assert output.counts()["images_generated"] == 2
 
 
-def test_a_lasting_failure_beside_a_passing_one_keeps_its_reason(run, output, prompts, monkeypatch):
-    from t2i_core import generate
+def test_a_permanent_failure_beside_a_transient_one_keeps_its_reason(run, output, prompts, monkeypatch):
     from t2i_core.engine.flux import FluxStages
-    from t2i_core.errors import ImageFailure
 
-    original, to_bytes = FluxStages.denoise, generate.to_bytes
+    original, checked_pixels = FluxStages.denoise, image_writer.checked_pixels
 
     def denoise(self, specs, on_step):
         if specs[0].prompt == "a cat":
             raise RuntimeError("the card is busy")
         return original(self, specs, on_step)
 
-    def black(image):
+    def black(image, spec):
         raise ImageFailure("black")
 
     monkeypatch.setattr(FluxStages, "denoise", denoise)
-    monkeypatch.setattr(generate, "to_bytes", black)
+    monkeypatch.setattr(image_writer, "checked_pixels", black)
     assert run(dataset=prompts("a fox", "a cat"), batch_size=1).name == "TooManyFailures"
     assert {f["value"]: f["reason"] for f in output.failures()} == {
         "'a fox'": "black",
         "'a cat'": "RuntimeError: the card is busy",
     }
-    monkeypatch.setattr(generate, "to_bytes", to_bytes)
+    monkeypatch.setattr(image_writer, "checked_pixels", checked_pixels)
 
 
-def test_refresh_remakes_stand_ins_and_remembers_what_fails_now(run, output, prompts, monkeypatch):
-    from t2i_core import generate
-    from t2i_core.errors import ImageFailure
+def test_refresh_remakes_replacements_and_remembers_what_fails_now(run, output, prompts, monkeypatch):
 
-    dataset, to_bytes = prompts("a fox"), generate.to_bytes
+    dataset, checked_pixels = prompts("a fox"), image_writer.checked_pixels
 
-    def black(image):
+    def black(image, spec):
         raise ImageFailure("black")
 
-    monkeypatch.setattr(generate, "to_bytes", black)
+    monkeypatch.setattr(image_writer, "checked_pixels", black)
     run(dataset=dataset)
-    monkeypatch.setattr(generate, "to_bytes", to_bytes)
+    monkeypatch.setattr(image_writer, "checked_pixels", checked_pixels)
     assert run(dataset=dataset, retry_failed=True, reseed=True).is_completed()
     assert run(dataset=dataset, refresh=True).is_completed()
     assert output.counts()["images_generated"] == 1
-    monkeypatch.setattr(generate, "to_bytes", black)
+    monkeypatch.setattr(image_writer, "checked_pixels", black)
     assert run(dataset=dataset, refresh=True).name == "TooManyFailures"
     assert output.failures()[0]["reason"] == "black"
 
@@ -329,24 +324,22 @@ def test_refresh_remakes_stand_ins_and_remembers_what_fails_now(run, output, pro
 def test_a_full_disk_ends_the_run_with_one_line_and_the_next_run_goes_on(run, output, prompts, monkeypatch):
     import errno
 
-    from t2i_core import generate
-
     dataset = prompts(*(f"a fox number {i}" for i in range(12)))
-    original, written = generate.write_image, []
+    original, written = ImageStore.write, []
 
-    def write_image(path, *arguments):
+    def write(store, key, content):
         if len(written) >= 3:
-            raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        written.append(path)
-        original(path, *arguments)
+            raise OSError(errno.ENOSPC, "No space left on device", key)
+        written.append(key)
+        return original(store, key, content)
 
-    monkeypatch.setattr(generate, "write_image", write_image)
+    monkeypatch.setattr(ImageStore, "write", write)
     state = run(dataset=dataset, save_interval=1)
     assert state.name == "Refused"
     assert "No space left on device" in state.message
     assert len(state.message.splitlines()) == 1
     kept = len(output.stored())
     assert 3 <= kept < 12
-    monkeypatch.setattr(generate, "write_image", original)
+    monkeypatch.setattr(ImageStore, "write", original)
     assert run(dataset=dataset).is_completed()
     assert output.counts()["images_generated"] == 12 - kept

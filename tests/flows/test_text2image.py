@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import QUICK
+from tests.conftest import QUICK, header_of
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -114,10 +114,8 @@ def test_names_that_changed_meaning_leave_an_old_manifest_that_stays_true(run, o
     run(dataset=prompts("a boat", "a fox", "a cat"))
     (old,) = (output.folder / ".t2i/manifests").glob("*.jsonl")
     rows = [json.loads(line) for line in old.read_text().splitlines()]
-    from t2i_core.storage.png import read_header
-
     for row in rows:
-        header = read_header(Path(row["images"][0]))
+        header = header_of(Path(row["images"][0]))
         assert header["spec"]["prompt"] == row["conversations"][0]["content"]
 
 
@@ -128,7 +126,7 @@ def test_appending_rows_keeps_the_old_manifest_in_place(run, output, prompts):
 
 
 def test_the_same_image_whatever_batch_it_shares(run, output, prompts, tmp_path):
-    """Bit for bit: other mates, another slot, another order, another shard, after a resume."""
+    """Bit for bit: other batch mates, another slot, another order, another shard, after a resume."""
     run(dataset=prompts("a fox", "a cat", "a house", "a moon", "a kite"), batch_size=4)
     first = output.pixels()
     other = type(output)(tmp_path / "other")

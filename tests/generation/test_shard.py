@@ -1,20 +1,24 @@
-"""A shard is drawn and written side by side; an error reaches its own images and no others."""
+"""A shard: generating and writing run side by side, and an error reaches its own images and no others."""
 
 import errno
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from t2i_core.errors import ImageFailure, OutputError, Stopped
+from t2i_core.generation.image_writer import RunContext
 from t2i_core.generation.interface import GeneratedImage
-from t2i_core.generation.shard import RunContext, generate_shard
-from t2i_core.planning.shards import ImageRequest, Shard
+from t2i_core.generation.shard import Hooks, generate_shard
+from t2i_core.planning.pending import ImageRequest
+from t2i_core.planning.shards import Shard
 from t2i_core.spec import ImageSpec
-from t2i_core.storage.png import read_image
-from t2i_core.storage.workspace import Workspace
+from t2i_core.storage.image_store import ImageStore
+from t2i_core.storage.png import decode_png
 
 CONTEXT = RunContext(run="r1", refresh=False, model_name="fake", commit=None, tuning={}, png_compress_level=1)
+HOOKS = Hooks(on_device=lambda generate: generate(), on_images=lambda count: None, should_stop=lambda: False)
 SECONDS = 20  # a wait that is longer than this has nothing to wait for
 
 
@@ -29,73 +33,75 @@ def shard(batches, batch_size=2):
     return Shard(1, 1, batch_size, parts)
 
 
-def picture(spec):
+def pixels_of(spec):
     pixels = np.zeros((8, 8, 3), np.float32)
     pixels[: 1 + spec.seed % 7] = 1.0
     return pixels
 
 
 def generated(spec, pixels=None):
-    return GeneratedImage(pixels or (lambda: picture(spec)), lambda: 0.5, batch_size=2, vae_tiling=False)
+    return GeneratedImage(pixels or (lambda: pixels_of(spec)), lambda: 0.5, batch_size=2, vae_tiling=False)
 
 
-class FakeModel:
-    """Draws with `image(spec)`; `before(number)` is called before the batch of that number."""
+class FakeGenerator:
+    """Generates with `image(spec)`; `before(number)` is called before the batch of that number."""
 
     device, versions = "fake", {}
 
     def __init__(self, image=generated, before=lambda number: None):
         self.image, self.before = image, before
+        self.batches = []  # the prompts of each batch
 
     def generate(self, batches, batch_size, should_stop, timings):
         for number, batch in enumerate(batches):
             if should_stop():
                 raise Stopped
             self.before(number)
+            self.batches.append([spec.prompt for spec in batch])
             yield [self.image(spec) for spec in batch]
 
 
-def generate(store, model, work, **options):
-    defaults = {"on_device": lambda generate: generate(), "on_images": lambda count: None, "should_stop": lambda: False}
-    return generate_shard(work, store, CONTEXT, lambda: model, **defaults | options)
+def generate(images, generator, work, context=CONTEXT, **hooks):
+    return generate_shard(work, images, context, lambda: generator, replace(HOOKS, **hooks))
 
 
 @pytest.fixture
-def store(tmp_path):
-    return Workspace(tmp_path)
+def images(tmp_path):
+    return ImageStore(tmp_path)
 
 
-def prompts(store):
-    return sorted(read_image(path).record["spec"]["prompt"] for path in store.images.rglob("*.png"))
+def prompts(images):
+    keys = [key.decode() for key in images.scan().keys]
+    return sorted(decode_png(images.read(key)).record["spec"]["prompt"] for key in keys)
 
 
-def test_images_are_written_while_the_next_batch_is_drawn(store):
-    second_batch = threading.Event()
+def waiting_for(event):
+    """Images whose pixels are there only once `event` is set."""
 
     def image(spec):
         def pixels():
-            # Only a writer beside the drawing can wait for the second batch and live to see it.
-            assert second_batch.wait(SECONDS)
-            return picture(spec)
+            assert event.wait(SECONDS)
+            return pixels_of(spec)
 
         return generated(spec, pixels)
 
-    model = FakeModel(image, before=lambda number: second_batch.set() if number == 1 else None)
-    result = generate(store, model, shard(2))
+    return image
+
+
+def test_images_are_written_while_the_next_batch_is_generated(images):
+    # Only a writer beside the generation can wait for the second batch and live to see it.
+    second_batch = threading.Event()
+    generator = FakeGenerator(
+        waiting_for(second_batch), before=lambda number: second_batch.set() if number == 1 else None
+    )
+    result = generate(images, generator, shard(2))
     assert [record.status for record in result.records] == ["made"] * 4
-    assert prompts(store) == ["p0", "p1", "p2", "p3"]
+    assert prompts(images) == ["p0", "p1", "p2", "p3"]
     assert {"check", "encode PNG and write", "waiting for writers"} <= set(result.timings)
 
 
-def test_the_next_shard_has_its_turn_before_the_last_images_are_written(store):
+def test_the_next_shard_has_its_turn_before_the_last_images_are_written(images):
     turn, given_up = threading.Lock(), threading.Event()
-
-    def image(spec):
-        def pixels():
-            assert given_up.wait(SECONDS)
-            return picture(spec)
-
-        return generated(spec, pixels)
 
     def on_device(generate):
         with turn:
@@ -106,33 +112,24 @@ def test_the_next_shard_has_its_turn_before_the_last_images_are_written(store):
             given_up.set()
 
     thread = threading.Thread(target=next_shard)
-    result = generate(store, FakeModel(image, before=lambda number: thread.start()), shard(1), on_device=on_device)
+    generator = FakeGenerator(waiting_for(given_up), before=lambda number: thread.start())
+    result = generate(images, generator, shard(1), on_device=on_device)
     thread.join()
     assert len(result.records) == 2
 
 
-def test_pixels_do_not_pile_up(store):
-    """While nothing can be written, no more than two batches are drawn ahead."""
-    drawn_batches = []
-    may_write = threading.Event()
-
-    def image(spec):
-        def pixels():
-            assert may_write.wait(SECONDS)
-            return picture(spec)
-
-        return generated(spec, pixels)
-
-    model = FakeModel(image, before=drawn_batches.append)
-    thread = threading.Thread(target=generate, args=(store, model, shard(6)))
+def test_pixels_do_not_pile_up(images):
+    """While nothing can be written, no more than two batches are generated ahead."""
+    may_write, third_batch = threading.Event(), threading.Event()
+    generator = FakeGenerator(waiting_for(may_write), before=lambda number: third_batch.set() if number == 2 else None)
+    thread = threading.Thread(target=generate, args=(images, generator, shard(6)))
     thread.start()
-    while len(drawn_batches) < 3:
-        thread.join(0.01)
+    assert third_batch.wait(SECONDS)
     thread.join(0.3)
-    assert drawn_batches == [0, 1, 2]
+    assert len(generator.batches) == 3
     may_write.set()
     thread.join(SECONDS)
-    assert drawn_batches == [0, 1, 2, 3, 4, 5]
+    assert len(generator.batches) == 6
 
 
 def nan(spec):
@@ -155,12 +152,13 @@ def unfit(spec):
     ("bad", "reason"),
     [(nan, "NaN"), (black, "black"), (small, "4x4 pixels for 8x8"), (unfit, "does not fit alone")],
 )
-def test_what_will_fail_again_is_a_record_and_the_others_are_made(store, bad, reason):
-    result = generate(store, FakeModel(lambda spec: bad(spec) if spec.seed == 1 else generated(spec)), shard(2))
+def test_a_permanent_failure_is_a_record_and_the_others_are_made(images, bad, reason):
+    result = generate(images, FakeGenerator(lambda spec: bad(spec) if spec.seed == 1 else generated(spec)), shard(2))
     (failed,) = [record for record in result.records if record.status == "failed"]
     assert failed.key == request(1).key
     assert reason in failed.error
-    assert prompts(store) == ["p0", "p2", "p3"]
+    assert result.failures == {}
+    assert prompts(images) == ["p0", "p2", "p3"]
 
 
 def raising(error):
@@ -170,90 +168,129 @@ def raising(error):
     return pixels
 
 
-@pytest.mark.parametrize("stage", ["drawing", "copy"])
-def test_what_may_pass_is_told_for_its_own_images_alone(store, stage):
+@pytest.mark.parametrize("stage", ["generation", "copy"])
+def test_a_transient_failure_is_told_for_its_own_images_alone(images, stage):
     def image(spec):
         if spec.seed != 2:
             return generated(spec)
         error = RuntimeError("a cable fell out")
-        return error if stage == "drawing" else generated(spec, raising(error))
+        return error if stage == "generation" else generated(spec, raising(error))
 
-    result = generate(store, FakeModel(image), shard(3))
+    result = generate(images, FakeGenerator(image), shard(3))
     assert result.failures == {request(2).key: "RuntimeError: a cable fell out"}
     assert len(result.records) == 5
-    assert prompts(store) == ["p0", "p1", "p3", "p4", "p5"]
-    again = generate(store, FakeModel(), shard(3))
-    assert len(again.records) == 6
+    assert prompts(images) == ["p0", "p1", "p3", "p4", "p5"]
+    again = FakeGenerator()
+    assert len(generate(images, again, shard(3)).records) == 6
+    assert again.batches == [["p2"]]
 
 
-def test_a_file_that_cannot_be_written_is_told_for_its_own_image(store, monkeypatch):
-    from t2i_core import generate as module
+def test_a_failed_replacement_is_told_under_the_key_that_the_data_set_asks_for(images):
+    first = replace(request(0), replaces="a" * 64)
+    work = Shard(1, 1, 1, ((first,), (request(1),)))
+    result = generate(images, FakeGenerator(lambda spec: RuntimeError("busy")), work)
+    assert set(result.failures) == {"a" * 64, request(1).key}
 
-    real = module.write_image
 
-    def write_image(path, pixels, record, level):
-        if record["spec"]["prompt"] == "p1":
+def test_a_file_that_cannot_be_written_is_told_for_its_own_image(images, monkeypatch):
+    real = ImageStore.write
+
+    def write(store, key, data):
+        if key == request(1).key:
             raise OSError(errno.EIO, "Input/output error")
-        real(path, pixels, record, level)
+        return real(store, key, data)
 
-    monkeypatch.setattr(module, "write_image", write_image)
-    result = generate(store, FakeModel(), shard(2))
+    monkeypatch.setattr(ImageStore, "write", write)
+    result = generate(images, FakeGenerator(), shard(2))
+    assert list(result.failures) == [request(1).key]
     assert "Input/output error" in result.failures[request(1).key]
-    assert prompts(store) == ["p0", "p2", "p3"]
+    assert prompts(images) == ["p0", "p2", "p3"]
 
 
-def test_a_full_disk_ends_the_drawing_with_one_line(store, monkeypatch):
-    def write_image(path, pixels, record, level):
-        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+def test_a_full_disk_ends_the_generation_with_one_line(images, monkeypatch):
+    def write(store, key, data):
+        raise OSError(errno.ENOSPC, "No space left on device", "/there")
 
-    monkeypatch.setattr("t2i_core.generation.shard.write_image", write_image)
-    drawn_batches = []
-    with pytest.raises(OutputError, match="No space left on device; what is there is kept"):
-        generate(store, FakeModel(before=drawn_batches.append), shard(50))
-    assert len(drawn_batches) < 50
+    monkeypatch.setattr(ImageStore, "write", write)
+    generator = FakeGenerator()
+    with pytest.raises(OutputError, match="/there: No space left on device; what is there is kept"):
+        generate(images, generator, shard(50))
+    assert len(generator.batches) < 50
 
 
-def test_a_stop_drains_what_was_drawn_before_it(store):
+def test_a_stop_drains_what_was_generated_before_it(images):
     stopped = threading.Event()
-
-    def image(spec):
-        def pixels():
-            assert stopped.wait(SECONDS)
-            return picture(spec)
-
-        return generated(spec, pixels)
-
-    model = FakeModel(image, before=lambda number: stopped.set() if number == 2 else None)
+    generator = FakeGenerator(waiting_for(stopped), before=lambda number: stopped.set() if number == 2 else None)
     with pytest.raises(Stopped):
-        generate(store, model, shard(5), should_stop=stopped.is_set)
-    assert prompts(store) == ["p0", "p1", "p2", "p3", "p4", "p5"]
+        generate(images, generator, shard(5), should_stop=stopped.is_set)
+    assert prompts(images) == ["p0", "p1", "p2", "p3", "p4", "p5"]
 
 
-def test_every_image_is_counted_once_whatever_becomes_of_it(store):
+def test_a_stop_reaches_a_shard_whose_images_are_all_stored(images):
+    generate(images, FakeGenerator(), shard(2))
+    with pytest.raises(Stopped):
+        generate(images, FakeGenerator(), shard(2), should_stop=lambda: True)
+
+
+def test_every_image_is_counted_once_whatever_becomes_of_it(images):
     counted = []
     ways = [generated, nan, unfit, lambda spec: RuntimeError("x")]
-    generate(store, FakeModel(), shard(1))
-    generate(store, FakeModel(lambda spec: ways[spec.seed % 4](spec)), shard(4), on_images=counted.append)
-    assert sum(counted) == 8
-    assert counted[0] == 2  # on disk already
+    generate(images, FakeGenerator(), shard(1))
+    generate(images, FakeGenerator(lambda spec: ways[spec.seed % 4](spec)), shard(4), on_images=counted.append)
+    assert counted[0] == 2  # stored already
+    assert counted[1:] == [1] * 6
 
 
-def test_the_model_is_not_loaded_when_everything_is_there(store):
-    generate(store, FakeModel(), shard(2))
-    result = generate_shard(
-        shard(2),
-        store,
-        CONTEXT,
-        lambda: pytest.fail("loaded"),
-        on_device=lambda generate: generate(),
-        on_images=lambda count: None,
-        should_stop=lambda: False,
+def test_the_model_is_not_loaded_when_everything_is_stored(images):
+    made = generate(images, FakeGenerator(), shard(2)).records
+    result = generate_shard(shard(2), images, CONTEXT, lambda: pytest.fail("loaded"), HOOKS)
+    assert sorted(result.records, key=lambda r: r.key) == sorted(made, key=lambda r: r.key)
+
+
+def test_only_what_is_missing_of_a_batch_is_generated(images):
+    generate(images, FakeGenerator(), Shard(1, 1, 2, ((request(1), request(2)),)))
+    generator = FakeGenerator()
+    result = generate(images, generator, shard(2))
+    assert generator.batches == [["p0"], ["p3"]]
+    assert {record.key for record in result.records} == {request(i).key for i in range(4)}
+
+
+@pytest.mark.parametrize("damage", ["torn", "of another key"])
+def test_a_stored_file_that_is_not_the_image_is_made_again(images, damage):
+    generate(images, FakeGenerator(), shard(1))
+    key = request(0).key
+    data = images.read(key)[:-40] if damage == "torn" else images.read(request(1).key)
+    images.delete(key)
+    images.write(key, data)
+    generator = FakeGenerator()
+    result = generate(images, generator, shard(1))
+    assert generator.batches == [["p0"]]
+    assert {record.key for record in result.records} == {request(0).key, request(1).key}
+    assert decode_png(images.read(key)).record["key"] == key
+
+
+def test_refresh_makes_again_what_other_runs_made_and_keeps_what_this_run_made(images):
+    generate(images, FakeGenerator(), shard(1))
+    refresh = replace(CONTEXT, run="r2", refresh=True)
+    generator = FakeGenerator()
+    generate(images, generator, shard(1), refresh)
+    assert generator.batches == [["p0", "p1"]]
+    generate(images, generator, shard(1), refresh)  # a retry of the shard does not start over
+    assert generator.batches == [["p0", "p1"]]
+
+
+def test_with_refresh_a_failure_takes_the_earlier_picture_away(images):
+    generate(images, FakeGenerator(), shard(1))
+    refresh = replace(CONTEXT, run="r2", refresh=True)
+    result = generate(
+        images, FakeGenerator(lambda spec: black(spec) if spec.seed else generated(spec)), shard(1), refresh
     )
-    assert [record.status for record in result.records] == ["made"] * 4
+    assert [record.key for record in result.records if record.status == "failed"] == [request(1).key]
+    assert prompts(images) == ["p0"]
 
 
-def test_what_failed_for_good_has_a_record_beside_what_may_pass(store):
+def test_permanent_failures_have_a_record_beside_transient_ones(images):
     ways = {1: nan, 2: lambda spec: MemoryError("busy")}
-    result = generate(store, FakeModel(lambda spec: ways.get(spec.seed, generated)(spec)), shard(2))
+    result = generate(images, FakeGenerator(lambda spec: ways.get(spec.seed, generated)(spec)), shard(2))
     assert [record.key for record in result.records if record.status == "failed"] == [request(1).key]
     assert list(result.failures) == [request(2).key]

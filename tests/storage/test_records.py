@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from t2i_core.generation.shard import _with_file
-from t2i_core.storage.png import pixels_digest, write_image
-from t2i_core.storage.records import RecordIndex, compact
+from t2i_core.storage.png import encode_png, pixels_digest
+from t2i_core.storage.record_index import RecordIndex
+from t2i_core.storage.record_table import merge_records
+from t2i_core.storage.records import ImageRecord
 from t2i_core.storage.workspace import Workspace
 
 
@@ -26,8 +27,8 @@ def make(store, number, **facts):
         "key": key, "run": "r1", "created": "now", "batch_size": 2, "seconds": 0.1, "device": "cpu", "versions": {},
         "model_name": "demo", "commit": None, "spec": {"seed": number}, "pixels_sha256": pixels_digest(pixels),
     } | facts  # fmt: skip
-    write_image(store.image_path(key), pixels, header, 1)
-    return asdict(_with_file(header, store.image_path(key)))
+    file = store.images.write(key, encode_png(pixels, header, 1))
+    return asdict(ImageRecord.from_header(header, file))
 
 
 @pytest.fixture

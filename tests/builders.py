@@ -1,0 +1,146 @@
+"""Builders of what the rooms below the engine work on: specs, stored images, record tables, plans, catalogs.
+
+Small and quick: no model, no server. A row of a data set is written as the image specs it asks for.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from t2i_core.dataset.rows import Rejection
+from t2i_core.planning.catalog import Catalog
+from t2i_core.planning.file_names import image_name
+from t2i_core.planning.plan import ROWS, SPECS, Plan
+from t2i_core.spec import ImageSpec
+from t2i_core.storage.files import atomic_write
+from t2i_core.storage.image_store import Scan
+from t2i_core.storage.png import encode_png, pixels_digest
+from t2i_core.storage.record_index import RecordIndex
+from t2i_core.storage.record_table import merge_records
+from t2i_core.storage.records import RECORD_TABLE, ImageRecord, Status, table_row
+from t2i_core.storage.tables import write_rows, write_table
+from t2i_core.storage.workspace import Workspace
+
+# A row that came with images and is left alone.
+SKIPPED = "skipped"
+# What a row of a data set may be: one image spec, several, a rejection, or `SKIPPED`.
+PlanRow = ImageSpec | Sequence[ImageSpec] | Rejection | str
+
+
+def image_spec(number=0, **fields):
+    """Return a small spec; another `number` is another prompt, seed and key."""
+    defaults = {"prompt": f"p{number}", "seed": number, "height": 8, "width": 8, "steps": 4, "dtype": "float32"}
+    return ImageSpec(**{"model": "m", **defaults, **fields})
+
+
+def image_record(spec, **facts):
+    """Return the record of an image of `spec`; without `file_size` and `mtime_ns` it knows of no file."""
+    defaults = {
+        "key": spec.key, "status": Status.MADE, "spec": spec.canonical(), "run": "r1",
+        "created": "2026-01-01T00:00:00+00:00", "device": "cpu", "versions": {"torch": "2"}, "model_name": "demo",
+    }  # fmt: skip
+    return ImageRecord(**defaults | facts)
+
+
+def failed_record(spec, error="NaN", **facts):
+    """Return the record of an image that failed and will fail again."""
+    return image_record(spec, status=Status.FAILED, error=error, **facts)
+
+
+def picture(spec):
+    """Return pixels (height, width, 3) of a spec's size that differ from seed to seed."""
+    return np.random.default_rng(spec.seed).integers(0, 256, (spec.height, spec.width, 3), np.uint8)
+
+
+def store_image(workspace, spec, pixels=None, **facts):
+    """Write an image of `spec` to the image store, as a run does; return its record."""
+    pixels = picture(spec) if pixels is None else pixels
+    header = image_record(spec, pixels_sha256=pixels_digest(pixels), **facts).header()
+    return ImageRecord.from_header(header, workspace.images.write(spec.key, encode_png(pixels, header, 1)))
+
+
+def merged(workspace: Workspace, records: Iterable[ImageRecord] = (), previous: pa.Table | None = None) -> pa.Table:
+    """Return the record table of `records`, checked against the stored images; files without a record are adopted."""
+    return merge_records(previous, map(asdict, records), workspace.images.scan(), workspace.images)
+
+
+def record_index(folder: Path, table: pa.Table | Iterable[ImageRecord], **options) -> RecordIndex:
+    """Write a record table to `folder`, and return its index. Records are taken as they are: no file is looked at."""
+    if not isinstance(table, pa.Table):
+        rows = sorted((table_row(asdict(record)) for record in table), key=lambda row: row["key"])
+        table = pa.Table.from_pylist(rows, RECORD_TABLE)
+    file = folder / "records.parquet"
+    with atomic_write(file) as target:
+        write_table(target, table)
+    return RecordIndex(file, **options)
+
+
+def write_specs_file(path: Path, specs: Iterable[ImageSpec]) -> Path:
+    """Write the specs file of a plan: a row of the data set for each spec."""
+    with atomic_write(path) as file:
+        write_rows(file, SPECS, [_spec_row(spec, number, 0) for number, spec in enumerate(specs)])
+    return path
+
+
+def write_plan_files(workspace: Workspace, *rows: PlanRow, digest: str = "plan") -> Plan:
+    """Write the two files of a plan; the text of row 3 is `{"row": 3}`, its line 4."""
+    usable = [_specs_of(row) for row in rows]
+    skipped, rejected = sum(row == SKIPPED for row in rows), sum(isinstance(row, Rejection) for row in rows)
+    plan = Plan(
+        digest,
+        rows=len(rows),
+        usable=len(rows) - skipped - rejected,
+        skipped=skipped,
+        rejected=rejected,
+        prompts=len(rows) - skipped - rejected,
+        images=sum(map(len, usable)),
+    )
+    with atomic_write(plan.rows_file(workspace.plans)) as file:
+        write_rows(file, ROWS, [_row(row, number) for number, row in enumerate(rows)])
+    with atomic_write(plan.specs_file(workspace.plans)) as file:
+        specs = [_spec_row(spec, number, image) for number, own in enumerate(usable) for image, spec in enumerate(own)]
+        write_rows(file, SPECS, specs)
+    return plan
+
+
+def make_catalog(
+    workspace: Workspace,
+    *rows: PlanRow,
+    records: Iterable[ImageRecord] = (),
+    run: str = "",
+    errors: Mapping[str, str] | None = None,
+    interrupted: bool = False,
+    only_run: str | None = None,
+    scan: Scan | None = None,
+) -> Catalog:
+    """Return the catalog of a data set. Stored images are found by themselves; `records`: those of failures."""
+    plan = write_plan_files(workspace, *rows)
+    index = record_index(workspace.records, merged(workspace, records), only_run=only_run)
+    scan = scan or workspace.images.scan()
+    return Catalog(workspace, plan, index, scan, run, errors or {}, interrupted)
+
+
+def _specs_of(row: PlanRow) -> list[ImageSpec]:
+    if isinstance(row, Rejection | str):
+        return []
+    return [row] if isinstance(row, ImageSpec) else list(row)
+
+
+def _row(row: PlanRow, number: int) -> dict:
+    return dict.fromkeys(ROWS.names) | {
+        "row": number,
+        "line": number + 1,
+        "json": json.dumps({"row": number}),
+        "stem": f"sample{number}",
+        "has_images": row == SKIPPED,
+        "rejection": json.dumps(asdict(row)) if isinstance(row, Rejection) else None,
+    }
+
+
+def _spec_row(spec: ImageSpec, row: int, image: int) -> dict:
+    position = {"row": row, "condition": 0, "image": image, "name": image_name(f"sample{row}", 0, image)}
+    return dict.fromkeys(SPECS.names) | position | {"key": spec.key} | spec.to_row()
