@@ -9,7 +9,7 @@ from flows.command import command_name
 from t2i_core.config import DEFAULT_MODEL, DEMO, Config, DatasetOptions, SamplingOptions, parse_lora
 from t2i_core.errors import ConfigError, ModelError
 from t2i_core.generation.interface import LoadConfig
-from t2i_core.models.adapters import Adapter
+from t2i_core.models.adapters import Adapter, adapter_fingerprint
 from t2i_core.models.hub import is_commit
 from t2i_core.models.identity import ResolvedModel, bundled_identity, folder_fingerprint
 from t2i_core.models.pipeline_signature import check_scheduler
@@ -129,7 +129,7 @@ def _resolve_model(config: Config, cache: ResultCache, commits: Mapping[str, str
     pinned = config.revision if config.revision and is_commit(config.revision) else None
     if config.revision is None:
         pinned = commits.get(name)
-    content = folder_fingerprint(name) if name == DEMO or Path(name).is_dir() else pinned
+    content = folder_fingerprint(name) or pinned
     # What is known by its content is never another model; a branch may have moved since it was stored.
     call = cache.call_afresh if content is None else cache.call
     key = cache_key("model", name, config.revision, content)
@@ -143,10 +143,8 @@ def _resolve_model(config: Config, cache: ResultCache, commits: Mapping[str, str
 
 def _resolve_adapter(config: Config, cache: ResultCache, commits: Mapping[str, str], entry: str) -> Adapter:
     """Return a LoRA, pinned like the model: a file by size and time, one from the hub by its first run's commit."""
-    name, _ = parse_lora(entry)
-    file = Path(name)
-    pinned = commits.get(name)
-    content = [file.stat().st_size, file.stat().st_mtime_ns] if file.is_file() else pinned
+    pinned = commits.get(parse_lora(entry)[0])
+    content = adapter_fingerprint(entry) or pinned
     call = cache.call_afresh if content is None else cache.call
     key = cache_key("adapter", entry, content)
     return Adapter.from_json(call(resolve_adapter_task, key, entry, config.cache_dir, pinned))

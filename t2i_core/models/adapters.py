@@ -56,7 +56,7 @@ def resolve_adapter(entry: str, *, cache_dir: str | None = None, commit: str | N
     """
     name, weight = parse_lora(entry)
     path = Path(name)
-    if path.is_file():
+    if _is_file(path):
         if path.suffix != SUFFIX:
             raise ModelError(f"lora: {name} is not a {SUFFIX} file; other formats can run code and are not loaded")
         return Adapter(name, file_sha256(path), weight, str(path.resolve()), path.name)
@@ -82,6 +82,19 @@ def resolve_adapter(entry: str, *, cache_dir: str | None = None, commit: str | N
     )
 
 
+def adapter_fingerprint(entry: str) -> list[int] | None:
+    """Return size and time of a LoRA file: while they are equal, so is its content. None for one that is no file.
+
+    Raises:
+        ModelError: for a path that cannot be read.
+    """
+    path = Path(parse_lora(entry)[0])
+    if not _is_file(path):
+        return None
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
 def fetch_adapter(adapter: Adapter, cache_dir: str | None) -> Path:
     """Return the local file of a LoRA, after a download into the hub cache if it is not in it.
 
@@ -94,6 +107,13 @@ def fetch_adapter(adapter: Adapter, cache_dir: str | None) -> Path:
             raise ModelError(f"lora: {adapter.location} does not exist any more; put it back, or change --lora")
         return Path(adapter.location)
     return download_files(adapter.location, [adapter.file], adapter.commit, cache_dir) / adapter.file
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:  # such as a folder above it that may not be entered, or a name that is too long
+        raise ModelError(f"lora: cannot read {shorten(str(path))}: {error.strerror}; check the path") from None
 
 
 # (file, its SHA-256, commit)

@@ -113,19 +113,20 @@ def bundled_identity() -> str:
     return _resolve_folder(DEMO, DEMO_MODEL).identity
 
 
-def folder_fingerprint(path: str) -> str:
+def folder_fingerprint(name: str) -> str | None:
     """Return a digest of the paths, sizes and times of a folder's model files: while it is equal, so is their content.
 
-    It takes milliseconds, where hashing the content takes a minute. `demo` is the folder of the bundled model.
+    It takes milliseconds, where hashing the content takes a minute. `demo` is the folder of the bundled model; None for
+    a name that is no folder.
 
     Raises:
-        ModelError: if this is no folder with a model.
+        ModelError: for a folder without a model, or one that cannot be read.
     """
-    folder = _folder_of(path)
+    folder = _folder_of(name)
     if folder is None:
-        raise _no_model(path)
+        return None
     states = [[str(folder.resolve())]]
-    for relative in _select_in_folder(path, folder).paths:
+    for relative in _select_in_folder(name, folder).paths:
         status = os.stat(folder / relative)
         states.append([relative, str(status.st_size), str(status.st_mtime_ns)])
     return digest(sorted(states))

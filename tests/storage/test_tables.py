@@ -1,0 +1,122 @@
+"""Parquet files are written and read a chunk at a time, whatever their path is."""
+
+import subprocess
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from t2i_core.storage import tables
+from t2i_core.storage.tables import (
+    chunks_of,
+    open_table,
+    read_chunks,
+    read_rows,
+    read_table,
+    write_rows,
+    write_table,
+)
+
+SCHEMA = pa.schema([("number", pa.int64()), ("text", pa.string()), ("flag", pa.bool_())])
+
+
+def rows(count):
+    return [{"number": n, "text": f"t{n}", "flag": n % 2 == 0} for n in range(count)]
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write rows to a file; the colon in its folder would be a URL's to Arrow."""
+
+    def write(values, name="run-10:00/table.parquet"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        with path.open("wb") as file:
+            assert write_rows(file, SCHEMA, values) == len(values)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(tables, "CHUNK_ROWS", 3)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 7, 9])
+def test_rows_come_back_as_they_were_whatever_their_number(write, small_chunks, count):
+    path = write(rows(count))
+    assert list(read_rows(path)) == rows(count)
+    assert read_table(path).to_pylist() == rows(count)
+    assert read_table(path).schema == SCHEMA
+
+
+def test_chunks_have_their_size_and_only_the_last_is_smaller(write, small_chunks):
+    assert [len(chunk) for chunk in read_chunks(write(rows(7)))] == [3, 3, 1]
+    assert [len(chunk) for chunk in chunks_of(rows(7), SCHEMA)] == [3, 3, 1]
+    assert [len(chunk) for chunk in chunks_of(rows(6), SCHEMA)] == [3, 3]
+    assert list(chunks_of([], SCHEMA)) == []
+
+
+def test_rows_are_taken_as_they_come(small_chunks):
+    """A million rows are never in memory at once."""
+    taken = []
+
+    def source():
+        for row in rows(7):
+            taken.append(row["number"])
+            yield row
+
+    chunks = chunks_of(source(), SCHEMA)
+    assert taken == []
+    next(chunks)
+    assert taken == [0, 1, 2]
+
+
+def test_columns_come_in_the_order_asked_for(write):
+    path = write(rows(2))
+    (chunk,) = read_chunks(path, ["text", "number"])
+    assert chunk.schema.names == ["text", "number"]
+    assert list(read_rows(path, ["flag"])) == [{"flag": True}, {"flag": False}]
+    (everything,) = read_chunks(path)
+    assert everything.schema.names == SCHEMA.names
+
+
+def test_a_column_that_a_row_lacks_is_null(write):
+    assert list(read_rows(write([{"number": 1}]))) == [{"number": 1, "text": None, "flag": None}]
+
+
+def test_the_metadata_of_a_table_is_kept(tmp_path):
+    path = tmp_path / "run-10:00.parquet"
+    table = pa.Table.from_pylist(rows(2), SCHEMA).replace_schema_metadata({"absorbed": "a\nb"})
+    with path.open("wb") as file:
+        write_table(file, table)
+    assert read_table(path).schema.metadata == {b"absorbed": b"a\nb"}
+    with open_table(path) as file:
+        assert file.metadata.num_rows == 2
+
+
+def test_a_file_is_closed_after_its_block(write):
+    path = write(rows(2))
+    with open_table(path) as table:
+        pass
+    with pytest.raises(ValueError, match="closed"):
+        table.read()
+
+
+def test_tables_are_compressed(write, tmp_path):
+    path = write(rows(2))
+    with (tmp_path / "whole.parquet").open("wb") as file:
+        write_table(file, read_table(path))
+    for written in (path, tmp_path / "whole.parquet"):
+        assert pq.read_metadata(pa.OSFile(str(written))).row_group(0).column(0).compression == "ZSTD"
+
+
+def test_arrow_can_be_told_to_give_memory_back():
+    code = (
+        "import pyarrow; from t2i_core.storage.tables import use_system_allocator;"
+        "use_system_allocator(); print(pyarrow.default_memory_pool().backend_name)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "system"
