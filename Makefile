@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: run test check mutants bench gpu-check clean
+.PHONY: run test check constraints mutants bench gpu-check clean
 .DEFAULT_GOAL := run
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -37,6 +37,14 @@ bench: $(INSTALLED)
 
 gpu-check: $(INSTALLED)  ## on a machine with a GPU: what docs/unmeasured.md lists; MODEL=flux-schnell for a real model
 	$(BIN)/python -m benchmarks.gpu_check --model $(or $(MODEL),demo)
+
+constraints:  ## resolve the ranges of pyproject.toml anew, in a fresh environment, with torch at its pin
+	rm -rf build/constraints
+	$(PYTHON) -m venv build/constraints
+	build/constraints/bin/python -m pip install --quiet --disable-pip-version-check \
+	  "$$(grep '^torch==' constraints.txt)" -e '.[dev,hf]'
+	{ grep '^#' constraints.txt; build/constraints/bin/python -m pip freeze --exclude-editable; } > build/constraints.txt
+	mv build/constraints.txt constraints.txt
 
 clean:
 	rm -rf $(VENV) mutants build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -24,7 +24,7 @@ from PIL import Image
 from captions import caption
 from loop import rng_of
 from scenes import SIZE, Relation, Scene, arrange, backdrop_image, sample_scene, thing_image
-from sheet import contact_sheet, draw
+from sheet import contact_sheet, generate
 from world import COLOURS, OBJECTS, PLACES, PLAINS, SHAPES, WHITE, Backdrop, Thing
 
 OBJECT_THINGS = tuple(Thing(name) for name in OBJECTS)
@@ -172,7 +172,7 @@ def main() -> None:
     captions = [caption(scene, rng, held_out=number % 2 == 1) for number, scene in enumerate(scenes)]
     pipeline = FluxPipeline.from_pretrained(arguments.pipeline, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
-    images = draw(pipeline, captions, seeds=range(len(captions)), steps=arguments.steps)
+    images = generate(pipeline, captions, seeds=range(len(captions)), steps=arguments.steps)
 
     readings = [read(image, scene.relation) for image, scene in zip(images, scenes, strict=True)]
     right = scores(zip(readings, map(asked, scenes), strict=True))

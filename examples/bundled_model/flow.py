@@ -22,7 +22,7 @@ from loop import Schedule, Stage, generator_of, rng_of, save_atomically
 from models import build_pipeline, build_transformer, encode_latents, is_block_matrix, pack, position_ids
 from optimizers import split_optimizers
 from scenes import Lesson, Scene, render, sample_scene
-from sheet import PROMPTS, contact_sheet, draw
+from sheet import PROMPTS, contact_sheet, generate
 from text import FORGOTTEN, TextEncoders
 from tokenizer import TEXT_LENGTH, build_tokenizer, encode, forget_words
 from vae import to_pixels
@@ -137,7 +137,7 @@ def train_flow(folder: Path, vae: AutoencoderKL, encoders: TextEncoders, *, seed
     def evaluate(average: nn.Module, step: int) -> dict[str, float]:
         assert isinstance(average, Flow)
         pipeline = _pipeline(vae, average)
-        contact_sheet(draw(pipeline, list(PROMPTS), seeds=range(len(PROMPTS))), PROMPTS, folder / "sheet.png")
+        contact_sheet(generate(pipeline, list(PROMPTS), seeds=range(len(PROMPTS))), PROMPTS, folder / "sheet.png")
         save_pipeline(pipeline, folder / "pipeline")
         generator = generator_of(seed, "flow validation noise")
         pooled, embeddings = average.encoders(held_out_tokens)

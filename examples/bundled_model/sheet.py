@@ -40,7 +40,7 @@ PROMPTS = (
 )
 
 
-def draw(
+def generate(
     pipeline: FluxPipeline, prompts: Sequence[str], *, seeds: Iterable[int], steps: int = 12, batch: int = 16
 ) -> list[Image.Image]:
     """Draw every prompt with its own seed, guided away from the empty prompt."""

@@ -18,7 +18,6 @@ from t2i_core.dataset.rows import Rejection
 from t2i_core.errors import DatasetError, shorten
 from t2i_core.json_values import encodable, parse_json, plain
 
-SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
 PICKLES = (".pkl", ".pickle", ".p", ".pt", ".pth", ".ckpt", ".joblib", ".dill")
 TEXT_COLUMN = "prompt"  # the one column of a .txt file
 CHUNK_ROWS = 256  # of a Parquet file, converted at once
@@ -257,6 +256,7 @@ def _hub(dataset: str) -> Iterator[RawRow]:
 
 
 READERS = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".tsv": _tsv, ".parquet": _parquet, ".txt": _txt}
+SUFFIXES = tuple(READERS)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:

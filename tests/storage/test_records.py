@@ -1,147 +1,151 @@
-"""Records count only with their files; files without a record are adopted."""
+"""The fields of a record are its columns, its header and its provenance: a new field cannot be forgotten anywhere."""
 
-import os
-from dataclasses import asdict
+import json
+from dataclasses import MISSING, asdict, fields
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from t2i_core.storage.png import encode_png, pixels_digest
-from t2i_core.storage.record_index import RecordIndex
-from t2i_core.storage.record_table import merge_records
-from t2i_core.storage.records import ImageRecord
-from t2i_core.storage.workspace import Workspace
+from t2i_core.storage.image_store import StoredFile
+from t2i_core.storage.records import (
+    FACTS,
+    PROMPT_LENGTHS,
+    PROVENANCE_FACTS,
+    RECORD_TABLE,
+    Fact,
+    ImageRecord,
+    Status,
+    table_row,
+)
+from tests.builders import failed_record, image_record, image_spec
+
+FILE = StoredFile(size=123, mtime_ns=456, inode=7)
+# The columns that tables on users' disks have; a new one may come, none of these may go or change.
+COLUMNS = {
+    "key": pa.string(),
+    "status": pa.string(),
+    "run": pa.string(),
+    "created": pa.string(),
+    "seed": pa.int64(),
+    "pixels_sha256": pa.string(),
+    "file_size": pa.int64(),
+    "mtime_ns": pa.int64(),
+    "batch_size": pa.int32(),
+    "vae_tiling": pa.bool_(),
+    "prompt_lengths": PROMPT_LENGTHS,
+    "seconds": pa.float64(),
+    "device": pa.string(),
+    "versions": pa.string(),
+    "tuning": pa.string(),
+    "model_name": pa.string(),
+    "commit": pa.string(),
+    "error": pa.string(),
+    "replaces": pa.string(),
+}
+
+
+def sample(fact):
+    """A value that a field of this kind may have, other than its default."""
+    if fact.as_json:
+        return {"a": "1"}
+    if fact.column == PROMPT_LENGTHS:
+        return [{"encoder": "CLIPTextModel", "tokens": 90, "limit": 77, "cut": "the rest"}]
+    kinds = [
+        (pa.types.is_string, "x"),
+        (pa.types.is_integer, 7),
+        (pa.types.is_floating, 0.5),
+        (pa.types.is_boolean, True),
+    ]
+    return next(value for is_kind, value in kinds if is_kind(fact.column))
 
 
 @pytest.fixture
-def store(tmp_path):
-    return Workspace(tmp_path)
+def full():
+    """A record with a value in every field."""
+    own = {"spec": image_spec(3).canonical(), "status": Status.MADE}
+    return ImageRecord(**{name: sample(fact) for name, fact in FACTS.items() if name not in own}, **own)
 
 
-def make(store, number, **facts):
-    key = f"{number:064x}"
-    pixels = np.full((4, 4, 3), number, np.uint8)
-    header = {
-        "key": key, "run": "r1", "created": "now", "batch_size": 2, "seconds": 0.1, "device": "cpu", "versions": {},
-        "model_name": "demo", "commit": None, "spec": {"seed": number}, "pixels_sha256": pixels_digest(pixels),
-    } | facts  # fmt: skip
-    file = store.images.write(key, encode_png(pixels, header, 1))
-    return asdict(ImageRecord.from_header(header, file))
+def test_every_field_says_how_it_is_kept():
+    assert list(FACTS) == [item.name for item in fields(ImageRecord)]
+    assert all(isinstance(fact, Fact) for fact in FACTS.values())
 
 
-@pytest.fixture
-def know(tmp_path):
-    """Table of records -> what is known by it."""
-
-    def write(table, **options):
-        pq.write_table(table, tmp_path / "records.parquet")
-        return RecordIndex(tmp_path / "records.parquet", **options)
-
-    return write
+def test_every_field_is_a_column_but_the_spec_which_the_plan_has():
+    assert set(RECORD_TABLE.names) == {item.name for item in fields(ImageRecord)} - {"spec"} | {"seed"}
 
 
-@pytest.fixture
-def keys(know):
-    """Table of records -> keys of the images that count as made."""
-    return lambda table: [key.decode() for key in know(table).keys]
+def test_columns_on_users_disks_keep_name_and_type():
+    assert {name: RECORD_TABLE.field(name).type for name in COLUMNS} == COLUMNS
 
 
-def test_a_record_whose_file_is_unchanged_is_kept_without_decoding(store, monkeypatch, keys):
-    records = [make(store, i) for i in range(3)]
-    monkeypatch.setattr("t2i_core.storage.records.read_image", lambda path: pytest.fail(f"decoded {path}"))
-    table = compact(None, records, store.scan(), store)
-    assert keys(table) == [r["key"] for r in records]
-    assert keys(compact(table, [], store.scan(), store)) == keys(table)
+def test_a_full_record_survives_its_row(full):
+    table = pa.Table.from_pylist([table_row(asdict(full))], RECORD_TABLE)
+    (row,) = table.to_pylist()
+    for name, fact in FACTS.items():
+        if fact.column is not None:
+            value = json.loads(row[name]) if fact.as_json else row[name]
+            assert value == getattr(full, name), name
+    assert row["seed"] == 3
 
 
-def test_files_without_a_record_are_adopted(store, keys):
-    records = [make(store, i) for i in range(3)]
-    table = compact(None, [], store.scan(), store)
-    assert keys(table) == [r["key"] for r in records]
-    assert table["seed"].to_pylist() == [0, 1, 2]
+def test_a_full_record_survives_its_header(full):
+    header = json.loads(json.dumps(full.header()))
+    again = ImageRecord.from_header(header, FILE)
+    for name, fact in FACTS.items():
+        if fact.in_header:
+            assert getattr(again, name) == getattr(full, name), name
+    assert (again.status, again.file_size, again.mtime_ns, again.error) == (Status.MADE, 123, 456, None)
 
 
-@pytest.mark.parametrize("damage", ["deleted", "torn", "foreign", "edited in place", "another image"])
-def test_a_record_without_its_picture_does_not_count(store, damage, keys):
-    good, bad = make(store, 1), make(store, 2)
-    path = store.image_path(bad["key"])
-    path.chmod(0o644)
-    if damage == "deleted":
-        path.unlink()
-    elif damage == "torn":
-        path.write_bytes(path.read_bytes()[:40])
-    elif damage == "foreign":
-        path.write_bytes(b"\x89PNG no")
-    elif damage == "edited in place":
-        content = bytearray(path.read_bytes())
-        content[-20] ^= 0xFF
-        path.write_bytes(content)
-    else:
-        path.write_bytes(store.image_path(good["key"]).read_bytes())
-    assert keys(compact(None, [good, bad], store.scan(), store)) == [good["key"]]
+def test_a_header_holds_what_is_known_before_the_file_is_written(full):
+    assert full.header().keys() == FACTS.keys() - {"status", "error", "file_size", "mtime_ns"}
 
 
-def test_a_copied_output_with_other_times_is_verified_and_kept(store, keys):
-    record = make(store, 1)
-    os.utime(store.image_path(record["key"]), (1, 1))
-    table = compact(None, [record], store.scan(), store)
-    assert keys(table) == [record["key"]]
-    assert table["mtime_ns"].to_pylist() == [10**9]
+def test_what_is_not_known_is_not_in_the_header():
+    assert "commit" not in image_record(image_spec()).header()
+    assert None not in image_record(image_spec()).header().values()
+    assert "batch_size" in image_record(image_spec(), batch_size=0).header()
 
 
-def test_a_later_record_wins(store, keys):
-    record = make(store, 1)
-    failed = record | {"status": "failed", "error": "NaN", "file_size": None, "mtime_ns": None}
-    assert keys(compact(None, [failed, record], store.scan(), store)) == [record["key"]]
+def test_a_header_of_an_earlier_version_is_read():
+    """Release 0.1.0 wrote `schema`; none of the optional facts is missed."""
+    needed = {
+        item.name: sample(FACTS[item.name]) if item.name != "spec" else {"seed": 1}
+        for item in fields(ImageRecord)
+        if item.default is MISSING and FACTS[item.name].in_header
+    }
+    record = ImageRecord.from_header(needed | {"schema": 1}, FILE)
+    assert record.spec == {"seed": 1}
+    assert record.tuning is None
+    assert "schema" not in asdict(record)
 
 
-def test_failures_are_kept_without_a_file(store, know):
-    failed = make(store, 1) | {"status": "failed", "error": "NaN", "file_size": None, "mtime_ns": None}
-    store.image_path(failed["key"]).unlink()
-    assert know(compact(None, [failed], store.scan(), store)).errors == {failed["key"]: "NaN"}
+def test_json_columns_do_not_depend_on_the_order_of_their_keys():
+    rows = [
+        table_row(asdict(image_record(image_spec(), versions=versions)))
+        for versions in ({"torch": "2", "diffusers": "0.42"}, {"diffusers": "0.42", "torch": "2"})
+    ]
+    assert rows[0]["versions"] == rows[1]["versions"] == '{"diffusers": "0.42", "torch": "2"}'
+    assert rows[0]["tuning"] is None
 
 
-def test_a_stand_in_is_shown_for_the_failed_image(store, know):
-    failed = make(store, 1) | {"status": "failed", "error": "NaN"}
-    store.image_path(failed["key"]).unlink()
-    replacement = make(store, 2, replaces=failed["key"])
-    known = know(compact(None, [failed, replacement], store.scan(), store))
-    assert known.effective(pa.array([failed["key"]])).to_pylist() == [replacement["key"]]
+def test_a_row_has_a_null_for_what_its_record_lacks():
+    """A record of an earlier version, as its stored result has it."""
+    record = {"key": "k", "status": "made", "spec": {"seed": 5}, "schema": 1}
+    row = table_row(record)
+    assert row.keys() == set(RECORD_TABLE.names)
+    assert {name: value for name, value in row.items() if value is not None} == {
+        "key": "k",
+        "status": "made",
+        "seed": 5,
+    }
 
 
-def test_images_of_other_runs_do_not_count_when_everything_is_made_again(store, know):
-    old, new = make(store, 1), make(store, 2, run="r2")
-    known = know(compact(None, [old, new], store.scan(), store), only_run="r2")
-    asked = pa.array([new["key"], old["key"], f"{3:064x}"])
-    assert known.find(asked).tolist() == [0, -1, -1]
-    assert known.records(["key", "seed"]).to_pylist() == [{"key": new["key"], "seed": 2}]
+def test_provenance_tells_of_the_picture_not_of_our_bookkeeping():
+    assert set(PROVENANCE_FACTS) == set(COLUMNS) - {"key", "status", "error", "mtime_ns", "seed"}
 
 
-def test_records_stay_readable_when_a_later_run_removes_their_file(store, know, tmp_path):
-    known = know(compact(None, [make(store, 1)], store.scan(), store))
-    (tmp_path / "records.parquet").unlink()
-    assert known.records(["run"])["run"].to_pylist() == ["r1"]
-
-
-@pytest.mark.parametrize("damage", ["deleted", "torn"])
-def test_a_stand_in_whose_file_is_gone_is_made_again_with_its_own_seed(store, know, damage):
-    failed = make(store, 1) | {"status": "failed", "error": "NaN"}
-    store.image_path(failed["key"]).unlink()
-    replacement = make(store, 2, replaces=failed["key"])
-    table = compact(None, [failed, replacement], store.scan(), store)
-    path = store.image_path(replacement["key"])
-    path.unlink()
-    if damage == "torn":
-        path.write_bytes(b"half")
-    for _ in range(2):  # tonight and tomorrow
-        table = compact(table, [], store.scan(), store)
-        known = know(table)
-        assert known.replacements == {failed["key"]: (replacement["key"], 2)}
-        assert known.errors == {}
-        assert known.find(pa.array([failed["key"]])).tolist() == [-1]
-    path.unlink(missing_ok=True)
-    again = make(store, 2, replaces=failed["key"])
-    known = know(compact(table, [again], store.scan(), store))
-    assert known.find(pa.array([failed["key"]])).tolist() == [0]
+def test_a_status_is_written_as_its_word():
+    assert table_row(asdict(failed_record(image_spec())))["status"] == "failed"
+    assert [str(status) for status in Status] == ["made", "failed", "lost"]

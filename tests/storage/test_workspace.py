@@ -1,73 +1,70 @@
-"""Files appear whole or not at all."""
+"""The folders of an output: one lock, and no temporary files left for ever."""
 
 import os
+import subprocess
+import sys
 import time
 
 import pytest
+from filelock import Timeout
 
-from t2i_core.storage.workspace import STALE_SECONDS, Workspace, atomic_write
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(tmp_path):
-    path = tmp_path / "x"
-    path.write_text("old")
-    with pytest.raises(RuntimeError), atomic_write(path) as file:
-        file.write(b"new")
-        raise RuntimeError
-    assert path.read_text() == "old"
-    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+from t2i_core.storage.files import STALE_SECONDS
+from t2i_core.storage.workspace import Workspace
 
 
-def test_scan_finds_images_and_removes_only_stale_temporary_files(tmp_path):
-    store = Workspace(tmp_path)
-    key = "ab" + "cd" + "0" * 60
-    path = store.image_path(key)
-    with atomic_write(path) as file:
-        file.write(b"12345")
-    fresh, stale = (path.with_name(f".{name}.png.1-1.tmp") for name in ("fresh", "stale"))
-    for temporary in (fresh, stale):
-        temporary.write_text("half")
-    hour_ago = time.time() - STALE_SECONDS - 1
-    os.utime(stale, (hour_ago, hour_ago))
-    path.with_name("notes.png").write_text("not an image by key")
-    scan = store.scan()
-    assert scan.keys.tolist() == [key.encode()]
-    assert scan.sizes.tolist() == [5]
-    assert scan.mtimes_ns.tolist() == [path.stat().st_mtime_ns]
-    assert scan.inodes.tolist() == [path.stat().st_ino]
-    assert fresh.exists()
-    assert not stale.exists()
+def test_an_output_is_laid_out_as_it_always_was(tmp_path):
+    workspace = Workspace(str(tmp_path / "run-10:00"))
+    assert workspace.root == tmp_path / "run-10:00"
+    assert workspace.hidden == tmp_path / "run-10:00/.t2i"
+    for name in ("results", "plans", "records", "manifests"):
+        assert getattr(workspace, name) == workspace.hidden / name
+    workspace.images.write("0" * 64, b"x")
+    assert (workspace.hidden / "images/00/00" / f"{'0' * 64}.png").exists()
 
 
-def test_temporary_files_elsewhere_are_removed_once_stale(tmp_path):
-    store = Workspace(tmp_path)
-    store.plans.mkdir(parents=True)
-    old = [tmp_path / ".manifest.jsonl.1-1.tmp", store.plans / ".x.1-1.tmp"]
-    fresh = tmp_path / ".images.parquet.1-1.tmp"
-    for path in (*old, fresh):
+def test_looking_at_an_output_makes_no_folder(tmp_path):
+    workspace = Workspace(tmp_path / "none")
+    workspace.remove_stale_files()
+    workspace.images.scan()
+    assert not workspace.root.exists()
+
+
+def test_two_runs_do_not_hold_the_lock_at_once(tmp_path):
+    one, other = Workspace(tmp_path / "out"), Workspace(tmp_path / "out")
+    with one.lock(), pytest.raises(Timeout):
+        other.lock().acquire(timeout=0)
+    with other.lock().acquire(timeout=0):
+        assert (tmp_path / "out/.t2i/lock").exists()
+
+
+def test_a_killed_process_does_not_keep_the_lock(tmp_path):
+    code = (
+        "import sys, time; from t2i_core.storage.workspace import Workspace; lock = Workspace(sys.argv[1]).lock();"
+        "lock.acquire(); print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "held\n"
+            with pytest.raises(Timeout):
+                Workspace(tmp_path).lock().acquire(timeout=0)
+        finally:
+            process.kill()
+    with Workspace(tmp_path).lock().acquire(timeout=0):
+        pass
+
+
+def test_temporary_files_are_removed_once_stale(tmp_path):
+    workspace = Workspace(tmp_path)
+    folders = (workspace.root, workspace.hidden, workspace.plans, workspace.records, workspace.manifests)
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    stale = [folder / ".manifest.jsonl.1-1.tmp" for folder in folders]
+    fresh = [folder / ".images.parquet.1-1.tmp" for folder in folders]
+    others = [folder / "manifest.jsonl.tmp" for folder in folders]
+    for path in (*stale, *fresh, *others):
         path.write_text("half")
     hour_ago = time.time() - STALE_SECONDS - 1
-    for path in old:
+    for path in (*stale, *others):
         os.utime(path, (hour_ago, hour_ago))
-    store.remove_stale()
-    assert [path.exists() for path in (*old, fresh)] == [False, False, True]
-
-
-def test_an_output_that_does_not_exist_has_no_images(tmp_path):
-    assert len(Workspace(tmp_path / "none").scan().keys) == 0
-
-
-def test_a_scan_is_sorted_by_key_and_its_digest_is_about_content_not_inodes(tmp_path):
-    one, other = Workspace(tmp_path / "one"), Workspace(tmp_path / "other")
-    keys = sorted(f"{number * 0x9E3779B97F4A7C15 % 2**64:064x}"[::-1] for number in range(50))
-    for store in (one, other):
-        for key in reversed(keys):
-            path = store.image_path(key)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("x")
-            os.utime(path, (1, 1))
-    assert one.scan().keys.tolist() == [key.encode() for key in keys]
-    assert one.scan().inodes.tolist() != other.scan().inodes.tolist()
-    assert one.scan().digest() == other.scan().digest()
-    os.utime(other.image_path(keys[7]), (2, 2))
-    assert one.scan().digest() != other.scan().digest()
+    workspace.remove_stale_files()
+    assert [path.exists() for path in (*stale, *fresh, *others)] == [False] * 5 + [True] * 10

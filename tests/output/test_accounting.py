@@ -1,0 +1,147 @@
+"""Every row and every image is counted once, and failures are held against what is tolerated."""
+
+import pytest
+
+from t2i_core.dataset.rows import Rejection
+from t2i_core.output.accounting import ACCOUNTING_FACTS, ROWS_SHOWN, Accounting
+from t2i_core.planning.catalog import CatalogImage, CatalogRow, ImageState
+from tests.builders import SKIPPED, failed_record, image_spec, make_catalog, store_image
+
+GENERATED, REUSED, FAILED, PENDING = ImageState.GENERATED, ImageState.REUSED, ImageState.FAILED, ImageState.PENDING
+REJECTION = Rejection(0, 1, "prompt", "''", "is empty")
+WHOLE = {"encoder": "CLIP", "tokens": 5, "limit": 77, "cut": None}
+CUT = {"encoder": "T5", "tokens": 90, "limit": 77, "cut": "the rest"}
+
+
+def image(state, *lengths):
+    picture = "k" if state in (GENERATED, REUSED) else None
+    facts = {"prompt_lengths": list(lengths) or None} if picture else {}
+    return CatalogImage(0, 0, 0, "n", "k", state, picture, facts, None, {})
+
+
+def row(*images, number=0, rejection=None, has_images=False):
+    return CatalogRow(number, None, "{}", has_images, rejection, images)
+
+
+def counted(*rows):
+    accounting = Accounting()
+    for one in rows:
+        accounting.add(one)
+    return accounting
+
+
+@pytest.mark.parametrize(
+    ("states", "expected"),
+    [
+        ([GENERATED], "generated"),
+        ([REUSED], "reused"),
+        ([FAILED], "failed"),
+        ([PENDING], "pending"),
+        ([REUSED, GENERATED], "generated"),
+        ([GENERATED, PENDING, REUSED], "pending"),
+        ([PENDING, GENERATED, FAILED, REUSED], "failed"),
+    ],
+)
+def test_a_row_is_what_the_worst_of_its_images_is(states, expected):
+    accounting = counted(row(*map(image, states)))
+    assert accounting.rows == 1
+    rows = {
+        name: getattr(accounting, f"rows_{name}") for name in ("generated", "reused", "skipped", "failed", "pending")
+    }
+    assert {name for name, count in rows.items() if count} == {expected}
+    images = {state: getattr(accounting, f"images_{state}") for state in ImageState}
+    assert images == {state: states.count(state) for state in ImageState}
+    assert accounting.images == len(states)
+
+
+def test_a_row_that_came_with_images_is_skipped_and_has_none_to_count():
+    accounting = counted(row(has_images=True))
+    assert (accounting.rows, accounting.rows_skipped, accounting.images, accounting.failures) == (1, 1, 0, 0)
+
+
+def test_a_rejected_row_is_failed_and_a_failure():
+    accounting = counted(row(rejection=REJECTION))
+    assert (accounting.rows, accounting.rows_failed, accounting.rows_rejected) == (1, 1, 1)
+    assert (accounting.images, accounting.failures) == (0, 1)
+
+
+def test_a_row_all_of_whose_images_failed_is_one_failed_row_and_as_many_failures_as_images():
+    accounting = counted(row(image(FAILED), image(FAILED)), row(rejection=REJECTION))
+    assert (accounting.rows_failed, accounting.images_failed, accounting.failures) == (2, 2, 3)
+
+
+def test_the_totals_of_a_data_set_add_up(workspace):
+    specs = [image_spec(i) for i in range(8)]
+    for spec in specs[:3]:
+        store_image(workspace, spec, run="earlier")
+    for spec in specs[3:5]:
+        store_image(workspace, spec, run="now")
+    records = [failed_record(specs[5])]
+    rows = [specs[0], specs[1:4], REJECTION, SKIPPED, [specs[4], specs[5]], specs[6], specs[7]]
+    catalog = make_catalog(workspace, *rows, records=records, run="now", interrupted=True)
+    a = counted(*catalog.rows(ACCOUNTING_FACTS))
+    assert a.rows == 7 == a.rows_generated + a.rows_reused + a.rows_skipped + a.rows_failed + a.rows_pending
+    assert a.images == 8 == a.images_generated + a.images_reused + a.images_failed + a.images_pending
+    assert (a.rows_generated, a.rows_reused, a.rows_skipped, a.rows_failed, a.rows_pending) == (1, 1, 1, 2, 2)
+    assert (a.images_generated, a.images_reused, a.images_failed, a.images_pending) == (2, 3, 1, 2)
+    assert a.images_present == 5
+
+
+def failures(images, failed, rejected=0):
+    return Accounting(images=images, images_failed=failed, rows_rejected=rejected)
+
+
+@pytest.mark.parametrize(
+    ("accounting", "allowed", "too_many"),
+    [
+        (failures(10, 0), 0, False),
+        (failures(10, 1), 0, True),
+        (failures(10, 0, rejected=1), 0, True),
+        # A count.
+        (failures(10, 1, rejected=1), 2, False),
+        (failures(10, 2, rejected=1), 2, True),
+        (failures(10, 1), 1.0, False),
+        (failures(10, 2), 1.0, True),
+        # A share, of the images and of the rejected rows, which have none.
+        (failures(10, 1), 0.1, False),
+        (failures(10, 2), 0.1, True),
+        (failures(98, 0, rejected=2), 0.02, False),
+        (failures(99, 0, rejected=2), 0.02, False),
+        (failures(97, 1, rejected=2), 0.02, True),
+        (failures(4, 1, rejected=4), 0.625, False),
+        (failures(4, 2, rejected=4), 0.625, True),
+        (failures(0, 0), 0.5, False),
+    ],
+)
+def test_failures_are_too_many_above_a_count_or_a_share(accounting, allowed, too_many):
+    assert accounting.too_many_failures(allowed) is too_many
+
+
+def test_a_later_run_that_made_nothing_reused_everything():
+    before = counted(
+        row(image(GENERATED, CUT), image(REUSED)), row(image(REUSED)), row(image(FAILED)), row(rejection=REJECTION)
+    )
+    after = before.all_reused()
+    assert (after.rows_generated, after.rows_reused, after.images_generated, after.images_reused) == (0, 2, 0, 3)
+    assert (after.rows, after.images, after.rows_failed, after.failures) == (4, 4, 2, 2)
+    assert (after.images_cut, after.rows_cut) == (1, [0])
+    assert (before.rows_generated, before.images_generated) == (1, 1)
+
+
+def test_images_whose_prompt_was_cut_are_counted_once_each():
+    accounting = counted(
+        row(image(GENERATED, WHOLE, CUT), image(REUSED, CUT, CUT), image(GENERATED, WHOLE), number=3),
+        row(image(GENERATED), image(FAILED), image(PENDING), number=4),
+    )
+    assert (accounting.images_cut, accounting.rows_cut) == (2, [3])
+
+
+def test_one_more_row_is_named_than_is_shown():
+    accounting = counted(*(row(image(GENERATED, CUT), number=i) for i in range(ROWS_SHOWN + 4)))
+    assert accounting.rows_cut == list(range(ROWS_SHOWN + 1))
+    assert accounting.images_cut == ROWS_SHOWN + 4
+
+
+def test_two_accountings_do_not_share_their_rows():
+    counted(row(image(GENERATED, CUT)))
+    assert Accounting().rows_cut == []

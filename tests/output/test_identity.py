@@ -1,0 +1,204 @@
+"""Whose folder an output is: one data set's, and nobody is let in by mistake."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from filelock import Timeout
+
+from t2i_core.errors import OutputError
+from t2i_core.output import identity as module
+from t2i_core.output.identity import (
+    OutputIdentity,
+    claim_output,
+    manifest_form,
+    note_manifest_form,
+    open_output,
+)
+from t2i_core.output.layout import ManifestForm
+from t2i_core.storage.workspace import Workspace
+
+FORM = ManifestForm("manifest.jsonl", "out/", "images")
+
+
+@pytest.fixture
+def free(tmp_path):
+    """An output that nobody has claimed."""
+    return Workspace(tmp_path / "free")
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("{}\n")
+    return path
+
+
+@pytest.fixture
+def claimed(free, dataset):
+    """The identity of `free` once a run over `dataset`, of fingerprint "one", has claimed it."""
+    identity = OutputIdentity(str(dataset), "one", {"owner/name": "c" * 40})
+    claim_output(free, identity)
+    return identity
+
+
+def stored(workspace):
+    return json.loads((workspace.hidden / "output.json").read_text())
+
+
+def test_a_new_folder_is_for_the_data_set_and_nothing_is_written(free, config, dataset):
+    identity = open_output(free, config(dataset=str(dataset)), "one")
+    assert identity == OutputIdentity(str(dataset), "one")
+    assert not free.root.exists()
+
+
+def test_what_was_claimed_is_found_again(free, config, dataset, claimed):
+    assert open_output(free, config(dataset=str(dataset)), "one") == claimed
+
+
+def test_the_same_file_edited_is_the_same_data_set(free, config, dataset, claimed):
+    assert open_output(free, config(dataset=str(dataset)), "two") == replace(claimed, fingerprint="two")
+
+
+def test_the_same_content_elsewhere_is_the_same_data_set(free, config, dataset, claimed):
+    moved = dataset.rename(dataset.with_name("moved.jsonl"))
+    assert open_output(free, config(dataset=str(moved)), "one") == replace(claimed, dataset=str(moved))
+
+
+def test_another_data_set_is_refused_by_name_and_changes_nothing(free, config, dataset, claimed):
+    other = dataset.with_name("other.jsonl")
+    other.write_text("{}\n{}\n")
+    with pytest.raises(OutputError, match=r"holds the images of .*prompts\.jsonl; .*--replace"):
+        open_output(free, config(dataset=str(other)), "two")
+    assert stored(free)["dataset"] == str(dataset)
+
+
+def test_with_replace_another_data_set_takes_the_folder_over(free, config, dataset, claimed):
+    other = dataset.with_name("other.jsonl")
+    other.write_text("{}\n{}\n")
+    identity = open_output(free, config(dataset=str(other), replace=True), "two")
+    assert identity == replace(claimed, dataset=str(other), fingerprint="two")
+    assert stored(free)["dataset"] == str(dataset)  # until it is claimed
+    claim_output(free, identity)
+    assert stored(free)["dataset"] == str(other)
+
+
+def test_a_relative_path_is_the_same_data_set_from_another_folder(free, config, dataset, claimed, monkeypatch):
+    monkeypatch.chdir(dataset.parent)
+    assert open_output(free, config(dataset="prompts.jsonl"), "two").dataset == str(dataset)
+
+
+def test_a_data_set_of_the_hub_is_known_by_its_name(free, config):
+    assert open_output(free, config(dataset="hf:owner/name:train"), "one").dataset == "hf:owner/name:train"
+
+
+@pytest.mark.parametrize(
+    "theirs", ["manifest.jsonl", "failures.jsonl", "images.parquet", "run.json", "sample0_condition0"]
+)
+def test_files_of_another_tool_are_refused_unless_they_may_be_replaced(free, config, theirs):
+    free.root.mkdir()
+    (free.root / theirs).write_text("theirs")
+    with pytest.raises(OutputError, match=f"holds {theirs}, which this tool did not write"):
+        open_output(free, config(), "one")
+    assert open_output(free, config(replace=True), "one") == OutputIdentity("prompts.jsonl", "one")
+
+
+def test_the_name_of_the_manifest_is_the_one_of_this_run(free, config):
+    free.root.mkdir()
+    (free.root / "rows.jsonl").write_text("theirs")
+    open_output(free, config(), "one")
+    with pytest.raises(OutputError, match=r"holds rows\.jsonl"):
+        open_output(free, config(manifest_name="rows.jsonl"), "one")
+
+
+@pytest.mark.parametrize("harmless", ["notes.txt", "sample_condition0", "my_sample0_condition0", "images.parquet.bak"])
+def test_files_that_a_run_does_not_write_are_no_obstacle(free, config, harmless):
+    free.root.mkdir()
+    (free.root / harmless).write_text("theirs")
+    open_output(free, config(), "one")
+
+
+def test_an_output_that_is_a_file_is_refused(free, config):
+    free.root.write_text("a file")
+    with pytest.raises(OutputError, match="is a file; name a folder"):
+        open_output(free, config(), "one")
+
+
+@pytest.mark.parametrize("file", ["manifest.jsonl", "failures.jsonl", "images.parquet", "run.json"])
+def test_the_data_set_is_no_file_that_the_run_writes(free, config, file, monkeypatch):
+    free.root.mkdir()
+    monkeypatch.chdir(free.root)
+    for dataset in (str(free.root / file), file, f"../free/{file}"):
+        with pytest.raises(OutputError, match=r"the run itself writes; choose another --output"):
+            open_output(free, config(dataset=dataset, replace=True), "one")
+
+
+@pytest.mark.parametrize(
+    "broken", ["", "{", "[]", "5", '{"dataset": "x"}', '{"dataset": "x", "fingerprint": "y", "a": 1}']
+)
+def test_a_broken_file_is_an_error_that_names_it(free, config, broken):
+    free.hidden.mkdir(parents=True)
+    (free.hidden / "output.json").write_text(broken)
+    with pytest.raises(OutputError, match=r"cannot read .*output\.json .*remove that file"):
+        open_output(free, config(), "one")
+
+
+def test_a_file_of_the_first_version_is_read(free):
+    free.hidden.mkdir(parents=True)
+    values = {"dataset": "/d", "fingerprint": "f", "commits": {"a/b": "c"}}
+    manifest = {"name": "manifest.jsonl", "prefix": "out/", "image_key": "images"}
+    (free.hidden / "output.json").write_text(json.dumps(values | {"manifest": manifest}))
+    assert manifest_form(free) == FORM
+    claim_output(free, OutputIdentity(**values))
+    assert stored(free) == values | {"manifest": manifest}
+
+
+def test_a_claim_keeps_the_form_of_a_manifest_that_another_run_wrote_in_between(free, config, dataset, claimed):
+    mine = open_output(free, config(dataset=str(dataset)), "two")
+    with free.lock():
+        note_manifest_form(free, FORM)
+    claim_output(free, mine)
+    assert manifest_form(free) == FORM
+    assert stored(free)["fingerprint"] == "two"
+
+
+def test_a_claim_is_written_under_the_lock(free, claimed, monkeypatch):
+    write, probed = module.write_text, []
+
+    def write_text(*both):
+        with pytest.raises(Timeout):
+            Workspace(free.root).lock().acquire(timeout=0)
+        probed.append(True)
+        write(*both)
+
+    monkeypatch.setattr(module, "write_text", write_text)
+    claim_output(free, claimed)
+    assert probed
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(free, claimed, monkeypatch):
+    def refuse(*arguments):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(module, "write_text", refuse)
+    with pytest.raises(OutputError, match=r"cannot write to .*free: Permission denied; choose another --output"):
+        claim_output(free, claimed)
+
+
+def test_the_form_of_a_manifest_is_noted_once(free, claimed):
+    assert manifest_form(free) is None
+    note_manifest_form(free, FORM)
+    assert manifest_form(free) == FORM
+    file = free.hidden / "output.json"
+    before = file.stat().st_ino
+    note_manifest_form(free, FORM)
+    assert file.stat().st_ino == before
+    note_manifest_form(free, replace(FORM, prefix="other/"))
+    assert manifest_form(free).prefix == "other/"
+    assert stored(free)["commits"] == dict(claimed.commits)
+
+
+def test_a_folder_that_nobody_claimed_has_no_manifest(free):
+    assert manifest_form(free) is None
+    assert not Path(free.root).exists()

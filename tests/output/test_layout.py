@@ -1,0 +1,41 @@
+"""How a run names its manifest and its images."""
+
+import pytest
+
+from t2i_core.output.layout import NAMED_IMAGES_LIMIT, Layout, ManifestForm
+from tests.builders import image_spec, make_catalog, store_image
+
+
+@pytest.mark.parametrize(
+    ("choice", "images", "named"),
+    [
+        ("auto", 0, True),
+        ("auto", 100_000, True),
+        ("auto", 100_001, False),
+        ("always", 100_001, True),
+        ("never", 1, False),
+    ],
+)
+def test_images_are_named_as_configured_and_auto_up_to_a_number(config, choice, images, named):
+    assert Layout.of(config(named_images=choice), images).named is named
+    assert NAMED_IMAGES_LIMIT == 100_000
+
+
+@pytest.mark.parametrize(
+    ("output", "prefix"), [("out", "out/"), ("out/", "out/"), ("./a/b", "./a/b/"), ("/a//", "/a/"), ("/", "/")]
+)
+def test_a_path_is_the_output_as_given_then_the_file(config, output, prefix):
+    form = ManifestForm.of(config(output=output, manifest_name="rows.jsonl", image_key="pictures"))
+    assert form == ManifestForm("rows.jsonl", prefix, "pictures")
+
+
+def test_an_image_has_a_path_by_name_or_by_key_and_none_without_a_picture(workspace, config):
+    record = store_image(workspace, image_spec(0))
+    there, missing = make_catalog(workspace, image_spec(0), image_spec(1)).images()
+    named, by_key = (Layout.of(config(output="out", named_images=choice), 2) for choice in ("always", "never"))
+    assert named.path(there, workspace.images) == "out/sample0_condition0/sample0_condition0_0.png"
+    assert (
+        by_key.path(there, workspace.images) == f"out/.t2i/images/{record.key[:2]}/{record.key[2:4]}/{record.key}.png"
+    )
+    assert named.path(missing, workspace.images) is None
+    assert by_key.path(missing, workspace.images) is None
