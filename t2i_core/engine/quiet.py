@@ -26,8 +26,7 @@ def silence_diffusers() -> None:
     diffusers.utils.logging.disable_progress_bar()
     diffusers.utils.logging.get_logger("diffusers")  # diffusers makes its handler with the first logger
     for handler in logging.getLogger("diffusers").handlers:
-        if _is_not_about_cut_prompts not in handler.filters:
-            handler.addFilter(_is_not_about_cut_prompts)
+        handler.addFilter(_is_not_about_cut_prompts)
 
 
 def _is_not_about_cut_prompts(record: logging.LogRecord) -> bool:

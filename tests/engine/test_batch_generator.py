@@ -1,15 +1,17 @@
 """Memory that is too short, at every stage: smaller batches, tiles, and in the end a reason; never another image."""
 
 import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from t2i_core.engine import attempt as attempt_module
 from t2i_core.engine import batch_generator as module
+from t2i_core.engine import device as device_module
 from t2i_core.engine.batch_generator import BatchGenerator
 from t2i_core.errors import ImageFailure, ModelError, Stopped
-from t2i_core.generation.interface import Timings
+from t2i_core.generation.interface import TextLength, Timings
 from tests.engine.fake_stages import FakeStages, images, shown, spec
 
 
@@ -91,6 +93,19 @@ def test_encoding_is_tried_again_after_memory_was_given_back():
     assert attempts == [1, 1, 2, 2]
 
 
+def test_decoding_that_does_not_fit_in_tiles_either_fails_after_two_attempts():
+    attempts = []
+
+    def decodes(spec, tiled):
+        attempts.append((spec.seed, tiled))
+        return False
+
+    one, two = images(FakeStages(decodes=decodes), [spec(1), spec(2)])
+    assert "decoding it took more memory" in str(one)
+    assert "decoding it took more memory" in str(two)
+    assert attempts == [(1, False), (1, False), (1, True), (2, True), (2, True)]
+
+
 def test_tiles_are_for_the_shape_that_needs_them():
     stages = FakeStages(decodes=lambda spec, tiled: tiled == (spec.height > 8))
     generator = BatchGenerator(stages, "cpu", {})
@@ -113,6 +128,22 @@ def test_tiles_are_for_the_shape_that_needs_them_in_a_pipeline_that_is_one_call(
     for height in (8, 16, 8, 16):
         (image,) = images(stages, [spec(1, height=height)], batch_size=1, generator=generator)
         assert image.vae_tiling == (height > 8)
+
+
+def test_a_pipeline_that_is_one_call_and_does_not_fit_in_tiles_either_fails():
+    stages = FakeStages(apart=False, max_batch=0)
+    (error,) = images(stages, [spec(1)], batch_size=2)
+    assert isinstance(error, MemoryError)
+    assert stages.sizes == [2, 1, 1]
+    assert stages.tiling
+
+
+def test_denoising_that_does_not_fit_alone_is_not_tried_in_tiles_which_are_for_decoding():
+    stages = FakeStages(max_batch=0)
+    (error,) = images(stages, [spec(1)], batch_size=2)
+    assert isinstance(error, MemoryError)
+    assert stages.sizes == [2, 1]
+    assert not stages.tiling
 
 
 class Card:
@@ -211,6 +242,39 @@ def test_a_copy_that_does_not_fit_reaches_its_image_alone(monkeypatch):
     one, two, three = images(FakeStages(), [spec(1), spec(2), spec(3)])
     assert shown([one, three]) == [1, 3]
     assert "copying it to the host" in str(two)
+
+
+def test_an_image_has_the_lengths_of_its_prompt_and_the_batch_size_that_the_model_saw():
+    stages = FakeStages()
+    stages.images_a_call = lambda batch_size: batch_size // 2
+    generator = BatchGenerator(stages, "cpu", {}, lambda spec: [TextLength("CLIP", spec.seed, 77, None)])
+    results = images(stages, [spec(1), spec(2)], generator=generator)
+    assert [image.prompt_lengths for image in results] == [[TextLength("CLIP", n, 77, None)] for n in (1, 2)]
+    assert [image.batch_size for image in results] == [2, 2]
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_the_seconds_of_an_image_are_its_share_of_the_denoising_and_its_own_decoding(monkeypatch, apart):
+    now = [0.0]
+    monkeypatch.setattr(device_module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    stages = FakeStages(apart=apart)
+
+    def taking(seconds, real):
+        def call(*arguments):
+            now[0] += seconds
+            return real(*arguments)
+
+        return call
+
+    stages.encode = taking(1.0, stages.encode)
+    stages.denoise = taking(8.0, stages.denoise)
+    if apart:
+        stages.decode = taking(0.5, stages.decode)
+    timings = Timings()
+    (results,) = BatchGenerator(stages, "cpu", {}).generate([[spec(1), spec(2)]], 4, lambda: False, timings)
+    # Two of the four images of the call are padding.
+    assert [image.seconds() for image in results] == [4.5 if apart else 4.0] * 2
+    assert timings.totals() == {"encode": 2.0} | ({"denoise": 8.0, "decode": 1.0} if apart else {"call": 8.0})
 
 
 def test_a_tokenizer_that_fails_costs_no_image(caplog):

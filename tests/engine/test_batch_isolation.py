@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from t2i_core.engine import batch_isolation as module
 from t2i_core.engine.batch_generator import BatchGenerator
 from t2i_core.engine.batch_isolation import whole_call
 from t2i_core.engine.stages import WholeCall
@@ -77,6 +78,28 @@ def test_the_image_is_the_one_that_the_pipeline_generates_for_the_prompt_alone(f
     with torch.inference_mode():
         expected = WholeCall(family.pipeline, CPU).denoise([spec], lambda: None)[0].permute(1, 2, 0).numpy()
     assert np.abs(family.generate(spec)[0] - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize("words", [2, 100])
+def test_embeddings_of_a_fixed_length_have_a_mask_that_masks_something(monkeypatch, words):
+    # The pipeline drops a mask that masks nothing; attention without a mask may round differently.
+    family = Family(tiny_pipelines.qwen_image)
+    calls = []
+    real = module.run_call
+    monkeypatch.setattr(
+        module,
+        "run_call",
+        lambda pipeline, arguments, *rest, **options: (
+            calls.append(arguments) or real(pipeline, arguments, *rest, **options)
+        ),
+    )
+    family.generate(family.spec(WORDS[:words]))
+    (arguments,) = calls
+    for name in ("prompt_embeds", "negative_prompt_embeds"):
+        mask = arguments[f"{name}_mask"]
+        assert arguments[name].shape[:2] == mask.shape == (BATCH, LENGTH + module.PADDING)
+        assert not mask.all(dim=1).any()
+        assert (arguments[name][~mask] == 0).all()
 
 
 def test_padding_of_a_batch_is_not_generated_one_by_one():

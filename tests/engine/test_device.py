@@ -1,5 +1,7 @@
 """The device is found or refused, its free memory is known, and pixels arrive on the host as float32."""
 
+from types import SimpleNamespace
+
 import psutil
 import pytest
 import torch
@@ -31,9 +33,10 @@ def test_auto_is_the_first_accelerator_or_else_the_cpu(monkeypatch):
 
 
 def test_the_free_memory_of_the_cpu_is_what_the_machine_has_available(monkeypatch):
-    free = free_memory("cpu")
-    assert 0 < free <= psutil.virtual_memory().total
-    assert free == pytest.approx(psutil.virtual_memory().available, rel=0.2)
+    assert 0 < free_memory("cpu") <= psutil.virtual_memory().total
+    # Memory that holds cached files is available, though not free.
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=5, free=3, total=9))
+    assert free_memory("cpu") == 5
 
 
 def test_the_free_memory_of_a_card_is_its_own_and_that_of_others_is_not_known(monkeypatch):

@@ -5,8 +5,11 @@ import shutil
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
+from diffusers import FluxPipeline
 
 from t2i_core.bundled import DEMO_MODEL
+from t2i_core.engine import load as module
 from t2i_core.engine.load import load_model, load_pipeline
 from t2i_core.errors import ModelError, Stopped
 from t2i_core.generation.interface import LoadConfig, Timings
@@ -109,11 +112,55 @@ def test_a_broken_weights_file_is_one_line(tmp_path):
     assert len(str(error.value).splitlines()) == 1
 
 
+def test_a_loaded_pipeline_is_in_evaluation_mode_and_counts_tokens(demo):
+    pipeline = load_pipeline(load_config())
+    assert not any(module._modules(pipeline)[name].training for name in ("text_encoder_2", "transformer", "vae"))
+    (image,) = next(demo.generate([[spec("a fox", steps=1)]], 1, lambda: False, Timings()))
+    assert [(length.encoder, length.tokens) for length in image.prompt_lengths] == [
+        ("CLIPTextModel", 3),
+        ("T5EncoderModel", 3),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pipeline_class", "options"),
+    [("StableDiffusionXLPipeline", {"add_watermarker": False}), ("FluxPipeline", {})],
+)
+def test_no_pipeline_marks_its_images(monkeypatch, pipeline_class, options):
+    monkeypatch.setattr(module.DiffusionPipeline, "load_config", lambda path: {"_class_name": pipeline_class})
+    assert module._watermark_options("anywhere") == options
+
+
+@pytest.mark.parametrize(("spare", "fits"), [(0, True), (-1, False)])
+def test_a_pipeline_fits_on_a_card_with_room_to_work(monkeypatch, spare, fits):
+    pipeline = load_pipeline(load_config())
+    weight_bytes = sum(
+        parameter.nbytes for part in module._modules(pipeline).values() for parameter in part.parameters()
+    )
+    free = weight_bytes + module.ROOM_TO_WORK + spare
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 2 * free))
+    assert module._fits(pipeline, torch.device("cuda")) is fits
+    assert module._fits(pipeline, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("text_encoder", "fits", "staged"),
+    [("auto", True, False), ("auto", False, True), ("staged", True, True), ("resident", False, False)],
+)
+def test_text_encoders_are_staged_where_that_is_asked_for_or_needed(monkeypatch, text_encoder, fits, staged):
+    monkeypatch.setattr(module, "_fits", lambda pipeline, device: fits)
+    pipeline = load_pipeline(load_config())
+    moved = []
+    for name, part in module._modules(pipeline).items():
+        monkeypatch.setattr(part, "to", lambda device, name=name: moved.append(name))
+    stages = module._place(pipeline, torch.device("cpu"), load_config(text_encoder=text_encoder))
+    assert stages.staged is staged
+    assert set(moved) == {"transformer", "vae"} | (set() if staged else {"text_encoder", "text_encoder_2"})
+
+
 @pytest.fixture(scope="module")
 def lora(tmp_path_factory):
     """A LoRA of the demo model's transformer with random weights."""
-    import torch
-    from diffusers import FluxPipeline
     from peft import LoraConfig, get_peft_model_state_dict
 
     pipeline = FluxPipeline.from_pretrained(DEMO_MODEL, dtype=torch.float32)

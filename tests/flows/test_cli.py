@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
 from flows.cli import main
+from t2i_core import __version__
 from tests.conftest import ROOT, command, in_process
 
 
@@ -21,6 +23,10 @@ from tests.conftest import ROOT, command, in_process
         (["--sizes", "512"], "write WIDTHxHEIGHT"),
         (["--reseed"], "add retry_failed"),
         (["--config", "/nowhere.yaml"], "/nowhere.yaml"),
+        (["--config", "s3://bucket/run.yaml"], "config: cannot read s3://bucket/run.yaml: object storage"),
+        (["--config", "~nosuchuser/run.yaml"], "no home folder is known for ~nosuchuser"),
+        (["--output", "s3://bucket/out"], "output: object storage and other URLs are not supported yet"),
+        (["--output=~nosuchuser/out"], "no home folder is known for ~nosuchuser"),
         (["stray"], "stray"),
     ],
 )
@@ -29,6 +35,36 @@ def test_wrong_use_is_one_line_and_exit_code_2(capsys, arguments, message):
     error = capsys.readouterr().err
     assert message in error
     assert len(error.strip().splitlines()) == 1
+
+
+def test_the_version_is_said(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == __version__
+
+
+@pytest.fixture
+def prefect_project(tmp_path):
+    """A folder with modules of the names of this project's packages, as every Prefect project has one."""
+    (tmp_path / "tasks.py").write_text("raise RuntimeError('theirs')")
+    (tmp_path / "flows").mkdir()
+    (tmp_path / "flows/__init__.py").write_text("raise RuntimeError('theirs')")
+    (tmp_path / "mine.py").write_text("def prepare(pipeline):\n    print('prepared')\n")
+    return tmp_path
+
+
+def test_the_command_runs_in_a_prefect_project_and_finds_the_users_module(server, prefect_project, prompts, output):
+    command = [Path(sys.executable).with_name("text2image"), "--model=demo", "--steps=1", "--prepare=mine:prepare"]
+    done = subprocess.run(
+        [*command, f"--dataset={prompts('a fox')}", f"--output={output.folder}"],
+        cwd=prefect_project,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "prepared" in done.stdout
+    assert "1 generated" in done.stdout
 
 
 def test_a_yaml_file_names_itself_in_errors(capsys, tmp_path):
@@ -69,6 +105,13 @@ def test_flags_go_before_the_file(parsed, tmp_path):
     file.write_text(yaml.safe_dump({"steps": 3, "seed": 5, "roles": ["user", "human"]}))
     config = parsed("--config", str(file), "--steps", "4")
     assert (config.steps, config.seed, config.roles) == (4, 5, ["user", "human"])
+
+
+def test_a_tilde_is_the_home_folder_in_flags_in_the_file_and_in_its_name(parsed, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "run.yaml").write_text("dataset: ~/prompts.txt\n")
+    config = parsed("--config=~/run.yaml", "--output=~/out")
+    assert (config.dataset, config.output) == (f"{tmp_path}/prompts.txt", f"{tmp_path}/out")
 
 
 def test_lists_are_given_by_repeating_or_in_a_row(parsed):

@@ -4,10 +4,11 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import QUICK, header_of
+from tests.conftest import QUICK, Output, header_of
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -83,6 +84,29 @@ def test_a_rerun_makes_nothing_and_loads_no_model(run, output, prompts, request)
         assert run(dataset=dataset).is_completed()
         assert output.counts()["images_reused"] == output.counts()["rows_reused"] == 3
         assert files == {path: path.stat().st_mtime_ns for path in files}
+
+
+@pytest.mark.parametrize("name", ["run-10:00", "s3:", "#1 50%", "~", "日本 語"])
+def test_an_output_may_have_any_name(run, prompts, tmp_path, monkeypatch, name):
+    """pyarrow takes `word:` in a path for a URL."""
+    monkeypatch.chdir(tmp_path)
+    for texts, reused in [(["a fox"], 0), (["a fox"], 1), (["a cat", "a fox"], 1)]:
+        assert run(dataset=prompts(*texts), output=f"./{name}").is_completed()
+        output = Output(name)
+        assert output.counts().get("images_reused", 0) == reused
+        assert output.manifest_is_true()
+        assert len(pq.read_table(pa.OSFile(f"{name}/images.parquet"))) == len(texts)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "prompts.jsonl"])
+
+
+def test_a_tilde_in_a_parameter_of_the_flow_is_the_home_folder(run, prompts, tmp_path, monkeypatch):
+    """As in a deployment, where no shell expands it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    prompts("a fox")
+    assert run(dataset="~/prompts.jsonl", output="~/out").is_completed()
+    assert Output(tmp_path / "out").manifest_is_true()
+    assert not (tmp_path / "~").exists()
 
 
 @pytest.mark.parametrize(

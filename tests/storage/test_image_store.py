@@ -122,7 +122,9 @@ def test_a_scan_finds_every_image_sorted_by_key(store, path):
 
 def test_a_scan_passes_over_what_is_no_image_and_removes_only_stale_temporary_files(store, path):
     store.write(KEY, b"12345")
-    others = [path(KEY).with_name(name) for name in ("notes.png", f"{KEY}.png.bak", f"{KEY.upper()}.png", f"x{KEY}.png")]
+    others = [
+        path(KEY).with_name(name) for name in ("notes.png", f"{KEY}.png.bak", f"{KEY.upper()}.png", f"x{KEY}.png")
+    ]
     fresh, stale = (path(KEY).with_name(f".{name}.png.1-1.tmp") for name in ("fresh", "stale"))
     for other in (*others, fresh, stale):
         other.write_text("half")

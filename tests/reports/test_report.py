@@ -1,0 +1,213 @@
+"""What a person reads after a run, and what a program reads in run.json."""
+
+import io
+import json
+from dataclasses import asdict, fields, replace
+
+import pytest
+from PIL import Image
+
+from t2i_core import __version__
+from t2i_core.models.presets import PRESETS
+from t2i_core.output.accounting import ROWS_SHOWN, Accounting
+from t2i_core.planning.catalog import Unreferenced
+from t2i_core.reports import report as module
+from t2i_core.reports.report import SHEET_IMAGES, run_json, write_report
+from tests.builders import image_spec, make_catalog, store_image
+from tests.reports.conftest import MODEL
+
+MADE = Accounting(rows=3, rows_generated=2, rows_reused=1, images=4, images_generated=3, images_reused=1)
+FAILED = replace(MADE, rows=5, rows_failed=2, rows_rejected=1, images=5, images_failed=1)
+PENDING = replace(MADE, rows=4, rows_pending=1, images=6, images_pending=2)
+
+
+def lines(report):
+    """The lines of the summary by their first word."""
+    parts = [line.split(maxsplit=1) for line in report.summary().splitlines()]
+    assert len({word for word, _ in parts}) == len(parts)
+    return dict(parts)
+
+
+def test_the_summary_of_a_run_without_failures(report, workspace):
+    out = workspace.root
+    assert report(accounting=MADE).summary().splitlines() == [
+        "model     demo (demo model, 64x64, for trying the tool)",
+        "rows      3: 2 generated, 1 reused, 0 skipped (had images), 0 failed",
+        "images    4: 3 generated, 1 reused, 0 failed",
+        "time      12.3 s, 0.75 images/s",
+        f"manifest  {out}/manifest.jsonl",
+        f"sheet     {out}/contact_sheet.jpg",
+        "licence   Apache-2.0",
+    ]
+
+
+def test_the_summary_names_failures_and_where_they_are(report, workspace):
+    said = lines(report(accounting=FAILED))
+    assert said["rows"] == "5: 2 generated, 1 reused, 0 skipped (had images), 2 failed"
+    assert said["images"] == "5: 3 generated, 1 reused, 1 failed"
+    assert said["failures"] == f"{workspace.root}/failures.jsonl"
+
+
+def test_the_summary_of_an_interrupted_run_says_what_is_left_and_how_to_go_on(report):
+    said = lines(report(accounting=PENDING, state="interrupted"))
+    assert said["rows"].endswith("0 failed, 1 not made yet")
+    assert said["images"].endswith("0 failed, 2 not made yet")
+    assert said["stopped"] == "run the same command again to go on"
+    again = lines(report(accounting=PENDING, state="interrupted", refresh=True))["stopped"]
+    assert again == "run the same command again without --refresh to go on"
+
+
+def test_without_a_picture_there_is_no_sheet_to_look_at(report):
+    nothing = Accounting(rows=2, rows_failed=1, rows_pending=1, images=2, images_failed=1, images_pending=1)
+    assert "sheet" not in lines(report(accounting=nothing))
+    assert "sheet" in lines(report(accounting=replace(nothing, images=3, images_reused=1)))
+
+
+def test_where_nothing_was_made_there_is_no_speed(report):
+    assert lines(report(accounting=Accounting(images=1, images_reused=1)))["time"] == "12.3 s"
+    assert report(accounting=MADE, generating_seconds=0.0).images_per_second == 0.0
+
+
+def test_the_output_is_named_as_given_without_its_slash(report):
+    said = lines(report(accounting=FAILED, output="./out/", manifest_name="my rows.jsonl"))
+    assert said["manifest"] == "./out/my rows.jsonl"
+    assert said["failures"] == "./out/failures.jsonl"
+    assert said["sheet"] == "./out/contact_sheet.jpg"
+
+
+@pytest.mark.parametrize(
+    ("rows", "shown"), [(2, "0, 1"), (ROWS_SHOWN, "0, 1, 2, 3, 4"), (ROWS_SHOWN + 1, "0, 1, 2, 3, 4, …")]
+)
+def test_cut_prompts_are_told_with_their_first_rows(report, rows, shown):
+    said = lines(report(accounting=replace(MADE, images_cut=9, rows_cut=list(range(rows)))))
+    assert said["cut"] == (
+        f"9 images have a prompt longer than a text encoder takes (rows {shown}): prompt_lengths in images.parquet"
+    )
+
+
+def test_unused_images_are_told_unless_they_are_deleted(report):
+    unused = Unreferenced(["a", "b"], 2_500_000)
+    assert lines(report(unreferenced=unused))["unused"] == (
+        "2 stored images, 2.5 MB, are in no manifest; --prune deletes them"
+    )
+    assert "unused" not in lines(report(unreferenced=unused, prune=True))
+    assert "unused" not in lines(report())
+
+
+def test_a_preset_without_note_or_description_is_its_name_alone(report):
+    said = lines(report(preset=replace(PRESETS["demo"], about="", licence_note="")))
+    assert said["model"] == "demo"
+    assert "licence" not in said
+
+
+def test_the_message_of_a_run(report, workspace):
+    assert report(accounting=MADE).message() == "3 images made, 1 reused"
+    assert (
+        report(accounting=PENDING, state="interrupted").message() == "stopped: 3 images made, 1 reused, 2 not made yet"
+    )
+    assert report(accounting=FAILED).message() == (
+        f"3 images made, 1 reused, 2 failures: see {workspace.root}/failures.jsonl"
+    )
+
+
+def test_failures_are_too_many_by_the_configuration(report):
+    assert report(accounting=FAILED).too_many_failures
+    assert not report(accounting=FAILED, max_failures=2.0).too_many_failures
+    assert report(accounting=FAILED, max_failures=0.3).too_many_failures
+    assert not report(accounting=FAILED, max_failures=0.34).too_many_failures
+
+
+@pytest.fixture
+def catalog(workspace):
+    """The catalog of `count` stored images and of one that is missing."""
+
+    def make(count):
+        specs = [image_spec(i, prompt=f"prompt {i}") for i in range(count + 1)]
+        for spec in specs[:count]:
+            store_image(workspace, spec)
+        return make_catalog(workspace, *specs)
+
+    return make
+
+
+def test_run_json_holds_configuration_data_set_model_accounting_and_versions(report, catalog):
+    made = report(accounting=MADE, timings={"denoise": 1.23456}, seed=7)
+    values = json.loads(json.dumps(run_json(made, catalog(1))))
+    assert set(values) == {
+        *("state", "run", "message", "configuration", "data_set", "model", "accounting", "work", "seconds"),
+        *("generating_seconds", "timings", "images_per_second", "versions"),
+    }
+    assert (values["state"], values["run"], values["message"]) == ("finished", "r1", "3 images made, 1 reused")
+    assert values["configuration"] == json.loads(json.dumps(made.config.model_dump()))
+    assert values["data_set"] == {"name": "prompts.jsonl", "plan": "plan", "rows": 2}
+    assert values["model"] == {
+        "name": "demo",
+        "preset": "demo",
+        "about": "demo model, 64x64, for trying the tool",
+        "source": "bundled",
+        "location": "/models/demo",
+        "commit": None,
+        "identity": MODEL.identity,
+        "pipeline": "FluxPipeline",
+        "licence": "Apache-2.0",
+    }
+    assert values["accounting"] == asdict(MADE)
+    assert (values["seconds"], values["generating_seconds"], values["images_per_second"]) == (12.34, 4.0, 0.75)
+    assert values["timings"] == {"denoise": 1.235}
+    assert values["versions"]["text2image"] == __version__
+    assert {"python", "prefect", "torch", "diffusers", "transformers", "huggingface_hub", "pillow"} < set(
+        values["versions"]
+    )
+
+
+def test_run_json_calls_the_work_as_it_always_did(report, catalog):
+    work = run_json(report(), catalog(0))["work"]
+    assert work == {"images": 3, "batches": 2, "shards": 1, "batch_size": 2, "pixels": 192, "effort": 768}
+
+
+def test_run_json_has_every_total_of_the_accounting(report, catalog):
+    assert set(run_json(report(), catalog(0))["accounting"]) == {item.name for item in fields(Accounting)}
+
+
+def test_the_model_s_own_licence_stands_in_for_a_preset_without_note(report, catalog):
+    other = report(preset=replace(PRESETS["demo"], licence_note=""), model=replace(MODEL, licence="mit"))
+    assert run_json(other, catalog(0))["model"]["licence"] == "mit"
+
+
+def test_the_report_is_written_as_text_that_can_be_read(report, catalog, workspace):
+    write_report(report(dataset="狐.jsonl"), catalog(1))
+    text = (workspace.root / "run.json").read_text("utf-8")
+    assert text.endswith("}\n")
+    assert "狐.jsonl" in text
+    assert json.loads(text)["state"] == "finished"
+
+
+def test_the_contact_sheet_shows_the_first_images_that_there_are(report, catalog, workspace, monkeypatch):
+    seen = []
+    original = module.contact_sheet
+    monkeypatch.setattr(
+        module, "contact_sheet", lambda images, title: seen.append((images, title)) or original(images, title)
+    )
+    write_report(report(), catalog(SHEET_IMAGES + 3))
+    ((images, title),) = seen
+    assert title == "demo: demo model, 64x64, for trying the tool"
+    assert [caption for _, caption in images] == [f"prompt {i}" for i in range(SHEET_IMAGES)]
+    assert images[1][0] == workspace.images.read(image_spec(1, prompt="prompt 1").key)
+    sheet = (workspace.root / "contact_sheet.jpg").read_bytes()
+    assert Image.open(io.BytesIO(sheet)).format == "JPEG"
+
+
+def test_the_sheet_of_an_earlier_run_is_removed_where_there_is_no_image(report, catalog, workspace):
+    workspace.root.mkdir()
+    (workspace.root / "contact_sheet.jpg").write_bytes(b"old")
+    write_report(report(), catalog(0))
+    assert not (workspace.root / "contact_sheet.jpg").exists()
+
+
+def test_an_image_that_vanished_since_it_was_listed_is_left_out_of_the_sheet(report, catalog, workspace, monkeypatch):
+    made, seen = catalog(3), []
+    original = module.contact_sheet
+    monkeypatch.setattr(module, "contact_sheet", lambda images, title: seen.extend(images) or original(images, title))
+    workspace.images.delete(image_spec(1, prompt="prompt 1").key)
+    write_report(report(), made)
+    assert [caption for _, caption in seen] == ["prompt 0", "prompt 2"]

@@ -1,0 +1,137 @@
+"""The record index: which picture is shown for a key, and what is known of it."""
+
+from collections import Counter
+
+import pyarrow as pa
+import pytest
+
+from t2i_core.storage import record_index as module
+from t2i_core.storage.record_index import RecordIndex
+from t2i_core.storage.records import Status
+from tests.builders import failed_record, image_record, image_spec, record_index
+
+
+def lost_record(spec, **facts):
+    return image_record(spec, status=Status.LOST, **facts)
+
+
+@pytest.fixture
+def index(tmp_path):
+    """Records -> their index; the colon in the folder would be a URL's to Arrow."""
+    folder = tmp_path / "run-10:00"
+    return lambda *records, **options: record_index(folder, records, **options)
+
+
+def column(*records):
+    return pa.array([record.key for record in records], pa.string())
+
+
+def decoded(index):
+    return [key.decode() for key in index.keys]
+
+
+def test_images_that_were_made_are_found_and_no_others(index):
+    images = [image_record(image_spec(i)) for i in range(5)]
+    failed, unknown = failed_record(image_spec(5)), image_record(image_spec(6))
+    known = index(*images, failed)
+    assert decoded(known) == sorted(image.key for image in images)
+    assert known.errors == {failed.key: "NaN"}
+    asked = [*images, failed, unknown]
+    expected = [decoded(known).index(image.key) for image in images] + [-1, -1]
+    assert known.find(column(*asked)).tolist() == expected
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 7])
+def test_a_table_is_read_in_chunks(index, monkeypatch, count):
+    monkeypatch.setattr(module, "CHUNK_ROWS", 2)
+    images = [image_record(image_spec(i)) for i in range(count)]
+    failed = [failed_record(image_spec(10 + i), error=f"e{i}") for i in range(3)]
+    known = index(*images, *failed)
+    assert decoded(known) == sorted(image.key for image in images)
+    assert known.errors == {record.key: f"e{i}" for i, record in enumerate(failed)}
+    facts = known.facts(["key", "seed"]).to_pylist()
+    assert facts == [{"key": image.key, "seed": image.spec["seed"]} for image in sorted(images, key=lambda i: i.key)]
+
+
+def test_a_replacement_is_shown_for_the_failed_image(index):
+    failed = failed_record(image_spec(1))
+    replacement = image_record(image_spec(2), replaces=failed.key)
+    other = image_record(image_spec(3))
+    known = index(failed, replacement, other)
+    assert known.picture_keys(column(failed, other, failed)).to_pylist() == [
+        replacement.key,
+        other.key,
+        replacement.key,
+    ]
+    found = decoded(known)
+    assert known.find(column(failed, other)).tolist() == [found.index(replacement.key), found.index(other.key)]
+    assert known.replacements == {failed.key: (replacement.key, 2)}
+    assert known.errors == {}  # the failed image has a picture
+
+
+def test_without_replacements_keys_are_their_own_pictures(index):
+    record = image_record(image_spec(1))
+    asked = column(record)
+    assert index(record).picture_keys(asked) is asked
+
+
+def test_failed_replacements_are_counted(index):
+    failed = failed_record(image_spec(1))
+    again = [failed_record(image_spec(2 + i), replaces=failed.key) for i in range(2)]
+    known = index(failed, *again)
+    assert known.attempts == Counter({failed.key: 2})
+    assert known.attempts[again[0].key] == 0
+    assert known.errors.keys() == {failed.key, *(record.key for record in again)}
+
+
+def test_a_lost_replacement_keeps_its_seed_and_is_no_picture(index):
+    failed = failed_record(image_spec(1))
+    lost = lost_record(image_spec(2), replaces=failed.key)
+    known = index(failed, lost)
+    assert known.replacements == {failed.key: (lost.key, 2)}
+    assert known.errors == {}
+    assert known.find(column(failed, lost)).tolist() == [-1, -1]
+    assert known.attempts == Counter()
+
+
+def test_images_of_other_runs_do_not_count_when_everything_is_made_again(index):
+    old, new = image_record(image_spec(1)), image_record(image_spec(2), run="r2")
+    failed = failed_record(image_spec(3))
+    known = index(old, new, failed, only_run="r2")
+    assert known.only_run == "r2"
+    assert known.find(column(new, old)).tolist() == [0, -1]
+    assert known.facts(["key", "seed"]).to_pylist() == [{"key": new.key, "seed": 2}]
+    assert known.errors == {failed.key: "NaN"}
+
+
+def test_all_runs_count_by_default(index):
+    known = index(image_record(image_spec(1), run="r1"), image_record(image_spec(2), run="r2"))
+    assert len(known.keys) == 2
+    assert known.only_run is None
+
+
+def test_facts_are_those_of_the_images_in_key_order(index):
+    images = [image_record(image_spec(i), run=f"r{i}", commit=None if i else "c0ffee", seconds=i / 2) for i in range(9)]
+    known = index(*images, failed_record(image_spec(20)))
+    by_key = {image.key: image for image in images}
+    facts = known.facts(["run", "commit", "seconds"])
+    assert facts.column_names == ["run", "commit", "seconds"]
+    expected = [by_key[key] for key in decoded(known)]
+    assert facts["run"].to_pylist() == [image.run for image in expected]
+    assert facts["commit"].to_pylist() == [image.commit for image in expected]
+    assert facts["seconds"].to_pylist() == [image.seconds for image in expected]
+
+
+def test_records_stay_readable_when_a_later_run_removes_their_file(index, tmp_path):
+    known = index(image_record(image_spec(1)))
+    assert known.name == "records.parquet"
+    (tmp_path / "run-10:00" / known.name).unlink()
+    assert known.facts(["run"])["run"].to_pylist() == ["r1"]
+
+
+def test_a_table_without_images_knows_nothing(index):
+    known = index()
+    assert isinstance(known, RecordIndex)
+    assert len(known.keys) == 0
+    assert known.find(pa.array(["0" * 64])).tolist() == [-1]
+    assert len(known.facts(["key", "run"])) == 0
