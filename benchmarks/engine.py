@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def on_this_cpu(folder: Path, images: int) -> dict[str, float]:
-    """Images/s of the flow over those of two loops, in turns; all from before torch to the last image on disk."""
+    """Return images/s of the flow over those of two loops, run in turns; each from before torch to the last file."""
     prompts = folder / "prompts.txt"
     prompts.write_text("".join(f"a fox in a meadow by day, number {i}\n" for i in range(images)))
     speeds: dict[str, list[float]] = {way: [] for way in WAYS}

@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def first_image(folder: Path) -> dict[str, float]:
-    """Seconds from the start of a process to its first image; medians of turns taken one after the other."""
+    """Return seconds from the start of a process to its first image: medians of turns taken one after the other."""
     prompts = folder / "four.txt"
     prompts.write_text("".join(f"a fox number {i}\n" for i in range(4)), encoding="utf-8")
     plain, flow = [], []
@@ -45,7 +45,7 @@ def first_image(folder: Path) -> dict[str, float]:
 
 
 def unchanged(folder: Path, sizes: list[int]) -> dict[str, float]:
-    """For each number of rows: adopting made-up images, then runs that find nothing to do."""
+    """Return, for each number of rows, what it takes to adopt made-up images, and to find nothing to do."""
     figures: dict[str, float] = {}
     peaks: dict[int, float] = {}
     for rows in sizes:

@@ -15,8 +15,10 @@ from t2i_core.dataset.parser import read_rows
 from t2i_core.models.identity import bundled_identity
 from t2i_core.models.presets import PRESETS
 from t2i_core.models.sampling import resolve_sampling
-from t2i_core.planning.plan import GenerationSettings, spec_of, stream, write_plan
-from t2i_core.storage.png import pixels_digest, write_image
+from t2i_core.planning.planner import write_plan
+from t2i_core.spec import GenerationSettings, ImageSpec
+from t2i_core.storage.png import encode_png, pixels_digest
+from t2i_core.storage.tables import read_rows as read_table_rows
 from t2i_core.storage.workspace import Workspace
 
 
@@ -30,16 +32,17 @@ def main() -> None:
             file.write(json.dumps({"conversations": [message]}) + "\n")
     config = Config.from_values({"dataset": str(dataset), "model": "demo", "output": str(folder / "out")})
     preset = PRESETS["demo"]
-    recipe = GenerationSettings(bundled_identity(), preset.dtype, (), resolve_sampling(config, preset))
-    plan = write_plan("made_up", read_rows(config), folder, config, recipe, preset)
-    store = Workspace(config.output)
+    sampling = resolve_sampling(config, preset)
+    settings = GenerationSettings(model=bundled_identity(), dtype=preset.dtype, sampling=sampling)
+    plan = write_plan("made_up", read_rows(config), folder, config, settings, preset)
+    images = Workspace(config.output).images
     os.fsync = lambda _: None  # made-up images may be lost
     facts = {"run": "made-up", "created": "", "batch_size": 4, "seconds": 0.0, "device": "none", "versions": {}}
-    for i, row in enumerate(stream(plan.specs_file(folder))):
-        spec = spec_of(row)
+    for i, row in enumerate(read_table_rows(plan.specs_file(folder))):
+        spec = ImageSpec.from_row(row)
         pixels = np.full((4, 4, 3), i % 251, np.uint8)
-        header = facts | {"model_name": "demo", "schema": 1, "key": spec.key, "spec": spec.canonical()}
-        write_image(store.image_path(spec.key), pixels, header | {"pixels_sha256": pixels_digest(pixels)}, 1)
+        header = facts | {"model_name": "demo", "key": spec.key, "spec": spec.canonical()}
+        images.write(spec.key, encode_png(pixels, header | {"pixels_sha256": pixels_digest(pixels)}, 1))
 
 
 if __name__ == "__main__":

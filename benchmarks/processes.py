@@ -31,7 +31,7 @@ def run(module: str, *arguments: object) -> Done:
 
 
 def seconds_to_first_image(folder: Path, module: str, *arguments: object) -> float:
-    """From the start of the process to the first PNG below `folder`; waits for the process to end well."""
+    """Return seconds from the start of a process to the first PNG below `folder`; wait for its good end."""
     started = time.perf_counter()
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen([sys.executable, "-m", module, *map(str, arguments)], stdout=log, stderr=log)

@@ -326,7 +326,7 @@ def _plan_sentence(plan: Plan, work: WorkEstimate) -> str:
 
 @takes_configuration
 def _text2image(**values: Any) -> State[Any]:
-    """Text to image over a data set."""
+    """Turn a data set of prompts into images and a manifest."""
     apply_settings()
     use_system_allocator()
     try:

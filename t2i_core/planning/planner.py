@@ -164,7 +164,7 @@ def _own_settings(row: Row, sampling: Sampling) -> dict[str, Any]:
 def _specs(
     rows_file: Path, prompt_groups: "array[int]", config: Config, settings: GenerationSettings
 ) -> Iterator[dict[str, Any]]:
-    """Second pass: yield the image specs of every usable row, in data-set order."""
+    """Yield the image specs of every usable row, in data-set order: the second pass."""
     series = pd.Series(np.array(prompt_groups, np.uint64))
     occurrences = iter(series.groupby(series).cumcount())
     sizes = [parse_size(size) for size in config.sizes] if config.sizes else None

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 
 import numpy as np
 import pytest
@@ -103,6 +104,27 @@ def test_a_header_is_read_without_the_pixels(pixels):
     torn = data[: data.index(b"IDAT") + 10]
     assert read_header(io.BytesIO(torn))["prompt"] == "a fox"
     assert decode_png(torn) is None
+
+
+def test_a_png_that_an_optimiser_packed_tighter_is_the_same_image():
+    grey = np.repeat(np.arange(96, dtype=np.uint8).reshape(8, 12, 1), 3, axis=2)
+    record = json.dumps({"key": "k", "pixels_sha256": pixels_digest(grey)})
+    assert decode_png(with_header(grey[:, :, 0], record)).pixels_sha256 == pixels_digest(grey)
+
+
+def test_no_decoder_but_that_of_png_sees_a_file(pixels):
+    """Pillow has decoders for formats that nobody checks; IM is one whose header may hold our record."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="IM")
+    record = json.dumps({"pixels_sha256": pixels_digest(pixels)}, separators=(",", ":"))
+    lines = buffer.getvalue().partition(b"Name: ")
+    header, rest = b"".join(lines[1:])[:400], buffer.getvalue()
+    line = f"{HEADER}: {record}\r\n".encode()
+    data = rest[: len(lines[0])] + line + rest[len(lines[0]) :][: -1]
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.info[HEADER] == record
+    assert read_header(io.BytesIO(data)) is None
+    assert decode_png(data) is None
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"\x89PNG no"])
