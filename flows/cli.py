@@ -1,7 +1,9 @@
 """The command line: every field of the configuration is a flag."""
 
+import atexit
 import inspect
 import logging
+import os
 import signal
 import sys
 import threading
@@ -51,7 +53,25 @@ def main(arguments: list[str] | None = None) -> int:
         config = Config.from_values({**from_file, **values}, source=file if file and not values else "")
     except (CycloptsError, ConfigError) as error:
         return _refuse(str(error))
-    return _run(config, verbose=verbose)
+    try:
+        return _leave(_run(config, verbose=verbose))
+    except SystemExit as signalled:
+        return _leave(int(signalled.code or 0))
+
+
+def _leave(code: int) -> int:
+    """Return the exit code; leave at once where the device is in the midst of a step that nobody waits for.
+
+    Python would wait for the device's thread, for minutes with a slow model.
+    """
+    from tasks.process import THIS_PROCESS
+
+    if THIS_PROCESS.device_is_busy:
+        atexit._run_exitfuncs()  # Prefect's: it ends its own server, and sends its last log lines
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def _run(config: Config, *, verbose: bool) -> int:

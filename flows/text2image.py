@@ -28,7 +28,7 @@ from flows.outcomes import cancelled, finished, refused
 from flows.resolve import Resolved, fetch, resolve
 from flows.signature import takes_configuration
 from t2i_core.config import Config
-from t2i_core.dataset.parser import fingerprint
+from t2i_core.dataset.sources import fingerprint
 from t2i_core.errors import MeasureFailed, UserError
 from t2i_core.generation.image_writer import RunContext
 from t2i_core.generation.interface import LoadConfig, Speed
@@ -83,7 +83,7 @@ class Text2Image:
 
     def __call__(self) -> State[Any]:
         """Run the stages, like a table of contents."""
-        THIS_PROCESS.stop.clear()  # of an earlier run in this process
+        THIS_PROCESS.start_run()
         name_flow_run(self.config)
         check_output_folder(self.config)
         identity = open_output(self.workspace, self.config, fingerprint(self.config))
@@ -267,10 +267,12 @@ class Text2Image:
     def stop(self, resolved: Resolved, plan: Plan, work: WorkEstimate) -> Report:
         """Wait until the batch in flight ended at its next denoising step, then write the files without Prefect.
 
-        Prefect raises the signal again when the flow's body ends, so all that must still happen happens here.
+        Prefect raises the signal again when the flow's body ends, so all that must still happen happens here. A step
+        that takes longer than `STOP_SECONDS` is not waited for.
         """
         THIS_PROCESS.stop.set()
-        THIS_PROCESS.wait_until_idle(STOP_SECONDS)
+        if not THIS_PROCESS.wait_until_idle(STOP_SECONDS):
+            THIS_PROCESS.give_up()
         scan = self.workspace.images.scan()
         table = collect_records(self.records_key(scan), self.config.output, scan)
         # With --refresh, too, images of other runs count: what the run did not come to still has its earlier picture.

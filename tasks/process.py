@@ -6,10 +6,12 @@ A shard in another process has a `ThisProcess` of its own: it stops with its pro
 import contextvars
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from t2i_core.errors import Stopped
 
 T = TypeVar("T")
 
@@ -23,12 +25,48 @@ class ThisProcess:
     # One shard uses the device at a time, and always in this thread: on the CPU every thread that calls torch has
     # helpers of its own, and two sets of them cost a third of the speed (measured on two cores).
     _device: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="device"))
+    # Done once nobody waits for the device any more.
+    _given_up: "Future[None]" = field(default_factory=Future)
+    _in_use: bool = False
     _running: int = 0
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
+    def start_run(self) -> None:
+        """Forget the stop of an earlier run in this process."""
+        self.stop.clear()
+        self._given_up = Future()
+
     def on_device(self, call: Callable[[], T]) -> T:
-        """Run `call` in the device's thread; its log lines belong to the task run of the calling thread."""
-        return self._device.submit(contextvars.copy_context().run, call).result()
+        """Run `call` in the device's thread; its log lines belong to the task run of the calling thread.
+
+        Raises:
+            Stopped: after `give_up`; the device goes on by itself until `call` ends.
+        """
+
+        def run() -> T:
+            self._in_use = True
+            try:
+                return call()
+            finally:
+                self._in_use = False
+
+        future = self._device.submit(contextvars.copy_context().run, run)
+        either: list[Future[Any]] = [future, self._given_up]
+        wait(either, return_when=FIRST_COMPLETED)
+        if not future.done():
+            future.cancel()
+            raise Stopped
+        return future.result()
+
+    def give_up(self) -> None:
+        """Wait for the device no longer: a single denoising step may take minutes, and cannot be interrupted."""
+        if not self._given_up.done():
+            self._given_up.set_result(None)
+
+    @property
+    def device_is_busy(self) -> bool:
+        """Whether the device still works, after `give_up` for nobody."""
+        return self._in_use
 
     @contextmanager
     def counting(self) -> Iterator[Callable[[int], None]]:
@@ -59,10 +97,10 @@ class ThisProcess:
                 self._running -= 1
                 self._changed.notify_all()
 
-    def wait_until_idle(self, seconds: float) -> None:
-        """Wait until no shard runs, or for `seconds`."""
+    def wait_until_idle(self, seconds: float) -> bool:
+        """Wait until no shard runs, or for `seconds`; return whether none runs."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._running, seconds)
+            return self._changed.wait_for(lambda: not self._running, seconds)
 
 
 THIS_PROCESS = ThisProcess()

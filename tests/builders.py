@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from t2i_core.dataset.rows import Rejection
 from t2i_core.planning.catalog import Catalog
@@ -77,6 +78,16 @@ def record_index(folder: Path, table: pa.Table | Iterable[ImageRecord], **option
     with atomic_write(file) as target:
         write_table(target, table)
     return RecordIndex(file, **options)
+
+
+def spoil_column(path: Path, column: str) -> None:
+    """Overwrite a column of a Parquet file, so that whoever reads it fails."""
+    group = pq.read_metadata(pa.OSFile(str(path))).row_group(0)
+    (chunk,) = (item for item in map(group.column, range(group.num_columns)) if item.path_in_schema == column)
+    start = chunk.dictionary_page_offset or chunk.data_page_offset
+    content = bytearray(path.read_bytes())
+    content[start : start + chunk.total_compressed_size] = b"\xff" * chunk.total_compressed_size
+    path.write_bytes(content)
 
 
 def write_specs_file(path: Path, specs: Iterable[ImageSpec]) -> Path:

@@ -1,11 +1,14 @@
 """Keys and seeds are promises to every output ever made: literal values, never recomputed."""
 
+from dataclasses import MISSING, fields, replace
+
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from t2i_core.hashing import derive_seed
-from t2i_core.spec import ImageSpec
+from t2i_core.spec import ARGUMENTS, SHARED_ARGUMENTS, Argument, ImageSpec
 
 PLAIN = {"model": "0" * 64, "prompt": "a fox", "seed": 7, "height": 64, "width": 64, "steps": 12, "dtype": "float32"}
 FULL = {
@@ -73,3 +76,70 @@ def test_specs_share_a_batch_only_with_equal_call_arguments():
     assert one.call_group == ImageSpec(**{**PLAIN, "prompt": "b", "seed": 1}).call_group
     for field, value in [("steps", 3), ("height", 8), ("guidance_scale", 1.0), ("negative_prompt", "x")]:
         assert one.call_group != ImageSpec(**{**PLAIN, field: value}).call_group
+
+
+def test_every_field_says_how_it_is_stored_and_called():
+    assert ARGUMENTS.keys() == {item.name for item in fields(ImageSpec)}
+    assert all(isinstance(argument, Argument) for argument in ARGUMENTS.values())
+    assert list(ARGUMENTS)[:2] == ["prompt", "seed"]  # what people look for in a table
+
+
+def test_the_call_takes_each_shared_argument_under_its_keyword():
+    """The keywords of diffusers."""
+    assert SHARED_ARGUMENTS == {
+        "height": "height",
+        "width": "width",
+        "steps": "num_inference_steps",
+        "guidance_scale": "guidance_scale",
+        "true_cfg_scale": "true_cfg_scale",
+        "max_sequence_length": "max_sequence_length",
+    }
+
+
+@pytest.mark.parametrize("field", SHARED_ARGUMENTS)
+def test_specs_that_differ_in_a_shared_argument_do_not_share_a_batch(field):
+    one = ImageSpec(**FULL)
+    assert one.call_group != replace(one, **{field: getattr(one, field) + 1}).call_group
+
+
+def test_arguments_of_single_images_do_not_keep_them_apart():
+    one = ImageSpec(**FULL)
+    own = {"prompt": "b", "seed": 1, "negative_prompt": "blurry"}
+    assert one.call_group == replace(one, **own).call_group
+
+
+def test_a_new_field_at_its_default_changes_no_key():
+    """Every field has such a default but those of the first version, which are in every key."""
+    first = {"model", "dtype", "prompt", "seed", "height", "width", "steps"}
+    assert {item.name for item in fields(ImageSpec) if item.default is MISSING} == first
+    assert ImageSpec(**PLAIN).canonical().keys() == first | {"recipe"}
+
+
+@st.composite
+def specs(draw):
+    """Specs with any value in any field, as their columns can hold them."""
+    values = {
+        pa.string(): st.text(st.characters(exclude_categories=["Cs"])),
+        pa.int32(): st.integers(1, 2**31 - 1),
+        pa.int64(): st.integers(-(2**63), 2**63 - 1),
+        pa.float64(): st.floats(allow_nan=False, allow_infinity=False),
+    }
+    made = {}
+    for item in fields(ImageSpec):
+        value = values[ARGUMENTS[item.name].column]
+        if item.name == "adapters":
+            value = st.lists(st.tuples(st.text("0123456789abcdef"), st.floats(-4, 4))).map(tuple)
+        made[item.name] = draw(value if item.default is MISSING else st.just(item.default) | value)
+    return ImageSpec(**made)
+
+
+@given(specs())
+def test_a_spec_survives_its_row_with_its_key(spec):
+    row = spec.to_row()
+    assert row.keys() == ARGUMENTS.keys()
+    assert ImageSpec.from_row(row | {"another": "column"}) == spec
+    schema = pa.schema([(name, argument.column) for name, argument in ARGUMENTS.items()])
+    (stored,) = pa.Table.from_pylist([row], schema).to_pylist()
+    again = ImageSpec.from_row(stored)
+    assert again == spec
+    assert again.key == spec.key

@@ -4,26 +4,15 @@ A row is used whole or not at all. What is wrong with the data set as a whole (n
 `DatasetError` instead.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import cast
 
 from pydantic import ValidationError
 
-from t2i_core.bundled import EXAMPLE_FILE
-from t2i_core.config import EXAMPLE, Config, RowSettings
+from t2i_core.config import Config, RowSettings
 from t2i_core.config_errors import problems_of
-from t2i_core.dataset.readers import (
-    TEXT_COLUMN,
-    RawRow,
-    Source,
-    cannot_be_read,
-    check_file,
-    open_source,
-    parse_hub_name,
-)
+from t2i_core.dataset.readers import TEXT_COLUMN, RawRow, Source, open_source
 from t2i_core.dataset.rows import Prompt, Rejection, Row
 from t2i_core.errors import DatasetError, shorten
 from t2i_core.json_values import encodable, json_text, parse_json
@@ -45,17 +34,6 @@ class _BadRow(ValueError):
         super().__init__(self.reason)
 
 
-def dataset_path(config: Config) -> Path:
-    """Return the file that holds the data set.
-
-    Raises:
-        DatasetError: for one that does not exist or is no file, as a hub data set.
-    """
-    if config.dataset == EXAMPLE:
-        return EXAMPLE_FILE
-    return check_file(config.dataset)
-
-
 def read_rows(config: Config) -> Iterator[Row]:
     """Yield one `Row` for every row of the input, in order, up to `config.limit`.
 
@@ -63,46 +41,16 @@ def read_rows(config: Config) -> Iterator[Row]:
         DatasetError: at once where the data set cannot be opened; while reading where it is damaged, empty, or a table
             without the column that is needed.
     """
-    source = open_source(str(dataset_path(config)) if config.dataset == EXAMPLE else config.dataset)
-    return _rows(source, config)
-
-
-def fingerprint(config: Config) -> str:
-    """Return the SHA-256, in hexadecimal digits, of the data set's content: the bytes of the file.
-
-    For a hub data set it is taken over name, config, split and the commit the hub names today; where the hub does not
-    answer (offline), over the first three.
-
-    Raises:
-        DatasetError: as `read_rows`.
-    """
-    if config.dataset.startswith("hf:"):
-        name, subset, split = parse_hub_name(config.dataset)
-        return hashlib.sha256(json_text([name, subset, split, _hub_commit(name)]).encode()).hexdigest()
-    path = dataset_path(config)
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise cannot_be_read(path, error) from None
-
-
-def _hub_commit(name: str) -> str | None:
-    from huggingface_hub import HfApi
-
-    try:
-        return HfApi().dataset_info(name, timeout=30).sha
-    except (OSError, ValueError):  # offline, or no such data set: then reading it says so
-        return None
+    return _rows(open_source(config.dataset), config)
 
 
 def _rows(source: Source, config: Config) -> Iterator[Row]:
     prompt_key = config.prompt_key or (TEXT_COLUMN if source.format == "txt" else None)
-    columns_known = not source.is_table
+    checked: object = ABSENT  # the file whose columns were last checked
     for raw in islice(source.rows, config.limit):
-        if not columns_known and isinstance(raw.value, dict):
-            _check_columns(source.name, raw.value, config, prompt_key)
-            columns_known = True
+        if source.is_table and raw.file != checked and isinstance(raw.value, dict):
+            _check_columns(raw.file or source.name, raw.value, config, prompt_key)
+            checked = raw.file
         yield _row(raw, config, prompt_key, source.is_table)
 
 
@@ -125,22 +73,22 @@ def _row(raw: RawRow, config: Config, prompt_key: str | None, is_table: bool) ->
     json: str | None = None
     try:
         if raw.rejection:
-            return Row(raw.index, raw.line, None, rejection=raw.rejection)
+            return Row(raw.index, raw.line, None, rejection=raw.rejection, file=raw.file)
         if not isinstance(raw.value, dict):
             raise _BadRow("row", raw.value, "is not an object; write one JSON object for each row")
         json = json_text(raw.value)
         values = cast(dict[str, object], raw.value)
         row_id = _id(values.get(config.id_key), config.id_key) if config.id_key else None
         if _has_images(_cell(values.get(config.image_key), config.image_key, is_table), config.image_key):
-            return Row(raw.index, raw.line, json, row_id, has_images=True)
+            return Row(raw.index, raw.line, json, row_id, has_images=True, file=raw.file)
         settings = _settings(values.get(config.settings_key), config.settings_key, is_table)
         texts = _texts(values, config, prompt_key, is_table)
     except _BadRow as bad:
         rejection = Rejection(row=raw.index, line=raw.line, field=bad.field, value=bad.value, reason=bad.reason)
-        return Row(raw.index, raw.line, json, rejection=rejection)
+        return Row(raw.index, raw.line, json, rejection=rejection, file=raw.file)
     template = config.prompt_template or "{prompt}"
     prompts = tuple(Prompt(condition, template.replace("{prompt}", text), text) for condition, text in texts)
-    return Row(raw.index, raw.line, json, row_id, prompts, settings)
+    return Row(raw.index, raw.line, json, row_id, prompts, settings, file=raw.file)
 
 
 def _texts(values: dict[str, object], config: Config, prompt_key: str | None, is_table: bool) -> list[tuple[int, str]]:

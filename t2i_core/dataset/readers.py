@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from t2i_core.bundled import EXAMPLE_FILE
+from t2i_core.config import EXAMPLE
 from t2i_core.dataset.rows import Rejection
+from t2i_core.dataset.sources import cannot_be_read, check_file, format_suffix, parse_hub_name
 from t2i_core.errors import DatasetError, shorten
 from t2i_core.json_values import encodable, parse_json, plain
 
-PICKLES = (".pkl", ".pickle", ".p", ".pt", ".pth", ".ckpt", ".joblib", ".dill")
 TEXT_COLUMN = "prompt"  # the one column of a .txt file
 CHUNK_ROWS = 256  # of a Parquet file, converted at once
 
@@ -37,6 +39,7 @@ class RawRow:
     line: int | None
     value: object = None
     rejection: Rejection | None = None
+    file: str | None = None  # the file that holds it, where the data set has several
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,58 +64,9 @@ def open_source(dataset: str) -> Source:
     """
     if dataset.startswith("hf:"):
         return Source(dataset, "hub", _not_empty(dataset, _hub(dataset)))
-    path = check_file(dataset)
-    suffix = _suffix(path)
+    path = EXAMPLE_FILE if dataset == EXAMPLE else check_file(dataset)
+    suffix = format_suffix(path)
     return Source(str(path), suffix.removeprefix("."), _not_empty(str(path), READERS[suffix](path)))
-
-
-def check_file(dataset: str) -> Path:
-    """Return the path of a data set file that exists and has a known format.
-
-    Raises:
-        DatasetError: for anything else, with the formats that are read.
-    """
-    works = f"give a {' '.join(SUFFIXES)} file (each also .gz)"
-    if dataset.startswith("ms:"):
-        raise DatasetError(f"{dataset}: ModelScope is not read directly; download the data set and give its file")
-    path = Path(dataset)
-    suffix = _suffix(path)
-    if suffix in PICKLES:
-        raise DatasetError(f"{path}: a pickle runs code when it is read, so it is refused; {works}")
-    try:
-        is_folder, exists = path.is_dir(), path.exists()
-    except OSError as error:  # such as a folder above it that may not be entered, or a name that is too long
-        raise cannot_be_read(path, error) from None
-    if is_folder:
-        raise DatasetError(f"{path}: is a folder; {works}")
-    if not exists:
-        fix = "check the path" if suffix in SUFFIXES else f"{works}, or hf:name:split for a hub data set"
-        raise DatasetError(f"{path}: no such file (looked in {Path.cwd()}); {fix}")
-    if suffix not in SUFFIXES:
-        raise DatasetError(f"{path}: unknown format {path.suffix or 'without a suffix'}; {works}")
-    if suffix == ".parquet" and path.suffix.lower() == ".gz":
-        raise DatasetError(f"{path}: Parquet compresses inside and is not read through gzip; gunzip it first")
-    return path
-
-
-def cannot_be_read(path: Path, error: OSError) -> DatasetError:
-    """Return the error for a file that the operating system does not open or read."""
-    return DatasetError(f"{path}: cannot be read: {error.strerror or error}; check the path and its permissions")
-
-
-def parse_hub_name(dataset: str) -> tuple[str, str | None, str]:
-    """Return (name, config, split) of `hf:name[:config]:split`.
-
-    Raises:
-        DatasetError: for another form, and for a path on this machine.
-    """
-    parts = dataset.removeprefix("hf:").split(":")
-    if len(parts) not in (2, 3) or not all(part.strip() for part in parts) or "[" in dataset:
-        hint = "; for a part of a split use --limit" if "[" in dataset else ""
-        raise DatasetError(f"{dataset}: write hf:name:split or hf:name:config:split{hint}")
-    if parts[0].startswith("~") or Path(parts[0]).exists():
-        raise DatasetError(f"{dataset}: {parts[0]} is on this disk, and hf: is for hub data sets; give the file itself")
-    return parts[0], parts[1] if len(parts) == 3 else None, parts[-1]
 
 
 def _jsonl(path: Path) -> Iterator[RawRow]:
@@ -256,7 +210,6 @@ def _hub(dataset: str) -> Iterator[RawRow]:
 
 
 READERS = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".tsv": _tsv, ".parquet": _parquet, ".txt": _txt}
-SUFFIXES = tuple(READERS)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -310,12 +263,6 @@ def _not_empty(name: str, rows: Iterator[RawRow]) -> Iterator[RawRow]:
         yield row
     if empty:
         raise DatasetError(f"{name}: is empty; give a data set with at least one row")
-
-
-def _suffix(path: Path) -> str:
-    """Return the suffix that names the format, in lower case and without `.gz`."""
-    name = path.name.lower().removesuffix(".gz")
-    return Path(name).suffix
 
 
 def _short(error: Exception) -> str:

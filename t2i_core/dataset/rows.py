@@ -34,7 +34,8 @@ class Row:
     """One row of the input, counted from 0 over non-blank lines.
 
     json: the row as it came, as JSON text of one line; None where it is not a JSON object. A row has either prompts,
-    or `has_images`, or a rejection.
+    or `has_images`, or a rejection. file: the file that holds it, where the data set has several; `line` is one of its
+    lines.
     """
 
     index: int
@@ -45,3 +46,4 @@ class Row:
     settings: RowSettings = field(default_factory=RowSettings)
     has_images: bool = False
     rejection: Rejection | None = None
+    file: str | None = None

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from t2i_core.config import Config, RowSettings
-from t2i_core.dataset.parser import dataset_path, fingerprint, read_rows
+from t2i_core.dataset.parser import read_rows
+from t2i_core.dataset.sources import dataset_path, fingerprint
 from t2i_core.errors import DatasetError, UserError
 from tests.dataset.test_parser import rows_of, texts, user
 from tests.dataset.test_readers_sources import FakeDatasets

@@ -1,7 +1,9 @@
 """Ctrl-C and SIGTERM: stop at the next step, keep what is done, say how to go on."""
 
+import os
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -71,3 +73,55 @@ def test_a_stop_before_anything_is_made_ends_quietly(server, tmp_path, output):
     text, _ = process.communicate(timeout=150)
     assert process.returncode in CTRL_C | {0}, text
     assert "Traceback" not in text
+
+
+# A model whose third batch takes ten minutes for one denoising step.
+STUCK = """
+import sys, time
+from t2i_core.engine.quiet import silence_libraries
+silence_libraries()
+import flows.text2image
+from flows.cli import main
+from t2i_core.engine.flux import FluxStages
+flows.text2image.STOP_SECONDS = 2
+original, calls = FluxStages.denoise, []
+def denoise(self, specs, on_step):
+    calls.append(1)
+    if len(calls) == 3:
+        print("stuck", flush=True)
+        time.sleep(600)
+    return original(self, specs, on_step)
+FluxStages.denoise = denoise
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("own_server", [False, True])
+@pytest.mark.parametrize(("number", "codes"), [(signal.SIGINT, CTRL_C), (signal.SIGTERM, {143, -signal.SIGTERM})])
+def test_a_step_that_does_not_end_is_not_waited_for(server, tmp_path, output, number, codes, own_server):
+    dataset = tmp_path / "prompts.txt"
+    dataset.write_text("".join(f"a fox number {i}\n" for i in range(8)))
+    environment = dict(os.environ)
+    if own_server:
+        environment = {name: value for name, value in environment.items() if not name.startswith("PREFECT_")}
+        environment["PREFECT_HOME"] = str(tmp_path / "home")
+    flags = command(f"--dataset={dataset}", f"--output={output.folder}", "--save-interval=1")[3:]
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUCK, *flags],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    for line in process.stdout:
+        if line.strip().endswith("stuck"):
+            break
+    process.send_signal(number)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode in codes, text
+    assert "Traceback" not in text
+    assert "run the same command again to go on" in text
+    assert output.run()["state"] == "interrupted"
+    assert output.run()["accounting"]["images_generated"] == len(output.stored()) == 4
+    assert output.manifest_is_true()

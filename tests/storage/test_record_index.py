@@ -8,7 +8,7 @@ import pytest
 from t2i_core.storage import record_index as module
 from t2i_core.storage.record_index import RecordIndex
 from t2i_core.storage.records import Status
-from tests.builders import failed_record, image_record, image_spec, record_index
+from tests.builders import failed_record, image_record, image_spec, record_index, spoil_column
 
 
 def lost_record(spec, **facts):
@@ -82,6 +82,32 @@ def test_failed_replacements_are_counted(index):
     assert known.attempts == Counter({failed.key: 2})
     assert known.attempts[again[0].key] == 0
     assert known.errors.keys() == {failed.key, *(record.key for record in again)}
+
+
+def test_failures_and_replacements_stand_in_any_order(index):
+    """The table is sorted by key, so what comes first is chance."""
+    failed = [failed_record(image_spec(i)) for i in range(20)]
+    replacements = [image_record(image_spec(100 + i), replaces=record.key) for i, record in enumerate(failed[:10])]
+    known = index(*failed, *replacements)
+    assert known.errors.keys() == {record.key for record in failed[10:]}
+    assert known.replacements.keys() == {record.key for record in failed[:10]}
+
+
+def test_nothing_asked_is_nothing_found(index):
+    failed = failed_record(image_spec(1))
+    known = index(failed, image_record(image_spec(2), replaces=failed.key))
+    assert known.picture_keys(column()).type == pa.string()
+    assert known.find(column()).tolist() == []
+
+
+def test_facts_stay_on_disk_until_they_are_asked_for(index, tmp_path):
+    spoiled = image_record(image_spec(1))
+    path = tmp_path / "run-10:00" / index(spoiled).name
+    spoil_column(path, "versions")
+    known = RecordIndex(path)
+    assert known.facts(["key"]).to_pylist() == [{"key": spoiled.key}]
+    with pytest.raises(OSError):
+        known.facts(["versions"])
 
 
 def test_a_lost_replacement_keeps_its_seed_and_is_no_picture(index):

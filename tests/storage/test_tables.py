@@ -1,8 +1,5 @@
 """Parquet files are written and read a chunk at a time, whatever their path is."""
 
-import subprocess
-import sys
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,11 +11,13 @@ from t2i_core.storage.tables import (
     read_chunks,
     read_rows,
     read_table,
+    use_system_allocator,
     write_rows,
     write_table,
 )
+from tests.builders import spoil_column
 
-SCHEMA = pa.schema([("number", pa.int64()), ("text", pa.string()), ("flag", pa.bool_())])
+SCHEMA = pa.schema([("number", pa.int32()), ("text", pa.string()), ("flag", pa.bool_())])
 
 
 def rows(count):
@@ -87,6 +86,11 @@ def test_a_column_that_a_row_lacks_is_null(write):
     assert list(read_rows(write([{"number": 1}]))) == [{"number": 1, "text": None, "flag": None}]
 
 
+def test_a_full_chunk_has_the_types_of_its_schema(small_chunks):
+    """Not those of the values that happen to be in it."""
+    assert [chunk.schema for chunk in chunks_of([{"number": 1}] * 4, SCHEMA)] == [SCHEMA, SCHEMA]
+
+
 def test_the_metadata_of_a_table_is_kept(tmp_path):
     path = tmp_path / "run-10:00.parquet"
     table = pa.Table.from_pylist(rows(2), SCHEMA).replace_schema_metadata({"absorbed": "a\nb"})
@@ -113,10 +117,19 @@ def test_tables_are_compressed(write, tmp_path):
         assert pq.read_metadata(pa.OSFile(str(written))).row_group(0).column(0).compression == "ZSTD"
 
 
+def test_a_column_that_is_not_asked_for_is_not_read(write):
+    """A run over millions of images reads the keys of a table and leaves the rest on disk."""
+    path = write(rows(2))
+    spoil_column(path, "text")
+    assert list(read_rows(path, ["number"])) == [{"number": 0}, {"number": 1}]
+    with pytest.raises(OSError):
+        list(read_rows(path))
+
+
 def test_arrow_can_be_told_to_give_memory_back():
-    code = (
-        "import pyarrow; from t2i_core.storage.tables import use_system_allocator;"
-        "use_system_allocator(); print(pyarrow.default_memory_pool().backend_name)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "system"
+    before = pa.default_memory_pool()
+    try:
+        use_system_allocator()
+        assert pa.default_memory_pool().backend_name == "system"
+    finally:
+        pa.set_memory_pool(before)

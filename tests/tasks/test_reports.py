@@ -1,14 +1,15 @@
 """Names in Prefect, and a progress that costs no image."""
 
 import logging
+import threading
 from types import SimpleNamespace
 
 import pytest
-from prefect.exceptions import FailedRun
 
-from t2i_core.errors import HubUnavailable
-from tasks import reporting
-from tasks.generation import THIS_PROCESS
+from tasks import reports
+from tasks.process import THIS_PROCESS
+
+SECONDS = 20
 
 
 @pytest.mark.parametrize(
@@ -21,45 +22,110 @@ from tasks.generation import THIS_PROCESS
     ],
 )
 def test_a_data_set_has_a_name_that_artifact_keys_allow(dataset, name):
-    assert reporting.data_set_name(dataset) == name
+    assert reports.data_set_name(dataset) == name
 
 
 @pytest.mark.parametrize(
     ("model", "name"),
     [
-        ("flux-dev", "text2image-flux-dev-7-prompts"),
-        ("black-forest-labs/FLUX.1-schnell", "text2image-flux-1-schnell-7-prompts"),
-        ("/models/mine/", "text2image-mine-7-prompts"),
+        ("flux-dev", "text2image-flux-dev"),
+        ("black-forest-labs/FLUX.1-schnell", "text2image-flux-1-schnell"),
+        ("/models/mine/", "text2image-mine"),
     ],
 )
 def test_a_run_has_a_name_that_says_something(model, name):
-    assert reporting.run_name(model, 7) == name
+    assert reports.run_name(model) == name
+    assert reports.run_name(model, 7) == f"{name}-7-prompts"
+
+
+def away(*arguments, **more):
+    raise ConnectionError("nobody there")
 
 
 def test_a_progress_that_cannot_be_shown_costs_no_image(run, output, prompts, monkeypatch, caplog):
-    def away(*arguments, **more):
-        raise ConnectionError("nobody there")
-
-    monkeypatch.setattr(reporting, "create_progress_artifact", away)
+    monkeypatch.setattr(reports, "create_progress_artifact", away)
     assert run(dataset=prompts("a fox", "a cat")).is_completed()
     assert output.counts()["images_generated"] == 2
     assert "the progress could not be shown in Prefect: ConnectionError: nobody there" in caplog.text
 
 
 def test_a_summary_that_cannot_be_shown_fails_no_run(run, prompts, monkeypatch, caplog):
-    def away(*arguments, **more):
-        raise ConnectionError("nobody there")
-
-    monkeypatch.setattr(reporting, "create_markdown_artifact", away)
-    monkeypatch.setattr(reporting.publish_task, "retries", 0)
+    monkeypatch.setattr(reports, "create_markdown_artifact", away)
+    monkeypatch.setattr(reports.publish_task, "retries", 0)
     assert run(dataset=prompts("a fox")).is_completed()
     assert "the summary is not in Prefect" in caplog.text
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What Prefect was told of the progress, without Prefect: [(percent, text)]; `changed` is notified of each."""
+    told = SimpleNamespace(updates=[], changed=threading.Condition())
+
+    def tell(percent, description):
+        with told.changed:
+            told.updates.append((percent, description))
+            told.changed.notify_all()
+
+    def create(percent, key, description):
+        tell(percent, description)
+        return key
+
+    monkeypatch.setattr(reports, "create_progress_artifact", create)
+    monkeypatch.setattr(
+        reports, "update_progress_artifact", lambda artifact, percent, description: tell(percent, description)
+    )
+    return told
+
+
+def wait_for(shown, is_told):
+    with shown.changed:
+        assert shown.changed.wait_for(lambda: is_told(shown.updates), SECONDS), shown.updates
+
+
+def test_progress_goes_by_what_shards_of_this_process_report(shown, monkeypatch):
+    monkeypatch.setattr(reports, "ARTIFACT_INTERVAL_SECONDS", 0.01)
+    with reports.progress(4, "prompts.jsonl") as bar:
+        wait_for(shown, lambda updates: updates == [(0.0, "0 of 4 images")] or len(updates) > 1)
+        THIS_PROCESS.on_images(2)
+        THIS_PROCESS.on_images(1)
+        assert bar.n == 3
+        wait_for(shown, lambda updates: updates[-1][0] == 75.0)
+        assert shown.updates[-1][1].startswith("3 of 4 images, ")
+        assert shown.updates[-1][1].endswith(" left")
+        THIS_PROCESS.on_images(1)
+    assert shown.updates[-1] == (100.0, "4 of 4 images")
+    THIS_PROCESS.on_images(5)  # of a later run: nobody shows it
+    assert bar.n == 4
+
+
+def test_a_server_that_comes_back_is_told_of_the_progress(shown, monkeypatch, caplog):
+    monkeypatch.setattr(reports, "ARTIFACT_INTERVAL_SECONDS", 0.01)
+    create, failed = reports.create_progress_artifact, []
+
+    def first_away(*arguments, **more):
+        if len(failed) < 2:
+            failed.append(1)
+            away()
+        return create(*arguments, **more)
+
+    monkeypatch.setattr(reports, "create_progress_artifact", first_away)
+    with reports.progress(4, "prompts.jsonl"):
+        wait_for(shown, len)
+    assert len(failed) == 2
+    assert "the progress could not be shown in Prefect: ConnectionError: nobody there" in caplog.text
+
+
+def test_a_server_that_stays_away_does_not_hold_the_run_up(monkeypatch, caplog):
+    monkeypatch.setattr(reports, "create_progress_artifact", away)
+    with reports.progress(4, "prompts.jsonl"):
+        pass
+    assert not [thread for thread in threading.enumerate() if thread.name == "progress"]
 
 
 def test_a_bar_outlives_its_terminal(monkeypatch):
     gone = SimpleNamespace(write=len, flush=lambda: None, encoding="utf-8")
     monkeypatch.setattr("sys.stderr", gone)
-    bar = reporting._Bar(total=3, mininterval=0)
+    bar = reports._Bar(total=3, mininterval=0)
 
     def broken(*arguments):
         raise BrokenPipeError
@@ -72,29 +138,10 @@ def test_a_bar_outlives_its_terminal(monkeypatch):
     assert bar.n == 2
 
 
-def test_images_of_a_shard_that_is_tried_again_are_counted_once():
-    counted = []
-    THIS_PROCESS.on_images = counted.append
-    try:
-        with pytest.raises(OSError, match="disk"), THIS_PROCESS.counting() as count:
-            count(2)
-            count(1)
-            raise OSError("disk")
-        with THIS_PROCESS.counting() as count:
-            count(4)
-    finally:
-        THIS_PROCESS.on_images = lambda images: None
-    assert counted == [2, 1, -3, 4]
-
-
-def test_a_run_that_failed_with_its_reason_shows_no_traceback(server):
-    import flows.text2image  # noqa: F401 - sets the log up
-
-    def kept(name, error):
-        record = logging.LogRecord(name, logging.ERROR, "", 0, "exited", (), (type(error), error, None))
-        return logging.getLogger(name).filter(record) and record
-
-    assert not kept("prefect.flow_runs", FailedRun("3 failures"))
-    assert kept("prefect.task_runs", HubUnavailable("the hub does not answer")).exc_info is None
-    assert kept("prefect.task_runs", RuntimeError("a bug")).exc_info
-    assert kept("prefect.flow_runs", RuntimeError("a bug"))
+def test_a_name_that_cannot_be_given_costs_no_run(monkeypatch, caplog):
+    monkeypatch.setattr(reports, "get_client", away)
+    config = SimpleNamespace(model="demo", dataset="prompts.jsonl")
+    monkeypatch.setattr(reports, "flow_run", SimpleNamespace(get_tags=list, get_id=lambda: "x"))
+    with caplog.at_level(logging.WARNING):
+        reports.name_flow_run(config)
+    assert "the run's name could not be shown in Prefect: ConnectionError: nobody there" in caplog.text

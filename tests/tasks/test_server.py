@@ -27,11 +27,13 @@ def start(*arguments, stdout=subprocess.PIPE):
 
 
 def wait_for_images(output, process, count=2):
+    """Wait until there are `count` images; return how many there are."""
     deadline = time.monotonic() + 100
-    while len(output.stored()) < count:
+    while (made := len(output.stored())) < count:
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline, "no image was made in time"
         time.sleep(0.1)
+    return made
 
 
 def servers_of(process):
@@ -41,11 +43,10 @@ def servers_of(process):
 def test_a_server_that_is_away_for_a_while_costs_no_image(tmp_path, output, fifty):
     port = free_port()
     with serve(tmp_path / "server", port):
-        process = start(f"--dataset={fifty}", f"--output={output.folder}", "--steps=40")
+        process = start(f"--dataset={fifty}", f"--output={output.folder}", "--steps=40", "--save-interval=2")
         wait_for_images(output, process)
-        made = len(output.stored())
-    time.sleep(5)
-    assert len(output.stored()) > made
+    made = wait_for_images(output, process, len(output.stored()) + 9)  # the shards of four images that follow
+    assert made < 50, "the server was away only when all was done"
     with serve(tmp_path / "server", port) as url:
         text, _ = process.communicate(timeout=200)
         assert process.returncode == 0, text
@@ -98,13 +99,14 @@ def test_a_killed_run_leaves_a_server_behind_that_the_next_start_ends(no_server,
         process = start(f"--dataset={fifty}", f"--output={output.folder}", "--steps=40", stdout=file)
     wait_for_images(output, process)
     (orphan,) = servers_of(process)
-    assert end_orphans() == 0  # its run is alive
+    end_orphans()
+    assert orphan.is_running()  # its run is alive
     process.kill()
     process.wait()
     assert "starting one for this run" in log.read_text()
     assert "PREFECT_API_URL" in log.read_text()
     assert orphan.is_running()
-    assert end_orphans() == 1
+    assert end_orphans() >= 1  # another run on this machine may have left one behind, too
     assert not orphan.is_running()
 
 
@@ -116,4 +118,5 @@ def test_sigterm_leaves_no_server_behind(no_server, output, fifty):
     text, _ = process.communicate(timeout=60)
     assert process.returncode == 143, text
     assert output.run()["state"] == "interrupted"
+    psutil.wait_procs([own], timeout=20)
     assert not own.is_running()

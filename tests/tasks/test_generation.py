@@ -1,0 +1,151 @@
+"""The tasks that need the model, without one: the window of shards, and what becomes of a shard's failures."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from t2i_core.errors import Stopped
+from t2i_core.generation.image_writer import RunContext
+from t2i_core.generation.interface import GeneratedImage, LoadConfig
+from t2i_core.planning.pending import ImageRequest
+from t2i_core.planning.shards import Shard
+from t2i_core.storage.image_store import ImageStore
+from tasks import generation
+from tasks.generation import ShardIncomplete, generate_shard_task, in_window
+from tasks.process import THIS_PROCESS
+from tests.builders import image_spec, picture
+
+LOAD_CONFIG = LoadConfig(path="/model", dtype="float32", device="cpu")
+CONTEXT = RunContext(run="r1", refresh=False, model_name="fake", commit=None, tuning={}, png_compress_level=1)
+
+
+class Submitted:
+    """Counts the shards that were submitted and not yielded yet."""
+
+    def __init__(self, window):
+        self.window, self.waiting, self.most = window, [], 0
+
+    def __call__(self, shard):
+        self.waiting.append(shard)
+        self.most = max(self.most, len(self.waiting))
+        assert len(self.waiting) <= self.window
+        return f"future of {shard}"
+
+
+@pytest.mark.parametrize(("count", "window"), [(0, 3), (1, 3), (2, 3), (3, 3), (4, 3), (20, 3), (5, 1)])
+def test_shards_come_in_order_with_no_more_than_the_window_submitted(count, window):
+    submitted, seen = Submitted(window), []
+    for shard, future in in_window(iter(range(count)), submitted, window):
+        assert future == f"future of {shard}"
+        assert submitted.waiting.pop(0) == shard
+        seen.append(shard)
+    assert seen == list(range(count))
+    assert submitted.most == min(count, window)
+
+
+def test_shards_are_made_as_they_are_submitted():
+    made = []
+
+    def shards():
+        for number in range(100):
+            made.append(number)
+            yield number
+
+    window = in_window(shards(), lambda shard: None, 3)
+    next(window)
+    assert made == [0, 1, 2]
+    next(window)
+    assert made == [0, 1, 2, 3]
+
+
+class FakeGenerator:
+    """Generates images; in place of that of a prompt among `failing` it has an error."""
+
+    device, versions = "fake", {}
+
+    def __init__(self, failing=(), error=None):
+        self.failing, self.error = failing, error or RuntimeError("busy")
+
+    def generate(self, batches, batch_size, should_stop, timings):
+        for batch in batches:
+            if should_stop():
+                raise Stopped
+            yield [self.error if spec.prompt in self.failing else self.image(spec) for spec in batch]
+
+    def image(self, spec):
+        return GeneratedImage(lambda: (picture(spec) / 255).astype("float32"), lambda: 0.1, 2, vae_tiling=False)
+
+
+@pytest.fixture
+def shard_of(tmp_path, monkeypatch):
+    """Run the task of a shard of four images in its try `run_count` of `1 + retries`: `shard_of(generator)`."""
+
+    def run(generator, run_count=1, retries=2):
+        context = SimpleNamespace(task_run=SimpleNamespace(run_count=run_count), task=SimpleNamespace(retries=retries))
+        monkeypatch.setattr(generation, "TaskRunContext", SimpleNamespace(get=lambda: context))
+        monkeypatch.setattr(generation, "load_generator", lambda load_config: generator)
+        requests = [ImageRequest(image_spec(i), image_spec(i).key) for i in range(4)]
+        shard = Shard(1, 1, 2, (tuple(requests[:2]), tuple(requests[2:])))
+        return generate_shard_task.fn("key", shard, ImageStore(tmp_path), LOAD_CONFIG, CONTEXT)
+
+    return run
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """What progress was told of."""
+    counts = []
+    monkeypatch.setattr(THIS_PROCESS, "on_images", counts.append)
+    return counts
+
+
+def test_the_result_of_a_shard_holds_its_records_and_where_the_time_went(shard_of, counted):
+    result = shard_of(FakeGenerator())
+    assert {record["key"] for record in result["records"]} == {image_spec(i).key for i in range(4)}
+    assert result["failures"] == {}
+    assert "check" in result["timings"]
+    assert sum(counted) == 4
+
+
+@pytest.mark.parametrize("run_count", [1, 2])
+def test_while_there_are_retries_left_a_transient_failure_fails_the_task(shard_of, counted, run_count):
+    with pytest.raises(ShardIncomplete, match="1 images not made: RuntimeError: busy"):
+        shard_of(FakeGenerator(["p2"]), run_count)
+    assert sum(counted) == 0  # its images are counted when it is tried again
+
+
+@pytest.mark.parametrize(("run_count", "retries"), [(3, 2), (1, 0)])
+def test_the_last_try_returns_what_there_is(shard_of, counted, run_count, retries):
+    result = shard_of(FakeGenerator(["p2"]), run_count, retries)
+    assert result["failures"] == {image_spec(2).key: "RuntimeError: busy"}
+    assert {record["key"] for record in result["records"]} == {image_spec(i).key for i in (0, 1, 3)}
+    assert sum(counted) == 4
+
+
+def test_a_retry_makes_only_what_is_missing(shard_of, counted):
+    with pytest.raises(ShardIncomplete):
+        shard_of(FakeGenerator(["p2"]))
+    again = FakeGenerator(["p0", "p1", "p3"])
+    assert shard_of(again, 2)["failures"] == {}
+
+
+def test_a_stopped_shard_is_cancelled(shard_of, counted, monkeypatch):
+    THIS_PROCESS.stop.set()
+    try:
+        state = shard_of(FakeGenerator())
+    finally:
+        THIS_PROCESS.stop.clear()
+    assert state.is_cancelled()
+
+
+def test_while_a_shard_runs_the_process_is_not_idle(shard_of, monkeypatch):
+    running = []
+
+    class Watched(FakeGenerator):
+        def image(self, spec):
+            running.append(THIS_PROCESS._running)
+            return super().image(spec)
+
+    shard_of(Watched())
+    assert running == [1] * 4
+    assert THIS_PROCESS._running == 0

@@ -1,0 +1,139 @@
+"""A stop: who passes on a cancel, and a signal that must not end what is being written."""
+
+import os
+import signal
+import threading
+from types import SimpleNamespace
+from uuid import uuid4
+
+import pytest
+from prefect.states import Cancelled, Cancelling, Running
+
+from tasks import stopping
+from tasks.process import THIS_PROCESS
+from tasks.stopping import CancelledInPrefect, heeding_cancel, ignoring_sigterm, runner_process
+
+SECONDS = 20
+
+
+@pytest.mark.parametrize(
+    ("parent", "deployed", "runner"),
+    [(77, True, 77), (77, False, None), (1, True, None), (1, False, None)],
+)
+def test_the_runner_is_the_parent_of_a_deployed_run_that_still_has_one(monkeypatch, parent, deployed, runner):
+    monkeypatch.setattr(os, "getppid", lambda: parent)
+    monkeypatch.delenv("PREFECT__FLOW_RUN_ID", raising=False)
+    if deployed:
+        monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "x")
+    assert runner_process() == runner
+
+
+class Prefect:
+    """A server that answers with one state, or with an error; `asked` is set once it was asked."""
+
+    def __init__(self, state):
+        self.state, self.asked, self.answers = state, threading.Event(), 0
+
+    def read_flow_run(self, run):
+        self.answers += 1
+        if self.answers >= 2:
+            self.asked.set()
+        if isinstance(self.state, Exception):
+            raise self.state
+        return SimpleNamespace(state=self.state)
+
+
+@pytest.fixture
+def prefect(monkeypatch):
+    def make(state):
+        client = Prefect(state)
+        monkeypatch.setattr(stopping, "get_client", lambda sync_client: client)
+        monkeypatch.setattr(stopping, "flow_run", SimpleNamespace(get_id=lambda: str(uuid4())))
+        monkeypatch.setattr(stopping, "ASK_SECONDS", 0.01)
+        return client
+
+    yield make
+    THIS_PROCESS.stop.clear()
+
+
+@pytest.mark.parametrize("state", [Cancelling(), Cancelled()])
+def test_a_cancel_stops_the_shards_and_is_raised_after_them(prefect, state):
+    prefect(state)
+    ended_in_order = []
+    with pytest.raises(CancelledInPrefect), heeding_cancel(None):
+        assert THIS_PROCESS.stop.wait(SECONDS)
+        ended_in_order.append(True)
+    assert ended_in_order
+
+
+@pytest.mark.parametrize("state", [Running(), None, ConnectionError("away")])
+def test_a_run_that_is_not_cancelled_goes_on_and_is_asked_for_again(prefect, state):
+    client = prefect(state)
+    with heeding_cancel(None):
+        assert client.asked.wait(SECONDS)
+    assert not THIS_PROCESS.stop.is_set()
+
+
+def test_while_the_runner_lives_nobody_asks(prefect, monkeypatch):
+    client, looked, looks = prefect(Cancelled()), threading.Event(), []
+
+    def getppid():
+        looks.append(1)
+        if len(looks) >= 3:
+            looked.set()
+        return 77
+
+    monkeypatch.setattr(os, "getppid", getppid)
+    with heeding_cancel(77):
+        assert looked.wait(SECONDS)
+    assert client.answers == 0
+
+
+def test_once_the_runner_is_gone_the_run_asks_for_itself(prefect, monkeypatch):
+    prefect(Cancelled())
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    with pytest.raises(CancelledInPrefect), heeding_cancel(77):
+        assert THIS_PROCESS.stop.wait(SECONDS)
+
+
+def test_an_error_of_a_shard_is_raised_as_it_is(prefect):
+    prefect(Running())
+    with pytest.raises(ValueError, match="its own"), heeding_cancel(None):
+        raise ValueError("its own")
+
+
+@pytest.fixture
+def terminated():
+    """Whether this process was told to end: [signal number, ...]."""
+    numbers = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: numbers.append(number))
+    yield numbers
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_a_second_sigterm_does_not_end_what_is_written(terminated):
+    with ignoring_sigterm():
+        signal.raise_signal(signal.SIGTERM)
+    assert terminated == []
+    signal.raise_signal(signal.SIGTERM)
+    assert terminated == [signal.SIGTERM]
+
+
+def test_after_an_error_sigterm_is_heeded_again(terminated):
+    with pytest.raises(OSError, match="disk"), ignoring_sigterm():
+        raise OSError("disk")
+    signal.raise_signal(signal.SIGTERM)
+    assert terminated == [signal.SIGTERM]
+
+
+def test_in_another_thread_signals_stay_as_they_are(terminated):
+    done = []
+
+    def write():
+        with ignoring_sigterm():
+            done.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    thread.join(SECONDS)
+    assert done == [signal.getsignal(signal.SIGTERM)]
