@@ -13,7 +13,7 @@ if __name__ == "__main__":
 import logging
 import time
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from prefect.client.schemas.objects import State
@@ -22,16 +22,17 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.checks import announce_download, check_machine, check_output_folder, device_of, warn_of_disk
+from flows.checks import announce_download, check_machine, check_output_folder, warn_of_disk
 from flows.housekeeping import prune, remove_old_plans
 from flows.outcomes import cancelled, finished, refused
 from flows.resolve import Resolved, fetch, resolve
 from flows.signature import takes_configuration
+from flows.speed import SpeedCache
 from t2i_core.config import Config
 from t2i_core.dataset.sources import fingerprint
 from t2i_core.errors import MeasureFailed, UserError
 from t2i_core.generation.image_writer import RunContext
-from t2i_core.generation.interface import LoadConfig, Speed
+from t2i_core.generation.interface import LoadConfig
 from t2i_core.output.accounting import Accounting
 from t2i_core.output.identity import claim_output, open_output
 from t2i_core.output.layout import Layout
@@ -48,7 +49,7 @@ from t2i_core.storage.tables import use_system_allocator
 from t2i_core.storage.workspace import Workspace
 from tasks.caching import ResultCache, cache_key, data
 from tasks.dataset import load_dataset_task
-from tasks.generation import SHARD_KEY, SPEED_KEY, generate_shard_task, in_window, measure_speed_task
+from tasks.generation import SHARD_KEY, generate_shard_task, in_window
 from tasks.manifest import write_manifest_task
 from tasks.process import THIS_PROCESS
 from tasks.records import collect_records, collect_records_task
@@ -56,14 +57,14 @@ from tasks.reports import name_flow_run, progress, publish_now, publish_task, re
 from tasks.settings import ConfiguredFlow, apply_settings
 from tasks.stopping import CancelledInPrefect, heeding_cancel, ignoring_sigterm, runner_process
 
-# By name: where Prefect loads the flow from this file, as `prefect flow serve` does, the module is called otherwise.
+# Not `__name__`: `prefect flow serve` loads this file under another module name.
 log = logging.getLogger("flows.text2image")
 
 # Shards submitted and unfinished: one that generates, one whose last images are being written, and one that is next.
 WINDOW = 3
 # A runner kills 30 s after it asked to stop; the manifest still has to be written within them.
 STOP_SECONDS = 15
-# What a dry run takes for the batch size where it is `auto` and nothing was measured yet.
+# The batch size until `auto` has been measured.
 UNMEASURED_BATCH_SIZE = 4
 
 
@@ -95,13 +96,14 @@ class Text2Image:
             claim_output(self.workspace, replace(identity, commits=resolved.commits))
             self.workspace.remove_stale_files()
         catalog = self.collect(plan)
-        work = self.estimate(catalog, self.known_batch_size(resolved))
+        speeds = SpeedCache(self.config, resolved.settings, self.cache)
+        work = self.estimate(catalog, speeds.batch_size() or UNMEASURED_BATCH_SIZE)
         log.info("plan      %s", _plan_sentence(plan, work))
         try:
             if dry_run:
-                return self.dry_run(resolved, catalog, work)
+                return self.dry_run(resolved, catalog, work, speeds)
             if work.images:
-                work = self.generate(resolved, catalog, work)
+                work = self.generate(resolved, catalog, work, speeds)
                 catalog = self.collect(plan)
             return self.finish(resolved, catalog, work)
         except CancelledInPrefect:
@@ -131,7 +133,7 @@ class Text2Image:
         key = self.records_key(scan)
         name = self.cache.call(collect_records_task, key, self.config.output, scan, is_valid=still_there)
         index = RecordIndex(self.workspace.records / name, only_run=self.run if self.config.refresh else None)
-        return Catalog(self.workspace, plan, index, scan, self.run, self.errors)
+        return Catalog(self.workspace, plan, index, scan, self.run)
 
     def records_key(self, scan: Scan) -> str:
         """Return the digest of what a record table is made of: the files, and the results of shards."""
@@ -145,43 +147,21 @@ class Text2Image:
         """Count what there is to make, in batches of `batch_size`."""
         return estimate_work(self.pending(catalog), batch_size, self.config.save_interval)
 
-    def known_batch_size(self, resolved: Resolved) -> int:
-        """Return the batch size as configured, or as measured by an earlier run of this output; until then a guess."""
-        if self.config.batch_size != "auto":
-            return self.config.batch_size
-        return self.measured_batch_size(resolved) or UNMEASURED_BATCH_SIZE
-
-    def measured_batch_size(self, resolved: Resolved) -> int | None:
-        """Return the batch size that an earlier run of this output measured; None if none did."""
-        stored = self.cache.read(f"{SPEED_KEY}/{self.speed_key(resolved, None)}")
-        return Speed.from_json(stored).batch_size if stored else None
-
-    def measure(self, resolved: Resolved, catalog: Catalog, load_config: LoadConfig) -> Speed:
-        """Measure what an image costs, once: in batches as configured, or for `auto` in those that are fastest."""
-        batch_size = None if self.config.batch_size == "auto" else self.config.batch_size
-        spec = self.pending(catalog).first()
-        # An output keeps its batch size, on whatever device it goes on; how fast that is, is the device's own.
-        more = [device_of(self.config), spec.call_group] if batch_size else []
-        key = self.speed_key(resolved, batch_size, *more)
-        return Speed.from_json(self.cache.call(measure_speed_task, key, load_config, spec, batch_size))
-
-    def speed_key(self, resolved: Resolved, batch_size: int | None, *more: object) -> str:
-        """Return the digest of what a measured speed depends on."""
-        tuning = [self.config.text_encoder, self.config.offload, self.config.compile]
-        return cache_key(asdict(resolved.settings), tuning, batch_size, *more)
-
     def fetch(self, resolved: Resolved) -> LoadConfig:
         """Bring the model's files to this machine, if it can run the model."""
         announce_download(resolved)
         check_machine(resolved)
         return fetch(resolved, self.cache)
 
-    def generate(self, resolved: Resolved, catalog: Catalog, work: WorkEstimate) -> WorkEstimate:
+    def generate(
+        self, resolved: Resolved, catalog: Catalog, work: WorkEstimate, speeds: SpeedCache
+    ) -> WorkEstimate:
         """Make what is pending, shard by shard through a sliding window; return the work as it was then counted."""
         load_config = self.fetch(resolved)
         if self.config.batch_size == "auto":
             try:
-                work = self.estimate(catalog, self.measure(resolved, catalog, load_config).batch_size)
+                speed = speeds.measure(self.pending(catalog).first(), load_config)
+                work = self.estimate(catalog, speed.batch_size)
             except MeasureFailed as error:
                 log.warning("batches   of %d, for none could be measured: %s", work.batch_size, error)
         warn_of_disk(*disk_space(work, catalog))
@@ -220,7 +200,9 @@ class Text2Image:
         return work
 
     def note(self, requests: list[ImageRequest], result: object) -> None:
-        """Note why images of a shard failed: a shard says it of each, a lost one of all. What is stored counts anyway.
+        """Note why images of a shard failed. A finished shard gives a reason for each; a crashed one gives one for all.
+
+        Images that are stored count all the same.
 
         Raises:
             UserError: that of the shard, which every other shard would meet, too.
@@ -284,17 +266,17 @@ class Text2Image:
         publish_now(report, catalog)
         return report
 
-    def dry_run(self, resolved: Resolved, catalog: Catalog, work: WorkEstimate) -> State[Any]:
+    def dry_run(self, resolved: Resolved, catalog: Catalog, work: WorkEstimate, speeds: SpeedCache) -> State[Any]:
         """Say what would be made and what it would take; make nothing."""
         speed = None
         if self.config.estimate and work.images:
             try:
-                speed = self.measure(resolved, catalog, self.fetch(resolved))
+                speed = speeds.measure(self.pending(catalog).first(), self.fetch(resolved))
                 work = self.estimate(catalog, speed.batch_size)
             except MeasureFailed as error:
                 log.warning("time      not known: %s", error)
         lines = [f"model     {resolved.preset.name}"]
-        if self.config.batch_size == "auto" and not self.measured_batch_size(resolved) and speed is None:
+        if speeds.batch_size() is None:
             lines.append(f"batches   of {work.batch_size} are a guess until --estimate or a run measures them")
         lines += estimate_lines(work, resolved.model.weights_bytes, *disk_space(work, catalog), speed)
         log.info("\n".join(lines))

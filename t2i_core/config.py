@@ -164,6 +164,9 @@ class RunOptions(BaseModel):
     refresh: bool = Field(False, description="Generate every image again.")
     replace: bool = Field(False, description="Let another data set take over the output folder.")
     prune: bool = Field(False, description="Delete stored images that the manifest does not name.")
+    preview: int | None = Field(
+        None, ge=1, description="Make only N images, spread over the data set, and preview.jpg to look at."
+    )
     dry_run: bool = Field(False, description="Only say what a run would generate, and how much disk it needs.")
     estimate: bool = Field(False, description="Like dry_run, and load the model to estimate time and memory.")
 
@@ -241,6 +244,9 @@ class Config(OutputOptions, RunOptions, SamplingOptions, ModelOptions, DatasetOp
             raise ValueError("sizes excludes height and width; give one or the other")
         if self.reseed and not self.retry_failed:
             raise ValueError("reseed only concerns images tried again; add retry_failed")
+        if self.prune and (self.limit or self.preview):
+            option = "limit" if self.limit else "preview"
+            raise ValueError(f"prune deletes images of rows that {option} leaves out; leave one of them out")
         if self.offload != "none" and self.text_encoder != "auto":
             raise ValueError("offload moves the text encoders, too; leave text_encoder out")
         keys = {"image_key": self.image_key, "settings_key": self.settings_key}

@@ -2,8 +2,9 @@
 
 What was tried with Prefect 3.8.8 and explains this module:
 - `result_storage` takes a plain Path through `with_options`; an unsaved block raises TypeError.
-- A stored result's *presence* is a hit. A truncated one counts as a miss. A task that healed something is `Cached` the
-  next time and heals nothing: so each hit is checked here, and the task submitted with `refresh_cache` if it is stale.
+- To Prefect a result that is there is a hit, even if the files that it names are gone; only a truncated one is a miss. A
+  task that healed something would be `Cached` the next time, and heal nothing. So `ResultCache` checks each hit with
+  `is_valid`, and runs the task again with `refresh_cache` if that fails.
 - A stored result that names the pickle serializer runs its code as soon as Prefect looks at it, whatever serializer the
   task has; the JSON decoder imports any `__class__`. So every result is read here first, and one that is not plain JSON
   is removed before Prefect sees it.
@@ -74,7 +75,7 @@ def cache_key(*parts: object) -> str:
 
 
 def data(*values: object) -> list[Any]:
-    """Return arguments of a task as ones that Prefect need not search for results of other tasks.
+    """Wrap arguments of a task in `quote`, so that Prefect does not search them for results of other tasks.
 
     It would walk through every prompt of a shard, and draw arrows between tasks that have nothing in common.
     """

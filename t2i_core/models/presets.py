@@ -13,6 +13,7 @@ from t2i_core.config import DEMO
 from t2i_core.errors import ModelError
 from t2i_core.models.identity import ResolvedModel
 from t2i_core.models.pipeline_signature import call_defaults
+from t2i_core.spec import SHARED_ARGUMENTS
 
 FLUX_DEV_LICENCE = (
     "FLUX.1 [dev] non-commercial licence: outputs may not be used to train a competing model; gated on the hub"
@@ -21,7 +22,10 @@ FLUX_DEV_LICENCE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """The default settings of one model. None: the model does not use that argument, and setting it is refused."""
+    """The default settings of one model.
+
+    An argument that is None is not passed to the pipeline. Setting it is refused, unless `optional` names it.
+    """
 
     name: str
     repository: str
@@ -32,13 +36,17 @@ class Preset:
     guidance_scale: float | None = None
     true_cfg_scale: float | None = None
     negative_prompt: str | None = None
-    takes_negative_prompt: bool = False
     max_sequence_length: int | None = None
     dtype: str = "bfloat16"
     size_multiple: int = 16
     guidance_embeds: bool | None = None  # tells FLUX.1-dev from -schnell: the same class, other weights
     licence_note: str = ""
     about: str = ""
+    optional: tuple[str, ...] = ()  # arguments that the model takes, but that are passed only when a user sets them
+
+    def takes(self, argument: str) -> bool:
+        """Return whether the model uses an argument of `Sampling`."""
+        return getattr(self, argument, None) is not None or argument in self.optional
 
 
 PRESETS: dict[str, Preset] = {
@@ -54,7 +62,7 @@ PRESETS: dict[str, Preset] = {
             guidance_scale=None,
             true_cfg_scale=2.5,
             negative_prompt="",
-            takes_negative_prompt=True,
+            optional=("negative_prompt",),
             max_sequence_length=24,
             dtype="float32",
             size_multiple=8,
@@ -70,7 +78,7 @@ PRESETS: dict[str, Preset] = {
             width=512,
             guidance_scale=3.5,
             true_cfg_scale=1.0,
-            takes_negative_prompt=True,
+            optional=("negative_prompt",),
             max_sequence_length=512,
             guidance_embeds=True,
             licence_note=FLUX_DEV_LICENCE,
@@ -83,7 +91,7 @@ PRESETS: dict[str, Preset] = {
             steps=28,
             guidance_scale=3.5,
             true_cfg_scale=1.0,
-            takes_negative_prompt=True,
+            optional=("negative_prompt",),
             max_sequence_length=512,
             guidance_embeds=True,
             licence_note=FLUX_DEV_LICENCE,
@@ -95,7 +103,7 @@ PRESETS: dict[str, Preset] = {
             steps=28,
             guidance_scale=3.5,
             true_cfg_scale=1.0,
-            takes_negative_prompt=True,
+            optional=("negative_prompt",),
             max_sequence_length=512,
             guidance_embeds=True,
             licence_note="non-commercial; gated on the hub",
@@ -132,7 +140,7 @@ PRESETS: dict[str, Preset] = {
             steps=50,
             true_cfg_scale=4.0,
             negative_prompt=" ",
-            takes_negative_prompt=True,
+            optional=("negative_prompt",),
             max_sequence_length=512,
             licence_note="Apache-2.0",
         ),
@@ -142,7 +150,7 @@ PRESETS: dict[str, Preset] = {
             pipeline_class="ZImagePipeline",
             steps=50,
             guidance_scale=5.0,
-            takes_negative_prompt=True,
+            optional=("negative_prompt",),
             max_sequence_length=512,
         ),
         Preset(
@@ -159,7 +167,7 @@ PRESETS: dict[str, Preset] = {
             pipeline_class="StableDiffusion3Pipeline",
             steps=28,
             guidance_scale=7.0,
-            takes_negative_prompt=True,
+            optional=("negative_prompt",),
             max_sequence_length=256,
             licence_note="Stability AI community licence; gated on the hub",
         ),
@@ -169,7 +177,7 @@ PRESETS: dict[str, Preset] = {
             pipeline_class="StableDiffusionXLPipeline",
             steps=50,
             guidance_scale=5.0,
-            takes_negative_prompt=True,
+            optional=("negative_prompt",),
             size_multiple=8,
             licence_note="CreativeML Open RAIL++-M",
         ),
@@ -190,7 +198,7 @@ PRESETS: dict[str, Preset] = {
             pipeline_class="SanaPipeline",
             steps=20,
             guidance_scale=4.5,
-            takes_negative_prompt=True,
+            optional=("negative_prompt",),
             max_sequence_length=300,
             size_multiple=32,
         ),
@@ -209,7 +217,7 @@ PRESETS: dict[str, Preset] = {
             pipeline_class="PixArtSigmaPipeline",
             steps=20,
             guidance_scale=4.5,
-            takes_negative_prompt=True,
+            optional=("negative_prompt",),
             max_sequence_length=300,
             size_multiple=8,
         ),
@@ -219,7 +227,7 @@ PRESETS: dict[str, Preset] = {
             pipeline_class="ChromaPipeline",
             steps=35,
             guidance_scale=5.0,
-            takes_negative_prompt=True,
+            optional=("negative_prompt",),
             max_sequence_length=512,
             licence_note="Apache-2.0",
         ),
@@ -229,7 +237,7 @@ PRESETS: dict[str, Preset] = {
             pipeline_class="Lumina2Pipeline",
             steps=30,
             guidance_scale=4.0,
-            takes_negative_prompt=True,
+            optional=("negative_prompt",),
             max_sequence_length=256,
             licence_note="Apache-2.0",
         ),
@@ -268,6 +276,7 @@ def _from_code(model: ResolvedModel) -> Preset:
         value = call.get(name)
         return None if value is Ellipsis else value
 
+    arguments = {"negative_prompt": "negative_prompt", **SHARED_ARGUMENTS}
     if default("num_inference_steps") is None:
         raise ModelError(f"{model.name}: {model.pipeline_class} has no num_inference_steps; this tool cannot run it")
     return Preset(
@@ -279,7 +288,7 @@ def _from_code(model: ResolvedModel) -> Preset:
         width=default("width") or side,
         guidance_scale=default("guidance_scale"),
         true_cfg_scale=default("true_cfg_scale"),
-        takes_negative_prompt="negative_prompt" in call,
+        optional=tuple(name for name, keyword in arguments.items() if keyword in call and default(keyword) is None),
         max_sequence_length=default("max_sequence_length"),
         dtype="float32",
         size_multiple=multiple,

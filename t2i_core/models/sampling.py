@@ -54,7 +54,7 @@ def _unused_arguments(own: Collection[str], preset: Preset) -> list[str]:
     return [
         f"{name}: {preset.name} does not use it; leave it out"
         for name in SHARED_ARGUMENTS
-        if name in own and getattr(preset, name) is None
+        if name in own and not preset.takes(name)
     ]
 
 
@@ -68,7 +68,7 @@ def _negative_prompt_problems(sampling: Sampling, preset: Preset) -> list[str]:
         ]
     if sampling.negative_prompt is None or sampling.negative_prompt == preset.negative_prompt:
         return []
-    if not preset.takes_negative_prompt:
+    if not preset.takes("negative_prompt"):
         return [f"negative_prompt: {preset.name} does not use it; leave it out"]
     if scale is not None and scale <= 1:
         return [f"negative_prompt: {preset.name} uses it only with {flag} above 1 (it is {scale:g}); set {flag}"]

@@ -11,6 +11,7 @@ FAILURES = "failures.jsonl"
 PROVENANCE = "images.parquet"
 RUN = "run.json"
 CONTACT_SHEET = "contact_sheet.jpg"
+PREVIEW = "preview.jpg"
 
 # Of `named_images: auto`.
 NAMED_IMAGES_LIMIT = 100_000

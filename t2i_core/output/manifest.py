@@ -59,7 +59,10 @@ def _link_changes(catalog: Catalog, layout: Layout, links: NamedLinks) -> LinkCh
 def _retire_outdated_manifest(
     workspace: Workspace, form: ManifestForm, links: NamedLinks, changes: LinkChanges
 ) -> None:
-    """Move away the manifest that lies in the folder, if it would be wrong once names change."""
+    """Retire the manifest that lies in the folder, and `images.parquet` with it, if names are about to make it wrong.
+
+    Then note the form of the manifest that comes in its place.
+    """
     old = manifest_form(workspace)
     if old is not None:
         manifest = workspace.root / old.name
@@ -88,6 +91,7 @@ def _manifest_line(row: CatalogRow, catalog: Catalog, layout: Layout) -> str | N
     if row.json is None or row.has_images:
         return row.json
     values = json.loads(row.json)
+    # A rejected row keeps the paths it came with, if any; they are the user's.
     if row.rejection is None or not values.get(layout.form.image_key):
         paths = [layout.path(image, catalog.workspace.images) for image in row.images]
         values[layout.form.image_key] = [path for path in paths if path is not None]

@@ -4,8 +4,9 @@ Whoever needs to know which images exist, which are missing, or what is known of
 provenance, named images, reports, estimate, and what is still to make.
 """
 
+import heapq
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import groupby
@@ -16,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from t2i_core.dataset.rows import Rejection
+from t2i_core.hashing import digest
 from t2i_core.planning.plan import Plan
 from t2i_core.spec import ImageSpec
 from t2i_core.storage.image_store import Scan
@@ -144,10 +146,13 @@ class Catalog:
             row["rejection"] = Rejection(**json.loads(row["rejection"])) if row["rejection"] else None
             yield CatalogRow(**row, images=own)
 
-    def pictures(self) -> Iterator[Picture]:
-        """Yield the images that there are, in data-set order."""
+    def pictures(self, only: Collection[str] | None = None) -> Iterator[Picture]:
+        """Yield the images that there are, in data-set order; with `only`, those whose key is among them."""
         for chunk in self.chunks(["prompt"]):
-            yield from self._pictures(chunk, np.flatnonzero(chunk.present))
+            wanted = chunk.present
+            if only is not None:
+                wanted = wanted & np.array([key in only for key in chunk.specs["key"].to_pylist()], bool)
+            yield from self._pictures(chunk, np.flatnonzero(wanted))
 
     def spread_pictures(self, count: int) -> Iterator[Picture]:
         """Yield up to `count` of the images that there are, spread evenly over the data set."""
@@ -160,6 +165,15 @@ class Catalog:
             yield from self._pictures(chunk, present[here])
             seen += len(present)
 
+    def sample(self, count: int) -> frozenset[str]:
+        """Return the keys of up to `count` images, spread at random over the data set.
+
+        The choice follows from prompts and seeds alone: it stays the same when other settings change, and nearly the
+        same when rows are added or removed.
+        """
+        chosen = heapq.nsmallest(count, self._sampling_order())
+        return frozenset(key for _, key in chosen)
+
     def unreferenced(self) -> Unreferenced:
         """Return the stored images that the data set does not ask for."""
         extra = np.ones(len(self.index.keys), bool)
@@ -171,7 +185,7 @@ class Catalog:
         return Unreferenced([key.decode() for key in self.index.keys[extra]], int(sizes[extra].sum()))
 
     def bytes_per_pixel(self) -> float | None:
-        """Return the size of the images' files by their pixels; None where there is no image yet."""
+        """Return the bytes of a file per pixel, over all images that there are; None if there are none."""
         sizes = self.index.facts(["file_size"])["file_size"].to_numpy()
         size = pixels = 0
         for chunk in self.chunks(["height", "width"]):
@@ -181,9 +195,9 @@ class Catalog:
         return size / pixels if pixels else None
 
     def names(self) -> Iterator[tuple[list[str], list[str], npt.NDArray[np.uint64]]]:
-        """Yield (names, keys, inodes) of the images that there are, in columns of equal length.
+        """Yield the names of the images that there are, their keys, and their inodes: columns of equal length.
 
-        The inode is that of the stored file, by which a name is known to be a link to it.
+        A name is a link to its image if its inode is the one given.
         """
         for chunk in self.chunks(["name"]):
             keys = self.index.picture_keys(chunk.specs["key"])
@@ -191,6 +205,12 @@ class Catalog:
             stored = pa.array(in_scan >= 0)
             names = chunk.specs["name"].filter(stored).to_pylist()
             yield names, keys.filter(stored).to_pylist(), self.scan.inodes[in_scan[in_scan >= 0]]
+
+    def _sampling_order(self) -> Iterator[tuple[str, str]]:
+        """Yield (a hash of prompt and seed, key) of every image."""
+        for chunk in self.chunks(["prompt", "seed"]):
+            for prompt, seed, key in zip(*(chunk.specs[name].to_pylist() for name in ("prompt", "seed", "key")), strict=True):
+                yield digest(["preview", prompt, seed]), key
 
     def _image(self, arguments: Mapping[str, Any], facts: Mapping[str, Any] | None) -> CatalogImage:
         error = None

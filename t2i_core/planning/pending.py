@@ -27,6 +27,7 @@ class Pending:
     catalog: Catalog
     retry_failed: bool = False
     reseed: bool = False  # give failed images a new seed
+    only: frozenset[str] | None = None  # leave out images whose key is not among them
 
     def chunks(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Yield columns of the image specs that are pending, in data-set order. Rows may share a key."""
@@ -35,6 +36,8 @@ class Pending:
             pending = pa.array(~chunk.present)
             if len(failed):
                 pending = pc.and_not(pending, pc.is_in(chunk.specs["key"], value_set=failed))
+            if self.only is not None:
+                pending = pc.and_(pending, pc.is_in(chunk.specs["key"], value_set=pa.array(self.only, pa.string())))
             yield chunk.specs.filter(pending)
 
     def requests(self) -> Iterator[ImageRequest]:

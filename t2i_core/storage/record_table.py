@@ -73,7 +73,7 @@ def _files_without_record(scan: Scan, with_record: npt.NDArray[np.int64]) -> lis
 
 
 def _adopt(keys: list[str], images: ImageStore) -> pa.Table:
-    """Return the records that files carry themselves, of those that hold the image of their key, whole."""
+    """Decode files; return the records of those that are whole and name the key under which they are stored."""
 
     def adopt(key: str) -> dict[str, Any] | None:
         file, data = images.status(key), images.read(key)

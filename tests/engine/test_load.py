@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from diffusers import FluxPipeline
+from safetensors.torch import save_file
 
 from t2i_core.bundled import DEMO_MODEL
 from t2i_core.engine import load as module
@@ -194,6 +195,15 @@ def test_a_file_that_is_no_lora_is_refused(run, prompts):
     assert state.name == "Refused"
     assert len(state.message.splitlines()) == 1
     assert "LoRA" in state.message or "does not fit" in state.message
+
+
+def test_a_lora_of_another_model_is_refused(tmp_path):
+    file = tmp_path / "other.safetensors"
+    save_file({f"transformer.no.such.layer.lora_{side}.weight": torch.ones(4, 4) for side in "AB"}, file)
+    with pytest.raises(ModelError) as error:
+        load_pipeline(load_config(adapters=((str(file), 1.0),)))
+    assert str(error.value).startswith(f"{file}: ")
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_a_pipeline_without_a_preset_runs_with_its_own_defaults_and_says_so(

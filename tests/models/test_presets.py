@@ -19,7 +19,7 @@ def test_a_preset_passes_only_what_its_pipeline_takes(preset):
     takes = call_defaults(preset.pipeline_class)
     for name in ("guidance_scale", "true_cfg_scale", "max_sequence_length"):
         assert getattr(preset, name) is None or name in takes
-    assert not preset.takes_negative_prompt or "negative_prompt" in takes
+    assert "negative_prompt" not in preset.optional or "negative_prompt" in takes
     assert preset.height % preset.size_multiple == preset.width % preset.size_multiple == 0
 
 

@@ -19,14 +19,14 @@ PRESET = Preset(
     height=512,
     width=256,
     guidance_scale=3.5,
-    takes_negative_prompt=True,
+    optional=("negative_prompt",),
     max_sequence_length=77,
     size_multiple=16,
 )
 # One that takes a negative prompt with true_cfg_scale, as FLUX.1-dev does.
 TRUE_CFG = replace(PRESET, true_cfg_scale=1.0)
 # One that takes neither guidance, nor a text length, nor a negative prompt.
-BARE = replace(PRESET, guidance_scale=None, max_sequence_length=None, takes_negative_prompt=False)
+BARE = replace(PRESET, guidance_scale=None, max_sequence_length=None, optional=())
 
 
 def resolve(preset: Preset = PRESET, **values: object) -> Sampling:
@@ -198,3 +198,13 @@ def test_the_presets_refuse_what_their_models_would_ignore_or_change(
 ) -> None:
     (problem,) = problems(PRESETS[preset], **values)
     assert message in problem
+
+
+def test_an_optional_argument_is_passed_only_when_a_user_sets_it() -> None:
+    """So a new argument changes the key of no image that was made before it existed."""
+    preset = replace(PRESET, guidance_scale=None, optional=("guidance_scale",))
+    assert resolve(preset).guidance_scale is None
+    assert resolve(preset, guidance_scale=2.0).guidance_scale == 2.0
+    assert problems(replace(preset, optional=()), guidance_scale=2.0) == [
+        "guidance_scale: model does not use it; leave it out"
+    ]

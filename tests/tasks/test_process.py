@@ -2,10 +2,11 @@
 
 import contextvars
 import threading
-import time
+from types import SimpleNamespace
 
 import pytest
 
+from t2i_core.errors import Stopped
 from tasks.process import ThisProcess
 
 SECONDS = 20
@@ -110,11 +111,67 @@ def test_idle_is_when_the_last_shard_has_ended(process):
 def test_a_shard_that_fails_has_ended_too(process):
     with pytest.raises(OSError, match="disk"), process.running():
         raise OSError("disk")
-    started = time.monotonic()
-    process.wait_until_idle(SECONDS)
-    assert time.monotonic() - started < SECONDS
+    assert process.wait_until_idle(SECONDS)
 
 
 def test_nobody_waits_longer_than_told(process):
     with process.running():
-        process.wait_until_idle(0.01)
+        assert not process.wait_until_idle(0.01)
+
+
+@pytest.fixture
+def slow(process):
+    """A call on the device that ends when it may: a thread that waits for it, and what became of it."""
+    call = SimpleNamespace(started=threading.Event(), may_end=threading.Event(), error=None)
+
+    def use():
+        call.started.set()
+        assert call.may_end.wait(SECONDS)
+
+    def shard():
+        try:
+            process.on_device(use)
+        except Stopped as stopped:
+            call.error = stopped
+
+    call.shard = threading.Thread(target=shard)
+    call.shard.start()
+    assert call.started.wait(SECONDS)
+    yield call
+    call.may_end.set()
+    call.shard.join(SECONDS)
+
+
+def test_the_device_is_busy_while_a_call_runs_and_not_after_it(process, slow):
+    assert process.device_is_busy
+    slow.may_end.set()
+    slow.shard.join(SECONDS)
+    assert not process.device_is_busy
+    assert slow.error is None
+
+
+def test_a_shard_does_not_wait_for_a_device_that_was_given_up(process, slow):
+    process.give_up()
+    process.give_up()  # a second signal
+    slow.shard.join(SECONDS)
+    assert isinstance(slow.error, Stopped)
+    assert process.device_is_busy  # it goes on by itself
+
+
+def test_after_giving_up_no_further_shard_begins(process, slow):
+    begun = []
+    process.give_up()
+    with pytest.raises(Stopped):
+        process.on_device(lambda: begun.append(True))
+    slow.may_end.set()
+    process.start_run()
+    process.on_device(lambda: None)  # behind whatever the device was still told to do
+    assert begun == []
+
+
+def test_a_new_run_forgets_the_stop_of_an_earlier_one(process):
+    process.stop.set()
+    process.give_up()
+    process.start_run()
+    assert not process.stop.is_set()
+    assert process.on_device(lambda: 5) == 5

@@ -1,0 +1,42 @@
+"""The measured speed of a model, and the batch size that `batch_size: auto` takes from it."""
+
+from dataclasses import asdict, dataclass
+
+from flows.checks import device_of
+from t2i_core.config import Config
+from t2i_core.generation.interface import LoadConfig, Speed
+from t2i_core.spec import GenerationSettings, ImageSpec
+from tasks.caching import ResultCache, cache_key
+from tasks.generation import SPEED_KEY, measure_speed_task
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedCache:
+    """The speeds that earlier runs of an output measured, and the measuring of new ones."""
+
+    config: Config
+    settings: GenerationSettings
+    cache: ResultCache
+
+    def batch_size(self) -> int | None:
+        """Return the batch size as configured, or as an earlier run of this output measured it; None if none did."""
+        if self.config.batch_size != "auto":
+            return self.config.batch_size
+        stored = self.cache.read(f"{SPEED_KEY}/{self._key(None)}")
+        return Speed.from_json(stored).batch_size if stored else None
+
+    def measure(self, spec: ImageSpec, load_config: LoadConfig) -> Speed:
+        """Measure once what an image like `spec` costs: in batches as configured, or for `auto` in the fastest ones.
+
+        The measured batch size belongs to the output, so its key names no device; a measured speed does name it.
+        """
+        if self.config.batch_size == "auto":
+            batch_size, key = None, self._key(None)
+        else:
+            batch_size = self.config.batch_size
+            key = self._key(batch_size, device_of(self.config), spec.call_group)
+        return Speed.from_json(self.cache.call(measure_speed_task, key, load_config, spec, batch_size))
+
+    def _key(self, batch_size: int | None, *more: object) -> str:
+        tuning = [self.config.text_encoder, self.config.offload, self.config.compile]
+        return cache_key(asdict(self.settings), tuning, batch_size, *more)

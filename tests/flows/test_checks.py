@@ -1,0 +1,195 @@
+"""What a run says and refuses before it costs minutes, gigabytes, or a folder."""
+
+import logging
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from flows import checks
+from flows.checks import announce_download, check_machine, check_output_folder, device_of, warn_of_disk
+from flows.resolve import Resolved
+from t2i_core.config import Config
+from t2i_core.errors import ConfigError, OutputError
+from t2i_core.models.identity import ModelFile, ResolvedModel
+from t2i_core.models.presets import PRESETS
+from t2i_core.models.sampling import resolve_sampling
+from t2i_core.spec import GenerationSettings
+
+GB = 10**9
+
+
+def resolved(preset="demo", weights=24 * GB, **values):
+    """A run of a hub model whose weights have that many bytes; `model=None`: nobody named one."""
+    options = {"dataset": "prompts.jsonl", "model": preset} | values
+    config = Config.from_values({name: value for name, value in options.items() if value is not None})
+    model = ResolvedModel(
+        name="owner/name",
+        source="hub",
+        location="owner/name",
+        commit="a" * 40,
+        identity="1" * 64,
+        pipeline_class=PRESETS[preset].pipeline_class,
+        files=(ModelFile("a.safetensors", "2" * 64, weights), ModelFile("config.json", "3" * 64, 5 * GB)),
+        licence="mit",
+    )
+    quantization = None if config.quantization == "none" else config.quantization
+    settings = GenerationSettings(
+        model=model.identity,
+        dtype="float32",
+        sampling=resolve_sampling(config, PRESETS[preset]),
+        quantization=quantization,
+    )
+    return Resolved(config, model, (), PRESETS[preset], settings)
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Set the device that `auto` is, and the bytes that are free on it: `machine("cuda", 80 * GB)`."""
+
+    def make(device, free):
+        monkeypatch.setattr("t2i_core.engine.device.resolve_device", lambda name: device if name == "auto" else name)
+        monkeypatch.setattr("t2i_core.engine.device.free_memory", lambda device: free)
+        monkeypatch.setattr("t2i_core.engine.tuning.check_installed", lambda quantization: None)
+
+    return make
+
+
+@pytest.fixture
+def said(caplog):
+    """What a function logs: `said(check_machine, resolved())` -> its lines."""
+
+    def call(function, *arguments):
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "flows.checks"):
+            function(*arguments)
+        return [record.getMessage() for record in caplog.records]
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("folder", "output", "deployment", "refused"),
+    [
+        ("tmpab12cdprefect", "out", "d", True),
+        ("tmpab12cdprefect", "./out", "d", True),
+        ("tmpab12cdprefect", "/absolute/out", "d", False),
+        ("tmpab12cdprefect", "out", None, False),  # from the command line
+        ("my project", "out", "d", False),
+        ("tmpab12cdprefect-mine", "out", "d", False),
+        ("tmpprefect", "out", "d", False),
+    ],
+)
+def test_a_relative_output_in_a_folder_that_is_deleted_is_refused(
+    tmp_path, monkeypatch, folder, output, deployment, refused
+):
+    (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / folder)
+    monkeypatch.setattr(checks, "deployment", SimpleNamespace(id=deployment))
+    config = Config.from_values({"output": output})
+    if refused:
+        with pytest.raises(OutputError, match=rf"output: {output} is relative, .*{folder}.* is deleted .*absolute"):
+            check_output_folder(config)
+    else:
+        check_output_folder(config)
+
+
+def test_the_device_is_the_one_named_else_the_best_there_is(machine):
+    machine("cuda", None)
+    assert device_of(Config.from_values({})) == "cuda"
+    assert device_of(Config.from_values({"device": "cpu"})) == "cpu"
+
+
+def test_a_machine_with_room_for_the_model_is_told_nothing(machine, said):
+    machine("cuda", 24 * GB)
+    assert said(check_machine, resolved()) == []
+
+
+def test_where_the_free_memory_is_not_known_nothing_is_said(machine, said):
+    machine("mps", None)
+    assert said(check_machine, resolved()) == []
+
+
+@pytest.mark.parametrize(
+    ("preset", "device", "values", "advice"),
+    [
+        ("demo", "cpu", {}, "--quantization takes less"),
+        ("sdxl", "cuda", {}, "--quantization and --offload take less"),
+        (
+            "flux-schnell",
+            "cuda",
+            {},
+            "the text encoders come only to encode; --quantization and --offload take less",
+        ),
+        ("flux-schnell", "cuda", {"text_encoder": "resident"}, "--quantization and --offload take less"),
+    ],
+)
+def test_weights_that_are_larger_than_the_free_memory_are_told_with_what_helps(
+    machine, said, preset, device, values, advice
+):
+    machine(device, 10 * GB)
+    assert said(check_machine, resolved(preset, **values)) == [
+        f"memory    the weights are 24.0 GB, {device} has 10.0 GB free: {advice}"
+    ]
+
+
+@pytest.mark.parametrize("option", [{"offload": "group"}, {"quantization": "int8"}])
+def test_where_an_option_makes_up_for_it_nothing_is_said(machine, said, option):
+    machine("cuda", 10 * GB)
+    assert said(check_machine, resolved("sdxl", **option)) == []
+
+
+def test_the_default_model_is_refused_without_a_gpu_unless_somebody_asked_for_it(machine):
+    machine("cpu", 500 * GB)
+    with pytest.raises(ConfigError, match=r"this machine has no GPU for it \(24 GB of weights\)") as caught:
+        check_machine(resolved("flux-dev", model=None))
+    assert "--device cpu --model flux-dev" in str(caught.value)
+    check_machine(resolved("flux-dev"))
+    check_machine(resolved("demo", model=None, dataset="example"))
+    machine("cuda", 500 * GB)
+    check_machine(resolved("flux-dev", model=None))
+
+
+def test_offload_on_the_cpu_is_refused(machine):
+    machine("cpu", 500 * GB)
+    with pytest.raises(ConfigError, match="offload: group needs a device other than the CPU"):
+        check_machine(resolved(offload="group"))
+
+
+def test_a_quantization_whose_library_is_missing_is_refused(machine, monkeypatch):
+    machine("cuda", 500 * GB)
+    asked = []
+    monkeypatch.setattr("t2i_core.engine.tuning.check_installed", asked.append)
+    check_machine(resolved(quantization="nf4"))
+    check_machine(resolved())
+    assert asked == ["nf4", None]
+
+
+def test_a_download_is_announced_with_its_size_and_licence(said, tmp_path):
+    cache_dir = str(tmp_path)
+    assert said(announce_download, resolved("sdxl", cache_dir=cache_dir)) == [
+        "download  owner/name, 24.0 GB; licence: CreativeML Open RAIL++-M"
+    ]
+    other = resolved(cache_dir=cache_dir)
+    assert said(announce_download, replace(other, preset=replace(other.preset, licence_note=""))) == [
+        "download  owner/name, 24.0 GB; licence: mit"
+    ]
+    unknown = replace(other, preset=replace(other.preset, licence_note=""), model=replace(other.model, licence=None))
+    assert said(announce_download, unknown) == ["download  owner/name, 24.0 GB; licence: not stated"]
+
+
+def test_weights_that_are_there_need_no_announcement(said, monkeypatch):
+    monkeypatch.setattr(Resolved, "weights_are_local", lambda self: True)
+    assert said(announce_download, resolved()) == []
+
+
+def test_a_model_without_a_preset_is_told(said, monkeypatch):
+    monkeypatch.setattr(Resolved, "weights_are_local", lambda self: True)
+    known = resolved()
+    unknown = replace(known, preset=replace(known.preset, repository="", about="no preset; the defaults of its code"))
+    assert said(announce_download, unknown) == ["model     owner/name: no preset; the defaults of its code"]
+
+
+def test_a_disk_that_is_too_small_is_told(said):
+    assert said(warn_of_disk, 3 * GB, 2 * GB) == ["disk      about 3.0 GB are needed, 2.0 GB are free"]
+    assert said(warn_of_disk, 2 * GB, 2 * GB) == []

@@ -1,0 +1,125 @@
+"""What a finished run removes, and what it leaves alone."""
+
+import os
+import time
+from dataclasses import replace
+
+import pytest
+from filelock import Timeout
+
+from flows.housekeeping import prune, remove_old_plans
+from t2i_core.storage.files import STALE_SECONDS
+from t2i_core.storage.image_store import ImageStore
+from t2i_core.storage.workspace import Workspace
+from tests.builders import failed_record, image_spec, make_catalog, store_image, write_plan_files
+
+A_MINUTE = 60
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace(tmp_path / "out")
+
+
+def age(path, seconds):
+    then = time.time() - seconds
+    os.utime(path, (then, then))
+
+
+def plans(workspace):
+    return sorted(path.name for path in workspace.plans.iterdir())
+
+
+def files(workspace):
+    return {path.relative_to(workspace.root).as_posix() for path in workspace.root.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "stays"), [(0, True), (STALE_SECONDS - A_MINUTE, True), (STALE_SECONDS + A_MINUTE, False)]
+)
+def test_an_old_plan_is_removed_once_no_run_can_be_reading_it(workspace, seconds, stays):
+    old = write_plan_files(workspace, image_spec(0), digest="old")
+    for path in (old.rows_file(workspace.plans), old.specs_file(workspace.plans)):
+        age(path, seconds)
+    remove_old_plans(make_catalog(workspace, image_spec(0)))
+    kept = ["old.rows.parquet", "old.specs.parquet"] if stays else []
+    assert plans(workspace) == [*kept, "plan.rows.parquet", "plan.specs.parquet"]
+
+
+def test_the_current_plan_stays_however_old_it_is(workspace):
+    catalog = make_catalog(workspace, image_spec(0))
+    for path in workspace.plans.iterdir():
+        age(path, 100 * STALE_SECONDS)
+    remove_old_plans(catalog)
+    assert plans(workspace) == ["plan.rows.parquet", "plan.specs.parquet"]
+
+
+def test_only_plans_are_removed(workspace):
+    catalog = make_catalog(workspace, image_spec(0))
+    others = [workspace.plans / "notes.txt", workspace.records / "old.parquet", workspace.root / "mine.parquet"]
+    for path in others:
+        path.write_text("x")
+        age(path, 100 * STALE_SECONDS)
+    remove_old_plans(catalog)
+    assert all(path.exists() for path in others)
+
+
+@pytest.fixture
+def full(workspace):
+    """An output with everything that a run may leave; its data set asks for images 0 and 1, and 2 is replaced."""
+    failed, replacement = image_spec(2), image_spec(2, seed=77)
+    for spec in (image_spec(0), image_spec(1), image_spec(8), image_spec(9)):
+        store_image(workspace, spec)
+    store_image(workspace, replacement, replaces=failed.key)
+    specs = [image_spec(0), image_spec(1), failed]
+    catalog = make_catalog(workspace, *specs, records=[failed_record(failed)])
+    for name in ("manifest.jsonl", "images.parquet", "sample0_condition0/notes.txt", ".t2i/results/shard-v2/a"):
+        path = workspace.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    workspace.manifests.mkdir()
+    for name in ("a.jsonl", "b.jsonl", "notes.txt"):
+        (workspace.manifests / name).write_text("x")
+    return catalog
+
+
+def test_prune_removes_earlier_manifests_and_images_that_no_row_asks_for_and_nothing_else(workspace, full):
+    before = files(workspace)
+    prune(full)
+    unreferenced = {workspace.images.location(image_spec(number).key) for number in (8, 9)}
+    gone = before - files(workspace)
+    assert gone == unreferenced | {".t2i/manifests/a.jsonl", ".t2i/manifests/b.jsonl"}
+    assert files(workspace) - before <= {".t2i/lock"}
+
+
+def test_the_picture_of_a_replaced_image_is_asked_for(workspace, full):
+    prune(full)
+    assert workspace.images.status(image_spec(2, seed=77).key) is not None
+
+
+def test_what_is_not_known_to_this_run_stays(workspace, full):
+    late = store_image(workspace, image_spec(50))  # by another run, since the scan
+    prune(full)
+    assert workspace.images.status(late.key) is not None
+
+
+def test_prune_holds_the_lock_so_that_no_manifest_is_written_meanwhile(workspace, full, monkeypatch):
+    deleted, original = [], ImageStore.delete
+
+    def delete(self, key):
+        with pytest.raises(Timeout):
+            Workspace(workspace.root).lock().acquire(timeout=0)
+        deleted.append(key)
+        original(self, key)
+
+    monkeypatch.setattr(ImageStore, "delete", delete)
+    prune(full)
+    assert sorted(deleted) == sorted(image_spec(number).key for number in (8, 9))
+
+
+def test_prune_of_an_output_without_anything_to_remove_removes_nothing(workspace):
+    store_image(workspace, image_spec(0))
+    catalog = make_catalog(workspace, image_spec(0))
+    before = files(workspace)
+    prune(replace(catalog, run="later"))
+    assert files(workspace) - {".t2i/lock"} == before

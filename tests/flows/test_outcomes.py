@@ -1,0 +1,73 @@
+"""How a run can end: its final state in Prefect, and what the shell is told."""
+
+from types import SimpleNamespace
+
+import pytest
+from prefect.states import Cancelled, Completed, Crashed, Failed
+
+from flows.command import ExitCode
+from flows.outcomes import REFUSED, TOO_MANY_FAILURES, cancelled, exit_code, finished, refused
+from t2i_core import errors
+
+
+def report(too_many_failures=False):
+    return SimpleNamespace(too_many_failures=too_many_failures, message=lambda: "3 images made, 1 reused")
+
+
+def test_a_run_within_what_is_tolerated_is_completed():
+    state = finished(report())
+    assert (state.type, state.name, state.message) == ("COMPLETED", "Completed", "3 images made, 1 reused")
+
+
+def test_a_run_with_too_many_failures_has_failed_under_a_name_of_its_own():
+    state = finished(report(too_many_failures=True))
+    assert (state.type, state.name, state.message) == ("FAILED", TOO_MANY_FAILURES, "3 images made, 1 reused")
+
+
+def test_a_cancelled_run_says_what_it_made():
+    state = cancelled(report())
+    assert (state.type, state.message) == ("CANCELLED", "3 images made, 1 reused")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.ConfigError(["steps: write a number", "height: write a number"]),
+        errors.DatasetError("no usable row"),
+        errors.ModelError("no model"),
+        errors.HubUnavailable("no answer"),
+        errors.OutputError("the disk is full"),
+    ],
+)
+def test_wrong_use_is_refused_with_its_own_words(error):
+    state = refused(error)
+    assert (state.type, state.name, state.message) == ("FAILED", REFUSED, str(error))
+    assert exit_code(state) == 2
+
+
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [
+        (finished(report()), 0),
+        (Completed(), 0),
+        (finished(report(too_many_failures=True)), 3),
+        (refused(errors.OutputError("x")), 2),
+        (cancelled(report()), 130),
+        (Cancelled(name=REFUSED), 130),
+        (Failed(message="a bug"), 1),
+        (Failed(name="Another"), 1),
+        (Crashed(message="killed"), 1),
+    ],
+)
+def test_every_final_state_has_its_exit_code(state, code):
+    assert exit_code(state) == code
+
+
+def test_the_exit_codes_are_those_that_scripts_rely_on():
+    assert {code.name: int(code) for code in ExitCode} == {
+        "OK": 0,
+        "BUG": 1,
+        "WRONG_USE": 2,
+        "MANY_FAILURES": 3,
+        "INTERRUPTED": 130,
+    }
