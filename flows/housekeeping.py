@@ -1,7 +1,8 @@
 """What a finished run removes: old plans, and with `--prune` the images that the manifest does not name."""
 
-from t2i_core.planning.catalog import Catalog
+from t2i_core.planning.catalog import Catalog, Unreferenced
 from t2i_core.storage.files import remove_if_stale
+from t2i_core.storage.workspace import Workspace
 
 
 def remove_old_plans(catalog: Catalog) -> None:
@@ -13,11 +14,10 @@ def remove_old_plans(catalog: Catalog) -> None:
             remove_if_stale(path)
 
 
-def prune(catalog: Catalog) -> None:
+def prune(workspace: Workspace, unreferenced: Unreferenced) -> None:
     """Delete stored images that the manifest does not name, and earlier manifests, which may name them."""
-    workspace = catalog.workspace
     with workspace.lock():
-        for manifest in workspace.manifests.glob("*.jsonl"):
+        for manifest in unreferenced.manifests:
             manifest.unlink(missing_ok=True)
-        for key in catalog.unreferenced().keys:
+        for key in unreferenced.keys:
             workspace.images.delete(key)

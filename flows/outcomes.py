@@ -3,7 +3,7 @@
 from typing import Any
 
 from prefect.client.schemas.objects import State
-from prefect.states import Cancelled, Completed, Failed
+from prefect.states import Completed, Failed
 
 from flows.command import ExitCode
 from t2i_core.errors import UserError
@@ -26,9 +26,9 @@ def finished(report: Report) -> State[Any]:
     return Completed(message=report.message())
 
 
-def cancelled(report: Report) -> State[Any]:
-    """Return the state of a run that was cancelled in Prefect."""
-    return Cancelled(message=report.message())
+def previewed(message: str, *, too_many: bool) -> State[Any]:
+    """Return the state of a preview: Failed where more images failed than `max_failures`."""
+    return Failed(name=TOO_MANY_FAILURES, message=message) if too_many else Completed(message=message)
 
 
 def exit_code(state: State[Any]) -> ExitCode:

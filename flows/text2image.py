@@ -19,12 +19,13 @@ from typing import Any
 from prefect.client.schemas.objects import State
 from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
-from prefect.states import Completed
+from prefect.states import Cancelled, Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.checks import announce_download, check_machine, check_output_folder, warn_of_disk
 from flows.housekeeping import prune, remove_old_plans
-from flows.outcomes import cancelled, finished, refused
+from flows.outcomes import finished, refused
+from flows.preview import show_preview
 from flows.resolve import Resolved, fetch, resolve
 from flows.signature import takes_configuration
 from flows.speed import SpeedCache
@@ -42,7 +43,7 @@ from t2i_core.planning.pending import ImageRequest, Pending
 from t2i_core.planning.plan import Plan
 from t2i_core.planning.shards import Shard, WorkEstimate, estimate_work, make_shards
 from t2i_core.reports.estimate import disk_space, estimate_lines
-from t2i_core.reports.report import Report, write_report
+from t2i_core.reports.report import Report, prunable, write_report
 from t2i_core.storage.image_store import Scan
 from t2i_core.storage.record_index import RecordIndex
 from t2i_core.storage.tables import use_system_allocator
@@ -105,9 +106,11 @@ class Text2Image:
             if work.images:
                 work = self.generate(resolved, catalog, work, speeds)
                 catalog = self.collect(plan)
+            if (sample := self.sample(catalog)) is not None:
+                return show_preview(self.config, catalog, sample, self.errors, work, self.generating_seconds)
             return self.finish(resolved, catalog, work)
         except CancelledInPrefect:
-            return cancelled(self.stop(resolved, plan, work))
+            return Cancelled(message=self.stop(resolved, plan, work))
         except (KeyboardInterrupt, TerminationSignal):
             if not dry_run:
                 self.stop(resolved, plan, work)
@@ -141,7 +144,11 @@ class Text2Image:
 
     def pending(self, catalog: Catalog) -> Pending:
         """Return the images that this run has to make."""
-        return Pending(catalog, self.config.retry_failed, self.config.reseed)
+        return Pending(catalog, self.config.retry_failed, self.config.reseed, only=self.sample(catalog))
+
+    def sample(self, catalog: Catalog) -> frozenset[str] | None:
+        """Return the keys of the images that a preview makes; None for a run that makes all."""
+        return catalog.sample(self.config.preview) if self.config.preview else None
 
     def estimate(self, catalog: Catalog, batch_size: int) -> WorkEstimate:
         """Count what there is to make, in batches of `batch_size`."""
@@ -153,9 +160,7 @@ class Text2Image:
         check_machine(resolved)
         return fetch(resolved, self.cache)
 
-    def generate(
-        self, resolved: Resolved, catalog: Catalog, work: WorkEstimate, speeds: SpeedCache
-    ) -> WorkEstimate:
+    def generate(self, resolved: Resolved, catalog: Catalog, work: WorkEstimate, speeds: SpeedCache) -> WorkEstimate:
         """Make what is pending, shard by shard through a sliding window; return the work as it was then counted."""
         load_config = self.fetch(resolved)
         if self.config.batch_size == "auto":
@@ -234,10 +239,10 @@ class Text2Image:
         accounting = Accounting(**stored["accounting"])
         if stored["run"] != self.run:
             accounting = accounting.all_reused()
-        if self.config.prune:
-            prune(catalog)
-        remove_old_plans(catalog)
         report = self.report("finished", resolved, catalog, work, accounting)
+        if self.config.prune:
+            prune(self.workspace, report.unreferenced)
+        remove_old_plans(catalog)
         report_task(*data(report, catalog))
         log.log(logging.ERROR if report.too_many_failures else logging.INFO, report.summary())
         shown = publish_task(*data(report, catalog), return_state=True)
@@ -246,8 +251,10 @@ class Text2Image:
         return finished(report)
 
     @ignoring_sigterm()
-    def stop(self, resolved: Resolved, plan: Plan, work: WorkEstimate) -> Report:
+    def stop(self, resolved: Resolved, plan: Plan, work: WorkEstimate) -> str:
         """Wait until the batch in flight ended at its next denoising step, then write the files without Prefect.
+
+        Return the sentence that says how far the run came. A preview has no files to write.
 
         Prefect raises the signal again when the flow's body ends, so all that must still happen happens here. A step
         that takes longer than `STOP_SECONDS` is not waited for.
@@ -255,6 +262,9 @@ class Text2Image:
         THIS_PROCESS.stop.set()
         if not THIS_PROCESS.wait_until_idle(STOP_SECONDS):
             THIS_PROCESS.give_up()
+        if self.config.preview:
+            log.info("stopped   run the same command again to go on")
+            return "stopped: the preview is not complete"
         scan = self.workspace.images.scan()
         table = collect_records(self.records_key(scan), self.config.output, scan)
         # With --refresh, too, images of other runs count: what the run did not come to still has its earlier picture.
@@ -264,7 +274,7 @@ class Text2Image:
         write_report(report, catalog)
         log.info(report.summary())
         publish_now(report, catalog)
-        return report
+        return report.message()
 
     def dry_run(self, resolved: Resolved, catalog: Catalog, work: WorkEstimate, speeds: SpeedCache) -> State[Any]:
         """Say what would be made and what it would take; make nothing."""
@@ -279,6 +289,8 @@ class Text2Image:
         if speeds.batch_size() is None:
             lines.append(f"batches   of {work.batch_size} are a guess until --estimate or a run measures them")
         lines += estimate_lines(work, resolved.model.weights_bytes, *disk_space(work, catalog), speed)
+        if self.config.prune:
+            lines.append(f"prune     would delete {prunable(catalog.unreferenced())}")
         log.info("\n".join(lines))
         return Completed(message=_plan_sentence(catalog.plan, work))
 

@@ -2,8 +2,8 @@
 
 What was tried with Prefect 3.8.8 and explains this module:
 - `result_storage` takes a plain Path through `with_options`; an unsaved block raises TypeError.
-- To Prefect a result that is there is a hit, even if the files that it names are gone; only a truncated one is a miss. A
-  task that healed something would be `Cached` the next time, and heal nothing. So `ResultCache` checks each hit with
+- To Prefect a result that is there is a hit, even if the files that it names are gone; only a truncated one is a miss.
+  A task that healed something would be `Cached` the next time, and heal nothing. So `ResultCache` checks each hit with
   `is_valid`, and runs the task again with `refresh_cache` if that fails.
 - A stored result that names the pickle serializer runs its code as soon as Prefect looks at it, whatever serializer the
   task has; the JSON decoder imports any `__class__`. So every result is read here first, and one that is not plain JSON

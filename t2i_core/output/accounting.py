@@ -46,10 +46,8 @@ class Accounting:
         return self.images - self.images_failed - self.images_pending
 
     def too_many_failures(self, allowed: float) -> bool:
-        """Return whether there are more failures than `allowed`: a count, or below 1 a share of all that could fail."""
-        if 0 < allowed < 1:
-            allowed *= self.images + self.rows_rejected
-        return self.failures > allowed
+        """Return whether there are more failures than `max_failures` allows."""
+        return exceeds(self.failures, self.images + self.rows_rejected, allowed)
 
     def all_reused(self) -> "Accounting":
         """Return the accounting of a later run that made nothing."""
@@ -83,6 +81,11 @@ class Accounting:
 
     def _count(self, name: str) -> None:
         setattr(self, name, getattr(self, name) + 1)
+
+
+def exceeds(failures: int, total: int, allowed: float) -> bool:
+    """Return whether there are more failures than `allowed`: a count, or below 1 a share of `total`."""
+    return failures > (allowed * total if 0 < allowed < 1 else allowed)
 
 
 def _is_cut(image: CatalogImage) -> bool:

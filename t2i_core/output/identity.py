@@ -41,8 +41,8 @@ def open_output(workspace: Workspace, config: Config, fingerprint: str) -> Outpu
     the folder free.
 
     Raises:
-        OutputError: if another data set or another tool's files are there and `replace` is not set, or if the data set
-            is one of the files that the run writes.
+        OutputError: if another data set or another tool's files are there and `replace` is not set, if the data set is
+            one of the files that the run writes, or if `limit` would take rows away from a larger manifest.
     """
     if workspace.root.exists() and not workspace.root.is_dir():
         raise OutputError(f"output: {workspace.root} is a file; name a folder")
@@ -60,6 +60,7 @@ def open_output(workspace: Workspace, config: Config, fingerprint: str) -> Outpu
             f"output: {workspace.root} holds the images of {identity.dataset}; "
             "choose another --output, or add --replace to let this data set take it over"
         )
+    _refuse_to_shrink(workspace, identity, config)
     return replace(identity, dataset=dataset, fingerprint=fingerprint)
 
 
@@ -109,6 +110,23 @@ def _read(workspace: Workspace) -> OutputIdentity | None:
 
 def _write(workspace: Workspace, identity: OutputIdentity) -> None:
     write_text(workspace.hidden / IDENTITY, json.dumps(asdict(identity), indent=1, ensure_ascii=False) + "\n")
+
+
+def _refuse_to_shrink(workspace: Workspace, identity: OutputIdentity, config: Config) -> None:
+    """Refuse a limited run that would take rows, names and manifest away from a run over more rows."""
+    if config.limit is None or identity.manifest is None or config.replace:
+        return
+    manifest = workspace.root / identity.manifest.name
+    try:
+        with manifest.open("rb") as lines:
+            rows = sum(1 for _ in lines)
+    except FileNotFoundError:
+        return
+    if rows > config.limit:
+        raise OutputError(
+            f"limit: {manifest} has {rows} rows, and --limit {config.limit} would take {rows - config.limit} of them "
+            f"away; use --preview {config.limit} or another --output to try something, or add --replace"
+        )
 
 
 def _refuse_files_of_others(workspace: Workspace, manifest_name: str) -> None:

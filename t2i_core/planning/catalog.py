@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -93,10 +94,11 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Unreferenced:
-    """Stored images that the data set does not ask for."""
+    """Stored images that the data set does not ask for, and the earlier manifests, which may name them."""
 
     keys: list[str]
     size: int  # bytes
+    manifests: list[Path]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,14 +177,15 @@ class Catalog:
         return frozenset(key for _, key in chosen)
 
     def unreferenced(self) -> Unreferenced:
-        """Return the stored images that the data set does not ask for."""
+        """Return the stored images that the data set does not ask for, and the earlier manifests."""
+        manifests = sorted(self.workspace.manifests.glob("*.jsonl"))
         extra = np.ones(len(self.index.keys), bool)
         for chunk in self.chunks([]):
             extra[chunk.index[chunk.present]] = False
         if not extra.any():
-            return Unreferenced([], 0)
+            return Unreferenced([], 0, manifests)
         sizes = self.index.facts(["file_size"])["file_size"].to_numpy()
-        return Unreferenced([key.decode() for key in self.index.keys[extra]], int(sizes[extra].sum()))
+        return Unreferenced([key.decode() for key in self.index.keys[extra]], int(sizes[extra].sum()), manifests)
 
     def bytes_per_pixel(self) -> float | None:
         """Return the bytes of a file per pixel, over all images that there are; None if there are none."""
@@ -209,7 +212,8 @@ class Catalog:
     def _sampling_order(self) -> Iterator[tuple[str, str]]:
         """Yield (a hash of prompt and seed, key) of every image."""
         for chunk in self.chunks(["prompt", "seed"]):
-            for prompt, seed, key in zip(*(chunk.specs[name].to_pylist() for name in ("prompt", "seed", "key")), strict=True):
+            columns = (chunk.specs[name].to_pylist() for name in ("prompt", "seed", "key"))
+            for prompt, seed, key in zip(*columns, strict=True):
                 yield digest(["preview", prompt, seed]), key
 
     def _image(self, arguments: Mapping[str, Any], facts: Mapping[str, Any] | None) -> CatalogImage:

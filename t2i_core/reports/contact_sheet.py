@@ -2,9 +2,14 @@
 
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
+
+from t2i_core.planning.catalog import Picture
+from t2i_core.storage.files import atomic_write
+from t2i_core.storage.image_store import ImageStore
 
 COLUMNS = 6
 CELL = 192  # pixels
@@ -12,6 +17,17 @@ CAPTION = 40
 MARGIN = 8
 TITLE = 24
 FONT_SIZE = 12
+
+
+def write_contact_sheet(path: Path, pictures: Iterable[Picture], images: ImageStore, title: str) -> None:
+    """Write a contact sheet of `pictures`; where there is none, remove the sheet of an earlier run."""
+    contents = ((images.read(picture.key), picture.prompt) for picture in pictures)
+    readable = [(data, prompt) for data, prompt in contents if data is not None]
+    if not readable:
+        path.unlink(missing_ok=True)
+        return
+    with atomic_write(path) as file:
+        file.write(contact_sheet(readable, title))
 
 
 def contact_sheet(images: Sequence[tuple[bytes, str]], title: str) -> bytes:

@@ -50,5 +50,15 @@ def estimate_lines(
     return result
 
 
+def rest_line(rest: WorkEstimate, made: WorkEstimate, seconds: float) -> str:
+    """Return what is left to make after a preview that made `made` in `seconds`, and how long that takes."""
+    if not rest.images:
+        return "rest      nothing is left to make"
+    line = f"rest      {rest.images} images"
+    if made.pixel_steps and seconds:
+        line += f", about {timedelta(seconds=round(rest.pixel_steps * seconds / made.pixel_steps))} at this speed"
+    return line + "; run the same command without --preview"
+
+
 def _size(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

@@ -15,8 +15,8 @@ from t2i_core.output.accounting import ROWS_SHOWN, Accounting
 from t2i_core.output.layout import CONTACT_SHEET, FAILURES, PROVENANCE, RUN
 from t2i_core.planning.catalog import Catalog, Unreferenced
 from t2i_core.planning.shards import WorkEstimate
-from t2i_core.reports.contact_sheet import contact_sheet
-from t2i_core.storage.files import atomic_write, write_text
+from t2i_core.reports.contact_sheet import write_contact_sheet
+from t2i_core.storage.files import write_text
 
 SHEET_IMAGES = 24
 PACKAGES = ("prefect", "torch", "diffusers", "transformers", "huggingface_hub", "pillow")
@@ -82,18 +82,28 @@ class Report:
                 f"{', '.join(map(str, a.rows_cut[:ROWS_SHOWN]))}{', …' if len(a.rows_cut) > ROWS_SHOWN else ''}): "
                 f"prompt_lengths in {PROVENANCE}"
             )
-        unused = self.unreferenced
-        if unused.keys and not self.config.prune:
-            lines.append(
-                f"unused    {len(unused.keys)} stored images, {unused.size / 1e6:.1f} MB, are in no manifest; "
-                "--prune deletes them"
-            )
+        lines += self._unused()
         if self.preset.licence_note:
             lines.append(f"licence   {self.preset.licence_note}")
         if self.state == "interrupted":
             again = "without --refresh " if self.config.refresh else ""
             lines.append(f"stopped   run the same command again {again}to go on")
         return "\n".join(lines)
+
+    def _unused(self) -> list[str]:
+        """Return the line about images that the manifest does not name. A limited run read too little to say so."""
+        unused = self.unreferenced
+        if self.config.prune:
+            return [f"pruned    {prunable(unused)}"]
+        if not unused.keys or self.config.limit:
+            return []
+        them = f"them and {_earlier_manifests(unused)}" if unused.manifests else "them"
+        return [f"unused    {_stored_images(unused)}, are not in this manifest; --prune deletes {them}"]
+
+
+def prunable(unused: Unreferenced) -> str:
+    """Return how many images, megabytes and earlier manifests `--prune` deletes."""
+    return _stored_images(unused) + (f", and {_earlier_manifests(unused)}" if unused.manifests else "")
 
 
 def write_report(report: Report, catalog: Catalog) -> None:
@@ -136,17 +146,18 @@ def run_json(report: Report, catalog: Catalog) -> dict[str, Any]:
 
 
 def _write_contact_sheet(report: Report, catalog: Catalog) -> None:
-    """Write a sheet of the first images; remove that of an earlier run where there is none."""
-    path = catalog.workspace.root / CONTACT_SHEET
+    """Write a sheet of the first images."""
     pictures = list(islice(catalog.pictures(), SHEET_IMAGES))
-    if not pictures:
-        path.unlink(missing_ok=True)
-        return
     title = report.preset.name + (f": {report.preset.about}" if report.preset.about else "")
-    images = ((catalog.workspace.images.read(picture.key), picture.prompt) for picture in pictures)
-    sheet = contact_sheet([(data, prompt) for data, prompt in images if data is not None], title)
-    with atomic_write(path) as file:
-        file.write(sheet)
+    write_contact_sheet(catalog.workspace.root / CONTACT_SHEET, pictures, catalog.workspace.images, title)
+
+
+def _stored_images(unused: Unreferenced) -> str:
+    return f"{len(unused.keys)} stored images, {unused.size / 1e6:.1f} MB"
+
+
+def _earlier_manifests(unused: Unreferenced) -> str:
+    return f"{len(unused.manifests)} earlier manifest{'s' if len(unused.manifests) > 1 else ''}"
 
 
 def _pending(count: int) -> str:

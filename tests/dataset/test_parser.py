@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from t2i_core.config import Config, RowSettings
 from t2i_core.dataset.parser import read_rows
-from t2i_core.dataset.sources import dataset_path
 from t2i_core.dataset.rows import Prompt, Row
+from t2i_core.dataset.sources import dataset_path
 
 FOX, KITE = "a fox darting between snow-covered pines at dusk", "a kite surfer riding emerald waves under a cloudy sky"
 

@@ -54,9 +54,15 @@ class FakeCache:
     def _resolve_model(self, name, revision, cache_dir, commit):
         is_folder = os.path.isdir(name) or name == "demo"
         commit = None if is_folder else commit or (revision if revision and len(revision) == 40 else self.head)
-        files = (ModelFile("vae/a.safetensors", "2" * 64, 5),)
         model = ResolvedModel(
-            name, "folder" if is_folder else "hub", name, commit, (commit or "d") * 1, "FluxPipeline", files
+            name=name,
+            source="folder" if is_folder else "hub",
+            location=name,
+            commit=commit,
+            identity=commit or "d" * 40,
+            pipeline_class="FluxPipeline",
+            files=(ModelFile("vae/a.safetensors", "2" * 64, 5),),
+            configs={"transformer": {"guidance_embeds": False}},  # as FLUX.1-schnell's
         )
         return model.to_json()
 

@@ -69,7 +69,10 @@ def test_the_same_content_elsewhere_is_the_same_data_set(free, config, dataset, 
 def test_another_data_set_is_refused_by_name_and_changes_nothing(free, config, dataset, claimed):
     other = dataset.with_name("other.jsonl")
     other.write_text("{}\n{}\n")
-    with pytest.raises(OutputError, match=r"holds the images of .*prompts\.jsonl; .*--replace"):
+    with pytest.raises(
+        OutputError,
+        match=r"holds the images of .*prompts\.jsonl; choose another --output, or add --replace to let .* over$",
+    ):
         open_output(free, config(dataset=str(other)), "two")
     assert stored(free)["dataset"] == str(dataset)
 
@@ -89,7 +92,10 @@ def test_a_relative_path_is_the_same_data_set_from_another_folder(free, config, 
     assert open_output(free, config(dataset="prompts.jsonl"), "two").dataset == str(dataset)
 
 
-def test_a_data_set_of_the_hub_is_known_by_its_name(free, config):
+def test_a_data_set_of_the_hub_is_known_by_its_name_whatever_lies_here(free, config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hf:owner").mkdir()
+    (tmp_path / "hf:owner/name:train").write_text("a file")
     assert open_output(free, config(dataset="hf:owner/name:train"), "one").dataset == "hf:owner/name:train"
 
 
@@ -99,7 +105,10 @@ def test_a_data_set_of_the_hub_is_known_by_its_name(free, config):
 def test_files_of_another_tool_are_refused_unless_they_may_be_replaced(free, config, theirs):
     free.root.mkdir()
     (free.root / theirs).write_text("theirs")
-    with pytest.raises(OutputError, match=f"holds {theirs}, which this tool did not write"):
+    with pytest.raises(
+        OutputError,
+        match=f"holds {theirs}, which this tool did not write; choose another --output, or add --replace to .* it$",
+    ):
         open_output(free, config(), "one")
     assert open_output(free, config(replace=True), "one") == OutputIdentity("prompts.jsonl", "one")
 

@@ -125,6 +125,13 @@ def test_a_line_that_is_no_object_is_not_in_the_manifest_but_in_the_failures(wor
     assert accounting.rows == 2
 
 
+def test_failures_are_readable_and_name_the_file_they_are_in(workspace, config):
+    write_manifest(make_catalog(workspace, image_spec(0, prompt="狐")), config(dataset="狐.jsonl"))
+    text = (workspace.root / "failures.jsonl").read_text("utf-8")
+    assert json.loads(text)["file"] == "狐.jsonl"
+    assert text.count("狐") == 2
+
+
 def test_a_rejected_row_keeps_the_images_it_came_with(workspace, config, set_rows):
     made = make_catalog(workspace, REJECTION, REJECTION)
     set_rows(made, {0: {"json": '{"images": "mine.png"}'}, 1: {"json": '{"images": null}'}})
@@ -241,6 +248,14 @@ def test_provenance_goes_before_the_manifest_that_it_belongs_to(workspace, catal
     assert not (workspace.root / "images.parquet").exists()
     assert [row["images"] for row in lines(workspace)] == [paths(workspace, name(0)), paths(workspace, name(1))]
     assert NamedLinks(workspace).key_of(name(0)) == image_spec(0).key  # and no name has changed
+
+
+def test_provenance_that_the_user_deleted_is_not_missed(workspace, catalog, config):
+    write_manifest(catalog(0, 1), config())
+    (workspace.root / "images.parquet").unlink()
+    write_manifest(catalog(1, 0), config())
+    assert len(retired(workspace)) == 1
+    assert (workspace.root / "images.parquet").exists()
 
 
 def test_a_manifest_that_stays_true_is_only_replaced(workspace, catalog, config, monkeypatch):

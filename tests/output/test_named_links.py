@@ -167,6 +167,17 @@ def test_a_folder_that_is_a_symbolic_link_is_not_entered(workspace, links, key, 
     assert not links.changes([])
 
 
+def test_a_symbolic_link_in_the_place_of_a_name_becomes_a_link_that_lasts(workspace, links, wanted, key):
+    names = {name(0): key[0]}
+    (workspace.root / "sample0_condition0").mkdir()
+    (workspace.root / name(0)).symlink_to((workspace.root / workspace.images.location(key[0])).absolute())
+    changes = links.changes(wanted(names))
+    assert changes.to_link == [NamedImage(name(0), key[0])]
+    links.apply(changes)
+    assert not (workspace.root / name(0)).is_symlink()
+    assert not links.changes(wanted(names))
+
+
 def test_names_made_of_an_id_are_names_of_ours(workspace, links, wanted, key):
     named = name(0, stem="a.b-c")
     links.apply(links.changes(wanted({named: key[0]})))

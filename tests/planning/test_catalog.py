@@ -3,7 +3,7 @@
 import pytest
 
 from t2i_core.dataset.rows import Rejection
-from t2i_core.planning.catalog import CatalogImage, ImageState, Picture
+from t2i_core.planning.catalog import Catalog, CatalogImage, ImageState, Picture
 from t2i_core.storage import tables
 from t2i_core.storage.workspace import Workspace
 from tests.builders import SKIPPED, failed_record, image_spec, make_catalog, picture, spoil_column, store_image
@@ -232,6 +232,25 @@ def test_an_image_whose_file_the_scan_does_not_have_is_not_named(workspace, spec
     catalog = make_catalog(workspace, *specs[:3], scan=before)
     assert [key for _, keys, _ in catalog.names() for key in keys] == [spec.key for spec in specs[:2]]
     assert len(list(catalog.pictures())) == 3
+
+
+@pytest.mark.parametrize(
+    ("question", "column"),
+    [
+        (lambda catalog: list(catalog.pictures()), "source_prompt"),
+        (lambda catalog: list(catalog.spread_pictures(2)), "source_prompt"),
+        (lambda catalog: list(catalog.names()), "prompt"),
+        (Catalog.unreferenced, "prompt"),
+        (Catalog.bytes_per_pixel, "prompt"),
+    ],
+)
+def test_columns_that_a_question_does_not_need_are_not_read(partly, workspace, question, column):
+    """Prompts are most of a plan: over a million rows, reading them takes longer than the answer."""
+    answer = question(partly)
+    spoil_column(partly.plan.specs_file(workspace.plans), column)
+    assert str(question(partly)) == str(answer)
+    with pytest.raises(OSError):
+        list(partly.images())
 
 
 def test_columns_are_those_asked_for_and_the_key(partly, specs):

@@ -39,6 +39,8 @@ def test_names_are_plain_short_and_as_distinct_as_ids(one, other):
 def test_names_of_ids_are_promises():
     """A name that changed would be another file for the same picture."""
     assert safe_id("a/b: c") == "a_b_c-95b2d3d9f6cd"
+    assert safe_id("/Fox X").startswith("Fox_X-")
+    assert safe_id("/X").startswith("X-")
     assert safe_id("狐狸").startswith("id-")
     assert safe_id("/" + "x" * 200).startswith("x" * 60 + "-")
     assert safe_id("/x.-_").startswith("x-")

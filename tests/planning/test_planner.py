@@ -75,11 +75,11 @@ def by_prompt(specs):
 
 
 def test_totals_add_up(plan):
-    rejection = Rejection(2, 3, "conversations", "None", "is missing")
-    rows = [row(0, "a", "b"), row(1, has_images=True), row(2, rejection=rejection), row(3, "c")]
-    result, specs = plan(*rows, images_per_prompt=2)
+    rejected = [row(i, rejection=Rejection(i, i + 1, "conversations", "None", "is missing")) for i in (2, 4, 5)]
+    skipped = [row(i, has_images=True) for i in (1, 6)]
+    result, specs = plan(row(0, "a", "b"), row(3, "c"), *skipped, *rejected, images_per_prompt=2)
     assert asdict(result) == {
-        "digest": "plan", "rows": 4, "usable": 2, "skipped": 1, "rejected": 1, "prompts": 3, "images": 6,
+        "digest": "plan", "rows": 7, "usable": 2, "skipped": 2, "rejected": 3, "prompts": 3, "images": 6,
     }  # fmt: skip
     assert len(specs) == 6
 
@@ -250,7 +250,7 @@ def test_a_plan_has_the_columns_that_readers_expect(write, folder):
 def test_settings_that_the_model_does_not_take_reject_the_row(rejections):
     wrong = [RowSettings(height=65), RowSettings(guidance_scale=2.0)]
     first, second, _ = rejections(*(row(i, "a", settings=settings) for i, settings in enumerate(wrong)), row(2, "b"))
-    assert (first["row"], first["line"], first["field"]) == (0, 1, "generation")
+    assert (first["row"], first["line"], first["field"], first["value"]) == (0, 1, "generation", "")
     assert "use 64 or 72" in first["reason"]
     assert "demo does not use it; leave it out" in second["reason"]
 
@@ -286,10 +286,10 @@ def test_a_row_with_a_size_of_its_own_keeps_it(plan):
 
 
 def test_with_sizes_to_choose_from_a_row_with_its_own_counts_by_itself(plan):
-    own = RowSettings(height=64, width=64)
-    _, specs = plan(row(0, "a", settings=own), row(1, "a"), row(2, "a"), sizes=["64x64", "72x64"])
     first, second = derive_seed(0, "a", 0, 0), derive_seed(0, "a", 1, 0)
-    assert [s["seed"] for s in specs] == [first, first, second]
+    for own in (RowSettings(height=64), RowSettings(width=64), RowSettings(steps=3)):
+        _, specs = plan(row(0, "a", settings=own), row(1, "a"), row(2, "a"), sizes=["64x64", "72x64"])
+        assert [s["seed"] for s in specs] == [first, first, second]
 
 
 def test_other_settings_of_a_row_leave_the_choice_of_its_size_alone(plan):
@@ -306,7 +306,7 @@ def test_duplicate_ids_are_rejected_but_for_the_first(plan, rejections):
     assert [s["name"].split("/")[0] for s in specs] == ["x_condition0", "y_condition0"]
     _, second, _ = rejections(*rows, id_key="id")
     assert (second["row"], second["line"], second["field"], second["value"]) == (1, 2, "id", "'X'")
-    assert "make ids unique (letter case does not count)" in second["reason"]
+    assert second["reason"] == "an earlier row has this id; make ids unique (letter case does not count)"
 
 
 @pytest.mark.parametrize("form", ["{}", "[{}]", "[7, {}]"])
@@ -320,7 +320,9 @@ def test_a_row_may_not_name_images_of_the_output_itself(rejections, tmp_path, mo
     first, second, third = rejections(*rows, output="out")
     assert second is None
     assert (first["row"], first["line"], first["field"], first["value"]) == (0, 1, "images", repr(own))
-    assert "choose another --output" in first["reason"]
+    assert first["reason"] == (
+        "lies in this run's own output, where names change their meaning; choose another --output"
+    )
     assert third["reason"] == first["reason"]
 
 
