@@ -26,7 +26,8 @@ from t2i_core.engine.quiet import silence_libraries
 from t2i_core.errors import ConfigError
 from t2i_core.generation.interface import LoadConfig, Timings
 from t2i_core.models.identity import bundled_identity, resolve_model
-from t2i_core.models.presets import find_preset, repository_of
+from t2i_core.models.preset_choice import find_preset
+from t2i_core.models.presets import repository_of
 from t2i_core.models.sampling import resolve_sampling
 from t2i_core.models.weights import fetch_weights
 from t2i_core.spec import ImageSpec

@@ -25,12 +25,13 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.checks import announce_download, check_machine, check_output_folder, warn_of_disk
 from flows.housekeeping import prune, remove_old_plans
 from flows.outcomes import finished, refused
+from flows.preflight import check_at_once
 from flows.preview import show_preview
 from flows.resolve import Resolved, fetch, resolve
 from flows.signature import takes_configuration
 from flows.speed import SpeedCache
 from t2i_core.config import Config
-from t2i_core.dataset.sources import fingerprint
+from t2i_core.dataset.sources import find_parts, fingerprint
 from t2i_core.errors import MeasureFailed, UserError
 from t2i_core.generation.image_writer import RunContext
 from t2i_core.generation.interface import LoadConfig
@@ -88,6 +89,7 @@ class Text2Image:
         THIS_PROCESS.start_run()
         name_flow_run(self.config)
         check_output_folder(self.config)
+        check_at_once(self.config)
         identity = open_output(self.workspace, self.config, fingerprint(self.config))
         resolved = resolve(self.config, self.cache, identity.commits)
         plan = self.load_dataset(resolved, identity.fingerprint)
@@ -122,7 +124,7 @@ class Text2Image:
         def still_there(stored: dict[str, Any]) -> bool:
             return Plan(**stored).exists(self.workspace.plans)
 
-        key = cache_key(content, resolved.plan_settings())
+        key = cache_key(content, resolved.plan_settings(), find_parts(self.config.dataset).row_files)
         arguments = (self.config, resolved.settings, resolved.preset)
         return Plan(**self.cache.call(load_dataset_task, key, *arguments, is_valid=still_there))
 
@@ -187,7 +189,7 @@ class Text2Image:
         shards = make_shards(self.pending(catalog), work.batch_size, self.config.save_interval, work.shards)
         started, done = time.perf_counter(), 0
         try:
-            with heeding_cancel(self.runner), progress(work.images, self.config.dataset) as bar:
+            with heeding_cancel(self.runner), progress(work.images, self.config.dataset_names) as bar:
                 for shard, future in in_window(shards, submit, WINDOW):
                     result = future.result(raise_on_failure=False)
                     if THIS_PROCESS.stop.is_set():

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -39,11 +40,12 @@ FIRST_IN_FORM = (
 
 # The options that name something on this machine -> what to write in place of a URL.
 PATHS = {
-    "dataset": "download the file and name it, or write hf:name:split",
+    "dataset": "write s3://, https:// or hf:// for a file elsewhere, or hf:name:split",
     "model": "name a preset, a hub id owner/name, or a local folder",
     "cache_dir": "name a local folder",
     "local_dir": "name a local folder",
     "lora": "download the file and name it, or write a hub id owner/name",
+    "prepare": "download the file and name it",
     "output": "name a local folder",
 }
 
@@ -53,11 +55,11 @@ class DatasetOptions(BaseModel):
 
     heading: ClassVar = "Data set"
 
-    dataset: str = Field(
+    dataset: Key | Annotated[list[Key], Field(min_length=1)] = Field(
         EXAMPLE,
-        min_length=1,
-        description="File of prompts (.jsonl .json .csv .tsv .parquet .txt, each also .gz), hf:name[:config]:split, or "
-        "'example' for the bundled one.",
+        description="File of prompts (.jsonl .ndjson .json .csv .tsv .parquet .txt, text also .gz .bz2 .xz .zst), a "
+        "folder of them, a glob, s3://, https:// or hf://, hf:name[:config]:split, or 'example' for the bundled one. "
+        "Several are read one after the other.",
     )
     conversation_key: Key = Field("conversations", description="Column that holds the conversation of a row.")
     prompt_key: Key | None = Field(None, description="Column that holds a plain prompt; replaces the conversation.")
@@ -95,8 +97,10 @@ class ModelOptions(BaseModel):
     quantization: Literal["none", "fp8", "int8", "nf4"] = Field(
         "none", description="Quantize the denoiser and the large text encoders to save memory; makes other images."
     )
-    prepare: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None = Field(
-        None, description="Your function module:function, called with the loaded pipeline; part of an image's identity."
+    prepare: Annotated[str, Field(pattern=r"^(.+\.py|[A-Za-z_][\w.]*):[A-Za-z_]\w*$")] | None = Field(
+        None,
+        description="Your function, module:function or file.py:function, called with the loaded pipeline; part of an "
+        "image's identity.",
     )
     lora: list[Key] = Field([], description="LoRA files or hub ids, with an optional weight: style.safetensors:0.8")
 
@@ -193,7 +197,7 @@ class OutputOptions(BaseModel):
         description="Folder for images and manifest. Default: ./cache_local/text2image_local; ./cache_local/demo for "
         "the bundled example with the demo model.",
     )
-    manifest_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_. -]*\.jsonl$")] = Field(
+    manifest_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_. -]*\.jsonl$", max_length=200)] = Field(
         "manifest.jsonl", description="File name of the manifest."
     )
     named_images: Literal["auto", "always", "never"] = Field(
@@ -234,9 +238,16 @@ class Config(OutputOptions, RunOptions, SamplingOptions, ModelOptions, DatasetOp
         """
         assert info.field_name is not None
         instead = PATHS[info.field_name]
+        if value is None:
+            return None
+        if info.field_name == "dataset":
+            names = [_data_set(name) for name in ([value] if isinstance(value, str) else value)]
+            return names[0] if len(names) == 1 else names
+        if info.field_name == "prepare":
+            return _local_prepare(value, instead)
         if isinstance(value, list):
             return [_local_lora(entry, instead) for entry in value]
-        return None if value is None else local_path(value, instead)
+        return local_path(value, instead)
 
     @model_validator(mode="after")
     def _possible_combination(self) -> Self:
@@ -249,7 +260,11 @@ class Config(OutputOptions, RunOptions, SamplingOptions, ModelOptions, DatasetOp
             raise ValueError(f"prune deletes images of rows that {option} leaves out; leave one of them out")
         if self.offload != "none" and self.text_encoder != "auto":
             raise ValueError("offload moves the text encoders, too; leave text_encoder out")
-        keys = {"image_key": self.image_key, "settings_key": self.settings_key}
+        keys = {"image_key": self.image_key}
+        # Prefect passes defaults as if the user had set them. A column of another meaning may have the default name of
+        # the settings; then rows have none.
+        if self.settings_key != type(self).model_fields["settings_key"].default:
+            keys["settings_key"] = self.settings_key
         keys |= {"prompt_key": self.prompt_key} if self.prompt_key else {"conversation_key": self.conversation_key}
         for name, key in keys.items():
             clash = [other for other, value in keys.items() if value == key and other != name]
@@ -270,6 +285,17 @@ class Config(OutputOptions, RunOptions, SamplingOptions, ModelOptions, DatasetOp
             where = f"{source}: " if source else ""
             problems = problems_of(error, cls.model_fields, "see --help for the options")
             raise ConfigError([f"{where}{problem}" for problem in problems]) from None
+
+    @property
+    def dataset_names(self) -> list[str]:
+        """Return the names of what the data set consists of: files, folders, globs, URLs, splits on the hub."""
+        return [self.dataset] if isinstance(self.dataset, str) else self.dataset
+
+    @property
+    def dataset_title(self) -> str:
+        """Return how messages call the data set: by its name, or by the first of several."""
+        first, *others = self.dataset_names
+        return f"{first} and {len(others)} more" if others else first
 
     @property
     def model_is_implied(self) -> bool:
@@ -349,3 +375,16 @@ def _local_lora(entry: str, instead: str) -> str:
         return local_path(name, instead) + entry.removeprefix(name)
     except ValueError as error:
         raise ValueError(f"{shorten(entry)}: {error}") from None
+
+
+def _data_set(name: str) -> str:
+    if not is_url(name):
+        return local_path(name, "")
+    if urlsplit(name).password:
+        raise ValueError("holds a password; leave it out of the address, for example in favour of ~/.netrc")
+    return name
+
+
+def _local_prepare(entry: str, instead: str) -> str:
+    module, _, function = entry.rpartition(":")
+    return f"{local_path(module, instead)}:{function}" if module.endswith(".py") else entry

@@ -1,6 +1,7 @@
 """Messages for values that pydantic refuses: field, what is wrong, the value received, the fix."""
 
 import difflib
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +13,36 @@ from t2i_core.errors import shorten
 # What to write where a pattern does not match, by field: the pattern itself helps nobody.
 PATTERN_FIXES = {
     "sizes": "write WIDTHxHEIGHT, for example 1216x832",
-    "prepare": "write module:function, for example my_models:prepare",
+    "prepare": "write module:function or file.py:function, for example ./my_models.py:prepare",
     "device": "write auto, cpu, mps, cuda, cuda:1 or xpu",
     "scheduler": "write the name of a diffusers scheduler class, for example EulerDiscreteScheduler",
     "public_url": "write an http:// or https:// address",
     "manifest_name": "write a plain file name that ends in .jsonl",
 }
+
+# What other tools call an option: diffusers, DataFlow-MM, and the scripts people have.
+OTHER_NAMES = {
+    **dict.fromkeys(("first_entry_file_name", "prompt_file", "prompts_file", "from_file", "input_file"), "dataset"),
+    **dict.fromkeys(("hf_model_name_or_path", "pretrained_model_name_or_path", "model_name_or_path"), "model"),
+    **dict.fromkeys(("model_id", "model_name", "model_path"), "model"),
+    "hf_cache_dir": "cache_dir",
+    "hf_local_dir": "local_dir",
+    **dict.fromkeys(("num_inference_steps", "num_steps"), "steps"),
+    **dict.fromkeys(("num_images_per_prompt", "num_images"), "images_per_prompt"),
+    **dict.fromkeys(("output_dir", "output_path", "out_dir"), "output"),
+    "torch_dtype": "dtype",
+}
+# What other tools have and this one does not -> what to do here.
+HINTS = {
+    **dict.fromkeys(("prompt", "prompts"), "write the prompts into a .txt file, one a line, and name that as dataset"),
+    **dict.fromkeys(("size", "resolution"), "set height and width, or sizes"),
+    **dict.fromkeys(("cfg", "cfg_scale"), "set guidance_scale, or true_cfg_scale with a negative_prompt"),
+    **dict.fromkeys(("gpu", "gpus", "gpu_id"), "set device, for example cuda:1"),
+    "cache_path": "set output, the folder for everything that a run leaves",
+}
+
+
+_OF_ANOTHER_TYPE = ("string_type", "list_type")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +70,12 @@ def problems_of(error: ValidationError, known: Collection[str], unknown: str) ->
 
 
 def _merge_union_members(errors: Sequence[Any]) -> list[Any]:
-    """Merge pydantic's errors for the members of a union into one message."""
+    """Merge pydantic's errors for the members of a union into one message.
+
+    Where a value is a text or a list, and is wrong as such, that alone is said.
+    """
+    fields = Counter(error["loc"][0] for error in errors if error["loc"] and error["type"] not in _OF_ANOTHER_TYPE)
+    errors = [error for error in errors if error["type"] not in _OF_ANOTHER_TYPE or not fields[error["loc"][0]]]
     merged: dict[tuple[Any, ...], Any] = {}
     for error in errors:
         # The second part of a location is a number for an item of a list, and the type's name for a member of a union.
@@ -63,9 +93,12 @@ def _problem(error: Any, known: Collection[str], unknown: str) -> Problem:
     field = str(error["loc"][0]) if error["loc"] else ""
     reason = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(field.replace("-", "_"), known, n=1)
-        fix = f"did you mean {close[0]}?" if close else unknown
+        name = field.replace("-", "_")
+        close = [OTHER_NAMES[name]] if name in OTHER_NAMES else difflib.get_close_matches(name, known, n=1)
+        fix = HINTS.get(name) or (f"did you mean {close[0]}?" if close else unknown)
         return Problem(field, f"unknown option; {fix}", error["input"], show_value=False)
+    if error["type"] == "too_short":
+        reason = "is empty; give at least one"
     if error["type"] == "string_pattern_mismatch":
         reason = PATTERN_FIXES[field]
     if field:

@@ -11,10 +11,11 @@ MAX_DEPTH = 200  # levels; far below where Python's JSON gives up, wherever on t
 def parse_json(text: str) -> object:
     """Return the value of a JSON text.
 
-    Unpaired surrogates are let through: whether they matter depends on the field.
+    NaN and Infinity, which Python and pandas write, are null. Unpaired surrogates are let through: whether they matter
+    depends on the field.
 
     Raises:
-        ValueError: for what is not JSON, for NaN, Infinity and numbers out of range, and above `MAX_DEPTH` levels.
+        ValueError: for what is not JSON, for numbers out of range, and above `MAX_DEPTH` levels.
     """
     try:
         value: object = _DECODER.decode(text)
@@ -47,12 +48,13 @@ def encodable(text: str) -> bool:
 def plain(value: object) -> object:
     """Return a value of Parquet, Arrow or NumPy in the types that JSON has.
 
-    NaN is null; bytes become text (base64 where they are not UTF-8); dates, decimals and all else become strings.
+    NaN and the infinities are null; bytes become text (base64 where they are not UTF-8); dates, decimals and all else
+    become strings.
     """
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float):
-        return value if math.isfinite(value) else None if math.isnan(value) else str(value)
+        return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -77,10 +79,6 @@ def _depth(value: object) -> int:
     return depth
 
 
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON value")
-
-
 def _finite(text: str) -> float:
     value = float(text)
     if math.isinf(value):
@@ -89,6 +87,6 @@ def _finite(text: str) -> float:
 
 
 # Made once: json.loads and json.dumps would make one for every row.
-_DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)
+_DECODER = json.JSONDecoder(parse_constant=lambda name: None, parse_float=_finite)
 _READABLE = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 _ESCAPED = json.JSONEncoder(allow_nan=False)

@@ -1,14 +1,15 @@
 """What a run shows in the terminal and in Prefect's UI: its name, its progress, and its report."""
 
 import contextvars
+import glob
 import logging
 import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 from uuid import UUID
 
@@ -39,10 +40,16 @@ ARTIFACT_INTERVAL_SECONDS = 10
 LAST_UPDATE_SECONDS = 5
 
 
-def data_set_name(dataset: str) -> str:
-    """Return a data set's name in letters, digits and dashes, for artifact keys: `prompts/parti.tsv.gz` -> `parti`."""
-    name = dataset if dataset.startswith("hf:") else Path(dataset).name.partition(".")[0]
-    return _slug(name) or "data-set"
+def data_set_name(names: Sequence[str]) -> str:
+    """Return a data set's name in letters, digits and dashes, for artifact keys: `prompts/parti.tsv.gz` -> `parti`.
+
+    A glob goes by its last folder without a wildcard, several files by the first.
+    """
+    first, more = names[0], f"-and-{len(names) - 1}-more" if len(names) > 1 else ""
+    if not first.startswith("hf:"):
+        parts = [part for part in PurePath(first.partition("?")[0]).parts if not glob.has_magic(part)]
+        first = parts[-1].partition(".")[0] if parts else ""
+    return (_slug(first) or "data-set") + more
 
 
 def run_name(model: str, prompts: int | None = None) -> str:
@@ -53,7 +60,7 @@ def run_name(model: str, prompts: int | None = None) -> str:
 
 def name_flow_run(config: Config, prompts: int | None = None) -> None:
     """Give the flow run its name and its tags; once more when the number of prompts is known."""
-    tags = {*flow_run.get_tags(), f"model:{_slug(config.model)}", f"data-set:{data_set_name(config.dataset)}"}
+    tags = {*flow_run.get_tags(), f"model:{_slug(config.model)}", f"data-set:{data_set_name(config.dataset_names)}"}
     try:
         client = get_client(sync_client=True)
         client.update_flow_run(UUID(flow_run.get_id()), name=run_name(config.model, prompts), tags=sorted(tags))
@@ -74,7 +81,7 @@ class _Bar(tqdm):  # type: ignore[type-arg]
 
 
 @contextmanager
-def progress(total: int, dataset: str) -> Iterator["tqdm[Any]"]:
+def progress(total: int, names: Sequence[str]) -> Iterator["tqdm[Any]"]:
     """Show images made, as the shards of this process report them: a bar, and an artifact of the flow run."""
     terminal = sys.stderr.isatty()
     with _Bar(
@@ -88,7 +95,7 @@ def progress(total: int, dataset: str) -> Iterator["tqdm[Any]"]:
 
         THIS_PROCESS.on_images = advance
         try:
-            with _shown_in_prefect(bar, total, f"progress-{data_set_name(dataset)}"):
+            with _shown_in_prefect(bar, total, f"progress-{data_set_name(names)}"):
                 yield bar
         finally:
             THIS_PROCESS.on_images = lambda count: None
@@ -158,7 +165,7 @@ def publish_now(report: Report, catalog: Catalog) -> None:
 
 
 def _publish(report: Report, catalog: Catalog) -> None:
-    name = data_set_name(report.config.dataset)
+    name = data_set_name(report.config.dataset_names)
     create_markdown_artifact(summary_markdown(report, catalog), key=f"summary-{name}", description=report.message())
     if report.accounting.failures:
         create_table_artifact(

@@ -82,7 +82,7 @@ def record_index(folder: Path, table: pa.Table | Iterable[ImageRecord], **option
 
 def spoil_column(path: Path, column: str) -> None:
     """Overwrite a column of a Parquet file, so that whoever reads it fails."""
-    group = pq.read_metadata(pa.OSFile(str(path))).row_group(0)
+    group = pq.read_metadata(pa.BufferReader(path.read_bytes())).row_group(0)
     (chunk,) = (item for item in map(group.column, range(group.num_columns)) if item.path_in_schema == column)
     start = chunk.dictionary_page_offset or chunk.data_page_offset
     content = bytearray(path.read_bytes())

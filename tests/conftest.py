@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from t2i_core.storage.png import decode_png, read_header
@@ -15,6 +16,10 @@ from tests.prefect_server import serve
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 ROOT = Path(__file__).parent.parent
+
+# A shared machine is slow at times, which says nothing of the code.
+hypothesis.settings.register_profile("no clock", deadline=None)
+hypothesis.settings.load_profile("no clock")
 
 # Quick settings: one step of the demo model is enough where a test is not about pictures.
 QUICK = {"model": "demo", "steps": 1, "batch_size": 2, "retries": 0}

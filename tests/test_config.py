@@ -36,17 +36,25 @@ ROOT = Path(__file__).parent.parent
         ({"lora": ["a:nan"]}, "ends in no number"),
         ({"sizes": ["64x99984"]}, "64x99984 has a side outside 8 to 16384"),
         ({"image_key": "conversations"}, "name two different columns"),
-        ({"prompt_key": "generation"}, "name two different columns"),
+        ({"prompt_key": "images"}, "name two different columns"),
+        ({"prompt_key": "plan", "settings_key": "plan"}, "name two different columns"),
         ({"manifest_name": "../m.jsonl"}, "write a plain file name that ends in .jsonl"),
         ({"manifest_name": "failures.jsonl"}, "choose another name"),
         ({"scheduler": "euler"}, "write the name of a diffusers scheduler class"),
         (
             {"prepare": "my_settings"},
-            "prepare: write module:function, for example my_models:prepare (got",
+            "prepare: write module:function or file.py:function, for example ./my_models.py:prepare (got",
         ),
         ({"public_url": "localhost"}, "public_url: write an http:// or https:// address (got 'localhost')"),
         ({"lora": [3]}, "lora: input should be a valid string (got 3)"),
-        ({"roles": []}, "roles:"),
+        ({"roles": []}, "roles: is empty; give at least one"),
+        ({"dataset": []}, "dataset: is empty; give at least one"),
+        ({"dataset": ""}, "dataset: string should have at least 1 character"),
+        ({"dataset": 3}, "dataset: input should be a valid string, or a valid list (got 3)"),
+        ({"manifest_name": "m" * 201 + ".jsonl"}, "manifest_name: string should have at most 200 characters"),
+        ({"num_inference_steps": 3}, "num_inference_steps: unknown option; did you mean steps?"),
+        ({"hf-model-name-or-path": "x"}, "hf-model-name-or-path: unknown option; did you mean model?"),
+        ({"prompt": "a fox"}, "prompt: unknown option; write the prompts into a .txt file, one a line"),
         ({"batch_size": 0}, "batch_size: input should be greater than or equal to 1, or 'auto' (got 0)"),
         ({"batch_size": "all"}, "batch_size: input should be a valid integer, or 'auto' (got 'all')"),
     ],
@@ -57,6 +65,11 @@ def test_wrong_values_are_refused_in_one_line_that_names_field_value_and_fix(val
     assert len(error.value.problems) == 1
     assert error.value.problems[0].startswith("run.yaml: ")
     assert message in error.value.problems[0]
+
+
+def test_a_column_may_have_the_default_name_of_the_settings():
+    for column in ("prompt_key", "conversation_key", "image_key"):
+        assert Config.from_values({column: "generation", "settings_key": "generation"}).settings_key == "generation"
 
 
 def test_every_wrong_field_has_its_own_line():
@@ -142,6 +155,7 @@ PATH_OPTIONS = {
     "local_dir": "{}/models",
     "lora": "{}/style.safetensors",
     "output": "{}/out",
+    "prepare": "{}/prepare.py:function",
 }
 
 
@@ -185,7 +199,7 @@ def test_a_tilde_is_the_home_folder(home, option):
     assert resolved(option, path.format("~root")) == path.format(Path("~root").expanduser())
 
 
-@pytest.mark.parametrize("option", PATH_OPTIONS)
+@pytest.mark.parametrize("option", sorted(PATH_OPTIONS.keys() - {"prepare"}))
 def test_a_tilde_alone_is_the_home_folder(home, option):
     assert resolved(option, "~") == resolved(option, "~/") == home
 
@@ -222,7 +236,7 @@ def test_a_url_is_refused_with_what_to_do(option, url):
     assert PATHS[option] in problem
 
 
-@pytest.mark.parametrize("option", PATH_OPTIONS)
+@pytest.mark.parametrize("option", sorted(PATH_OPTIONS.keys() - {"prepare"}))
 @pytest.mark.parametrize(
     ("path", "reason"), [("", "at least 1 character"), (" ", "is blank"), ("a\0b", "NUL character")]
 )
@@ -259,6 +273,19 @@ def test_a_lora_keeps_its_weight(home):
 )
 def test_names_that_are_no_paths_are_left_alone(option, name):
     assert resolved(option, name) == name
+
+
+@pytest.mark.parametrize(
+    "value", [" ", "module", ":function", "module:", "a-b:f", "./module:f", "file.py", "file.py:", ".py:f"]
+)
+def test_what_names_no_function_of_a_module_or_file_is_refused(value):
+    assert "write module:function or file.py:function" in refusal("prepare", value)
+
+
+def test_the_file_of_a_function_is_a_path():
+    assert "holds a NUL character" in refusal("prepare", "a\0.py:f")
+    assert Config.from_values({"prepare": "my folder/prep.py:f"}).prepare == "my folder/prep.py:f"
+    assert Config.from_values({"prepare": "package.module:f"}).prepare == "package.module:f"
 
 
 def test_a_url_stays_a_url_where_one_is_wanted():

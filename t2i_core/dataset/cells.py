@@ -8,7 +8,7 @@ from t2i_core.json_values import encodable, parse_json
 # What pandas, SQL and spreadsheets write as text for a value that is not there, in lower case.
 NO_VALUE = frozenset(("", "nan", "none", "null", "<na>", "nat"))
 # A list or an object as JSON or Python writes it; "[surreal] a fox" and "{red|blue} fox" are prompts.
-_WRITTEN_VALUE = re.compile(r"""\s*(\[\s*([{'"]|\])|\{\s*(['"]|\}))""")
+_WRITTEN_VALUE = re.compile(r"""\s*(\[\s*[{'"]|\{\s*['"])""")
 # Space, controls but NUL, and what Unicode calls default-ignorable; the blank Braille pattern has no dots.
 _VISIBLE = re.compile(
     r"[^\s\x01-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
@@ -98,6 +98,8 @@ def _is_path(text: str) -> bool:
 
 def row_id(value: object, field: str) -> str:
     """Return the text of an id; a float without a fraction, as pandas makes of integers, is that integer."""
+    if isinstance(value, str) and value.isalnum() and value.isascii():
+        return value
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, str | int | None):

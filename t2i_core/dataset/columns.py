@@ -1,6 +1,7 @@
 """The columns of a row: by their name, by a name that differs only in case or blanks, or by a path into objects."""
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 
 from t2i_core.dataset.bad_row import ABSENT
 from t2i_core.dataset.cells import json_value
@@ -17,7 +18,7 @@ def find(values: Values, key: str, is_table: bool) -> tuple[str, object]:
     for name, rest in _splits(values, key):
         if not rest:
             return name, values[name]
-        inner = _object(values[name], is_table)
+        inner = as_object(values[name], is_table)
         if inner is not None:
             path, value = find(inner, rest, is_table)
             if value is not ABSENT:
@@ -33,9 +34,16 @@ def has_column(values: Values, key: str) -> bool:
 def objects_in(values: Values, is_table: bool) -> Iterator[tuple[str, Values]]:
     """Yield (column, object) for the columns that hold an object."""
     for name, value in values.items():
-        inner = _object(value, is_table)
+        inner = as_object(value, is_table)
         if inner:
             yield name, inner
+
+
+def as_object(value: object, is_table: bool) -> Values | None:
+    """Return the object that a value is, or that a table's cell holds as JSON text; None for anything else."""
+    if is_table and isinstance(value, str):
+        value = json_value(value)
+    return value if isinstance(value, dict) else None
 
 
 def near_name(values: Values, key: str) -> str | None:
@@ -45,6 +53,7 @@ def near_name(values: Values, key: str) -> str | None:
     return names[0] if len(names) == 1 else None
 
 
+@lru_cache(1024)
 def fold(name: str) -> str:
     """Return a name without case, blanks around it and byte order marks."""
     return name.replace("\ufeff", "").strip().casefold()
@@ -62,9 +71,3 @@ def _splits(values: Values, key: str) -> Iterator[tuple[str, str]]:
     for head, rest in heads:
         if head not in values and (name := near_name(values, head)) is not None:
             yield name, rest
-
-
-def _object(value: object, is_table: bool) -> Values | None:
-    if is_table and isinstance(value, str):
-        value = json_value(value)
-    return value if isinstance(value, dict) else None

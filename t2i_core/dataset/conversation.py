@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from t2i_core.dataset.bad_row import ABSENT, BadRow, joined
 from t2i_core.dataset.cells import cell_list, clean, is_visible, json_value
 from t2i_core.dataset.columns import fold
+from t2i_core.json_values import encodable
 
 ROLE_ALIASES = {"human": "user", "gpt": "assistant"}  # ShareGPT's
 NO_PROMPT_ROLES = ("system", "developer", "tool")
@@ -55,7 +56,7 @@ def text_of(value: object, field: str, index: int | None = None, name: str = "")
 
     `index` and `name` complete the field where it is a message of a conversation: `messages[2].content`.
     """
-    if isinstance(value, str) and is_visible(value) and value.isascii() and "\0" not in value:
+    if isinstance(value, str) and is_visible(value) and "\0" not in value and (value.isascii() or encodable(value)):
         return value
     if index is not None:
         field = f"{field}[{index}]{name}"

@@ -4,34 +4,30 @@ A row is used whole or not at all. What is wrong with the data set as a whole (n
 `DatasetError` instead.
 """
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
+import logging
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from typing import cast
 
-from pydantic import ValidationError
-
-from t2i_core.config import Config, RowSettings
-from t2i_core.config_errors import problems_of
+from t2i_core.config import Config
+from t2i_core.dataset.bad_row import ABSENT, BadRow, joined
+from t2i_core.dataset.cells import has_images, row_id
+from t2i_core.dataset.columns import Values, as_object, find, has_column, near_name
+from t2i_core.dataset.conversation import conversation_texts, prompt_roles
+from t2i_core.dataset.foreign_syntax import ForeignSyntax, may_carry
+from t2i_core.dataset.hints import UNKNOWN, as_flag, flag_hint, header_hint, id_hint, row_hint
+from t2i_core.dataset.prompt_column import line_text, prompt_text
 from t2i_core.dataset.readers import TEXT_COLUMN, RawRow, Source, open_source
+from t2i_core.dataset.row_settings import NO_SETTINGS, SettingsColumn
 from t2i_core.dataset.rows import Prompt, Rejection, Row
-from t2i_core.errors import DatasetError, shorten
-from t2i_core.json_values import encodable, json_text, parse_json
+from t2i_core.errors import DatasetError
+from t2i_core.json_values import json_text
 
-SHAREGPT_ROLES = {"human": "user", "gpt": "assistant"}
-PROMPT_NAMES = ("prompt", "prompts", "text", "caption", "captions")
-CONVERSATION_NAMES = ("conversations", "conversation", "messages")
+log = logging.getLogger(__name__)
 
-NO_SETTINGS = RowSettings()
-ABSENT = object()  # where there is no value to show
-
-
-class _BadRow(ValueError):
-    """A row cannot be used: which field, the value received, what is wrong and what to do."""
-
-    def __init__(self, field: str, value: object, reason: str) -> None:
-        self.field, self.reason = _printable(field), _printable(reason)
-        self.value = "" if value is ABSENT else shorten(value[:200] if isinstance(value, str) else value)
-        super().__init__(self.reason)
+FIRST_ROWS = 64  # looked at before the first is parsed, for what the columns hold
+HINTS_KEPT = 256
+NO_IMAGES: tuple[object, ...] = (None, "", [])  # what most rows have; `has_images` knows the rest
 
 
 def read_rows(config: Config) -> Iterator[Row]:
@@ -45,199 +41,161 @@ def read_rows(config: Config) -> Iterator[Row]:
 
 
 def _rows(source: Source, config: Config) -> Iterator[Row]:
-    prompt_key = config.prompt_key or (TEXT_COLUMN if source.format == "txt" else None)
-    checked: object = ABSENT  # the file whose columns were last checked
-    for raw in islice(source.rows, config.limit):
-        if source.is_table and raw.file != checked and isinstance(raw.value, dict):
-            _check_columns(raw.file or source.name, raw.value, config, prompt_key)
-            checked = raw.file
-        yield _row(raw, config, prompt_key, source.is_table)
+    raws = islice(source.rows, config.limit)
+    first = list(islice(raws, FIRST_ROWS))
+    parser = _Parser(source, config, first)
+    syntax = ForeignSyntax()
+    for raw in chain(first, raws):
+        row = parser.row(raw)
+        for prompt in row.prompts:
+            if may_carry(prompt.source_text):
+                syntax.look_at(row, prompt.source_text)
+        yield row
+    syntax.tell()
 
 
-def _check_columns(name: str, values: dict[str, object], config: Config, prompt_key: str | None) -> None:
-    for key in (prompt_key or config.conversation_key, config.id_key):
-        if key is not None and key not in values:
-            fix = _column_hint(values) if key != config.id_key else "name one of them with --id-key, or leave it out"
-            raise DatasetError(f"{name}: no column {key!r}; the data set has {_names(values)}; {fix}")
+class _Parser:
+    """Parses the rows of one data set, of which `first` are the first."""
 
+    def __init__(self, source: Source, config: Config, first: list[RawRow]) -> None:
+        self.source, self.config, self.first = source, config, first
+        self.is_table, self.is_txt = source.is_table, source.format == "txt"
+        # A text file has one column, whatever the flag says.
+        self.prompt_key = TEXT_COLUMN if self.is_txt else config.prompt_key
+        self.key = self.prompt_key or config.conversation_key
+        self.image_key, self.id_key, self.template = config.image_key, config.id_key, config.prompt_template
+        self.roles = prompt_roles(config.roles)
+        rows = [cast(Values, raw.value) for raw in first if isinstance(raw.value, dict)]
+        # Another column may have the default name of the settings: then the rows have none.
+        is_other = config.settings_key in (config.prompt_key or config.conversation_key, config.image_key)
+        self.settings = None if is_other else SettingsColumn(config.settings_key, rows, self.is_table)
+        there = sum(find(row, self.key, self.is_table)[1] not in (ABSENT, None) for row in rows)
+        self._rows_have_key = 2 * there > len(rows)
+        self._checked: object = ABSENT  # the file whose columns were last checked
+        self._named: set[str] = set()  # near names that the log has told
+        self._hints: dict[object, str] = {}
+        self._tell_near_images(rows)
 
-def _column_hint(values: dict[str, object]) -> str:
-    for names, flag in ((PROMPT_NAMES, "--prompt-key"), (CONVERSATION_NAMES, "--conversation-key")):
-        for column in values:
-            if column.strip().lower() in names:
-                return f"use {flag} {column}"
-    return "name the column of prompts with --prompt-key, or that of conversations with --conversation-key"
+    def row(self, raw: RawRow) -> Row:
+        """Return the row that `raw` is.
 
-
-def _row(raw: RawRow, config: Config, prompt_key: str | None, is_table: bool) -> Row:
-    json: str | None = None
-    try:
+        Raises:
+            DatasetError: for a table without the column that is needed.
+        """
         if raw.rejection:
             return Row(raw.index, raw.line, None, rejection=raw.rejection, file=raw.file)
-        if not isinstance(raw.value, dict):
-            raise _BadRow("row", raw.value, "is not an object; write one JSON object for each row")
-        json = json_text(raw.value)
-        values = cast(dict[str, object], raw.value)
-        row_id = _id(values.get(config.id_key), config.id_key) if config.id_key else None
-        if _has_images(_cell(values.get(config.image_key), config.image_key, is_table), config.image_key):
-            return Row(raw.index, raw.line, json, row_id, has_images=True, file=raw.file)
-        settings = _settings(values.get(config.settings_key), config.settings_key, is_table)
-        texts = _texts(values, config, prompt_key, is_table)
-    except _BadRow as bad:
-        rejection = Rejection(row=raw.index, line=raw.line, field=bad.field, value=bad.value, reason=bad.reason)
-        return Row(raw.index, raw.line, json, rejection=rejection, file=raw.file)
-    template = config.prompt_template or "{prompt}"
-    prompts = tuple(Prompt(condition, template.replace("{prompt}", text), text) for condition, text in texts)
-    return Row(raw.index, raw.line, json, row_id, prompts, settings, file=raw.file)
-
-
-def _texts(values: dict[str, object], config: Config, prompt_key: str | None, is_table: bool) -> list[tuple[int, str]]:
-    """Return the prompts of a row as (condition, text)."""
-    key = prompt_key or config.conversation_key
-    value = values.get(key)
-    if key not in values:
-        raise _BadRow(key, ABSENT, f"is missing; the row has {_names(values) or 'nothing'}; {_column_hint(values)}")
-    if prompt_key:
-        return [(0, _text(value, prompt_key))]
-    conversation = _cell(value, key, is_table)
-    if conversation is None or isinstance(conversation, str):
-        return [(0, _text(conversation, key))]
-    if not isinstance(conversation, list):
-        raise _BadRow(key, value, 'is neither a list of messages nor a string; write [{"role": "user", ...}]')
-    if not conversation:
-        raise _BadRow(key, value, "has no message; write at least one with the role user")
-    texts, roles = [], []
-    for index, message in enumerate(conversation):
-        role, content, field = _message(message, f"{key}[{index}]")
-        roles.append(role)
-        if role in config.roles or SHAREGPT_ROLES.get(role) in config.roles:
-            texts.append((index, _text(content, field)))
-    if not texts:
-        wanted, found = " or ".join(config.roles), _names(dict.fromkeys(roles))
-        raise _BadRow(key, ABSENT, f"has no message of the role {wanted}, only of {found}; add one, or set --roles")
-    return texts
-
-
-def _message(message: object, field: str) -> tuple[str, object, str]:
-    """Return (role, content, the path of the content) of an OpenAI or ShareGPT message or a plain string."""
-    if isinstance(message, str):
-        return "user", message, field
-    if not isinstance(message, dict):
-        raise _BadRow(field, message, 'is not a message; write {"role": "user", "content": "a prompt"}')
-    role_key = "from" if message.get("role") is None else "role"
-    role = message.get(role_key)
-    if role is None:
-        role = "user"
-    if not isinstance(role, str):
-        raise _BadRow(f"{field}.{role_key}", role, "is not a string; write a role such as user")
-    content_key = "value" if message.get("content") is None and message.get("value") is not None else "content"
-    return role, message.get(content_key), f"{field}.{content_key}"
-
-
-def _text(value: object, field: str) -> str:
-    """Return the text of a string or of OpenAI content parts; refuse blank text, NUL and unpaired surrogates."""
-    if value is None:
-        raise _BadRow(field, ABSENT, "is missing; write the prompt")
-    if isinstance(value, list):
-        value = "\n".join(_part_texts(value, field))
-    if not isinstance(value, str):
-        raise _BadRow(field, value, "is not a string; write the prompt as text")
-    if not value.strip():
-        raise _BadRow(field, value, "is blank; write a prompt")
-    return _clean(value, field)
-
-
-def _part_texts(parts: list[object], field: str) -> Iterator[str]:
-    """Yield the texts among OpenAI content parts; other kinds, such as pictures, are passed over."""
-    for index, part in enumerate(parts):
-        if isinstance(part, dict) and part.get("type") in (None, "text", "input_text"):
-            text = part.get("text")
-            if not isinstance(text, str):
-                raise _BadRow(f"{field}[{index}].text", text, "is not a string; write the prompt as text")
-            yield text
-        elif isinstance(part, str):
-            yield part
-        elif not isinstance(part, dict):
-            raise _BadRow(f"{field}[{index}]", part, 'is not a part; write {"type": "text", "text": "a prompt"}')
-
-
-def _clean(text: str, field: str) -> str:
-    if "\0" in text:
-        raise _BadRow(field, text, "holds a NUL character; remove it")
-    if not encodable(text):
-        raise _BadRow(field, text, "holds half of a surrogate pair, which is no character; remove or complete it")
-    return text
-
-
-def _has_images(value: object, field: str) -> bool:
-    if isinstance(value, list):
-        if any(isinstance(item, str) and item.strip() for item in value):
-            return True
-        if all(item is None or isinstance(item, str) for item in value):
-            return False
-    elif value is None or isinstance(value, str):
-        return bool(value and value.strip())
-    raise _BadRow(field, value, "is neither a list of paths nor a path; correct it, or name another --image-key")
-
-
-def _id(value: object, field: str) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int | None):
-        raise _BadRow(field, value, "is neither a string nor an integer; write one that names the row's files")
-    if value is None or not str(value).strip():
-        raise _BadRow(field, value, "is missing or blank; every row needs an id where --id-key is given")
-    return _clean(str(value), field)
-
-
-def _settings(value: object, field: str, is_table: bool) -> RowSettings:
-    if is_table and isinstance(value, str):
+        json: str | None = None
         try:
-            value = parse_json(value) if value.strip() else None
-        except ValueError as error:
-            raise _BadRow(field, value, f'is not JSON: {error}; write an object such as {{"seed": 7}}') from None
-    if value is None:
-        return NO_SETTINGS
-    if not isinstance(value, dict):
-        raise _BadRow(field, value, 'is not an object; write one such as {"seed": 7}')
-    try:
-        settings = RowSettings.model_validate(value)
-    except ValidationError as error:
-        known = RowSettings.model_fields
-        problem = problems_of(error, known, f"a row may set {_names(known)}")[0]
-        reason = problem.reason
-        if not problem.field:  # its name cannot be encoded
-            reason = f"unknown option; a row may set {_names(known)}"
-        elif ";" not in reason:
-            reason += "; correct it, or leave it out"
-        raise _BadRow(f"{field}.{problem.field}".rstrip("."), problem.value, reason) from None
-    if settings.negative_prompt:
-        _clean(settings.negative_prompt, f"{field}.negative_prompt")
-    return settings
+            if not isinstance(raw.value, dict):
+                raise BadRow("row", raw.value, row_hint(raw.value))
+            values = cast(dict[str, object], raw.value)
+            if self.is_table and raw.file != self._checked:
+                self._check_columns(raw, values)
+            json = json_text(values)
+            id = self._id(values, self.id_key) if self.id_key else None
+            images = values.get(self.image_key)
+            if images not in NO_IMAGES and has_images(images, self.image_key, self.is_table):
+                return Row(raw.index, raw.line, json, id, has_images=True, file=raw.file)
+            settings = self.settings.read(values) if self.settings else NO_SETTINGS
+            prompts = self._prompts(values)
+        except BadRow as bad:
+            rejection = Rejection(row=raw.index, line=raw.line, field=bad.field, value=bad.value, reason=bad.reason)
+            return Row(raw.index, raw.line, json, rejection=rejection, file=raw.file)
+        return Row(raw.index, raw.line, json, id, prompts, settings, file=raw.file)
 
+    def _prompts(self, values: dict[str, object]) -> tuple[Prompt, ...]:
+        key = self.key
+        value = values.get(key, ABSENT)
+        if value is ABSENT:
+            key, value = self._other_column(values, key)
+            if value is ABSENT:
+                raise BadRow(key, ABSENT, f"is missing; the row has {joined(values) or 'nothing'}; {self._fix(values)}")
+        if self.is_txt:
+            texts = [(0, line_text(value, key))]
+        elif self.prompt_key:
+            texts = [(0, prompt_text(value, key, self.is_table))]
+        else:
+            texts = self._conversation(value, key)
+        template = self.template
+        if template is None:
+            return tuple([Prompt(condition, text, text) for condition, text in texts])
+        return tuple([Prompt(condition, template.replace("{prompt}", text), text) for condition, text in texts])
 
-def _cell(value: object, field: str, is_table: bool) -> object:
-    """Return the list that a table's cell holds as JSON text; any other value is returned as it is."""
-    if not is_table or not isinstance(value, str):
-        return value
-    text = value.strip()
-    if not text.startswith(("[", "{")):
-        return value
-    try:
-        parsed = parse_json(text)
-    except ValueError as error:
-        # "[surreal] a fox" is a prompt; "[{'role': ..." is a list as Python prints it.
-        if text.startswith(("[{", "['", '["', '{"', "{'")):
-            raise _BadRow(field, value, f"is not JSON: {error}; write lists with json.dumps, not str()") from None
-        return value
-    if isinstance(parsed, dict):
-        raise _BadRow(field, value, "is an object; write a list: [...]")
-    return parsed
+    def _conversation(self, value: object, key: str) -> list[tuple[int, str]]:
+        try:
+            return conversation_texts(value, key, self.roles, self.is_table)
+        except BadRow:
+            inner = as_object(value, self.is_table)
+            hint = flag_hint([{key: inner}], self.is_table) if inner else None
+            if hint is None:
+                raise
+            raise BadRow(key, value, f"is neither a list of messages nor a string; {hint}") from None
 
+    def _id(self, values: dict[str, object], key: str) -> str:
+        value = values.get(key, ABSENT)
+        if value is ABSENT:
+            key, value = self._other_column(values, key)
+        if value is ABSENT and (hint := id_hint(values)):
+            raise BadRow(key, ABSENT, f"is missing or blank; {hint}")
+        return row_id(None if value is ABSENT else value, key)
 
-def _names(names: Iterable[str]) -> str:
-    text = _printable(", ".join(names))
-    return text if len(text) <= 200 else text[:199] + "…"
+    def _other_column(self, values: Values, key: str) -> tuple[str, object]:
+        """Return (name, value) of the column that is meant by `key`, where none has that very name."""
+        name, value = find(values, key, self.is_table)
+        if name != key and name not in self._named and value is not ABSENT:
+            self._named.add(name)
+            log.warning("columns   no %r; %r is read in its place", key, name)
+        return name, value
 
+    def _check_columns(self, raw: RawRow, values: Values) -> None:
+        """Refuse a table without the columns that are needed."""
+        self._checked = raw.file
+        for key in [self.key] if self.id_key is None else [self.key, self.id_key]:
+            if not has_column(values, key):
+                fix = self._table_fix(raw, values)
+                if key == self.id_key:
+                    fix = id_hint(values) or "name one of them with --id-key, or leave it out"
+                where = raw.file or self.source.name
+                raise DatasetError(f"{where}: no column {key!r}; the data set has {joined(values)}; {fix}")
 
-def _printable(text: str) -> str:
-    """Return a text from the data set in a form for messages: on one line, and encodable."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    def _table_fix(self, raw: RawRow, values: Values) -> str:
+        """Return what to do about a table without the column: what the first rows of its file show."""
+        rows = [cast(Values, row.value) for row in self.first if row.file == raw.file and isinstance(row.value, dict)]
+        hint = self._flag_hint(rows or [values])
+        has_header = raw.line is None or hint.startswith("use --conversation-key")  # formats without lines have one
+        return hint if has_header else header_hint(list(values)) or hint
+
+    def _fix(self, values: Values) -> str:
+        """Return what to do about a row without the column."""
+        if self._rows_have_key:
+            return "add it, as other rows have it"
+        shape = tuple((name, type(value)) for name, value in values.items())
+        if shape not in self._hints:
+            if len(self._hints) == HINTS_KEPT:
+                self._hints.clear()
+            self._hints[shape] = self._flag_hint([values])
+        return self._hints[shape]
+
+    def _flag_hint(self, rows: Sequence[Values]) -> str:
+        # The columns of images and settings hold no prompts; one that happens to have the settings' default name may.
+        taken = (
+            [self.image_key, self.settings.key] if self.settings and not self.settings.is_default else [self.image_key]
+        )
+        return flag_hint(rows, self.is_table, taken, self.prompt_key is not None) or UNKNOWN
+
+    def _tell_near_images(self, rows: list[Values]) -> None:
+        """Say that a column is not read as images whose name differs from the image column's only in case or blanks."""
+        key = self.image_key
+        for values in rows:
+            name = None if key in values else near_name(values, key)
+            if name is None:
+                continue
+            try:
+                found = has_images(values[name], name, self.is_table)
+            except BadRow:
+                found = False
+            if found:
+                log.warning(
+                    "columns   %r is not read as images of the rows; %s does", name, as_flag("--image-key", name)
+                )
+                return

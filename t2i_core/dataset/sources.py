@@ -1,107 +1,244 @@
-"""Which files or hub data set a run reads: they are found and checked here, and known by their content."""
+"""What a data set consists of: its files, or splits on the hub, found and checked; and what it is known by."""
 
+import glob
 import hashlib
-from pathlib import Path
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
 
 from t2i_core.bundled import EXAMPLE_FILE
 from t2i_core.config import EXAMPLE, Config
-from t2i_core.errors import DatasetError
-from t2i_core.json_values import json_text
+from t2i_core.dataset.data_file import PACKINGS, DataFile, cannot_be_read, file_system_of, remote_error
+from t2i_core.dataset.hub import HubSplit, check_datasets_package
+from t2i_core.errors import DatasetError, UserError
+from t2i_core.local_paths import is_file, is_folder, is_url, similar_name
 
-SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
+# Suffix of a file's name -> its format.
+FORMATS = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".txt": "txt",
+}
+TEXT_FORMATS = ("jsonl", "json", "csv", "tsv", "txt")
 PICKLES = (".pkl", ".pickle", ".p", ".pt", ".pth", ".ckpt", ".joblib", ".dill")
+WORKS = f"give a {' '.join(FORMATS)} file (text also {' '.join(f'.{packing}' for packing in PACKINGS)})"
+
+Part = DataFile | HubSplit
 
 
-def dataset_path(config: Config) -> Path:
-    """Return the file that holds the data set.
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The files or splits of a data set, in order; and the files beside them in a folder that are not read.
+
+    row_files: for each part the name that its rows bear; None where the data set is one file, and named so.
+    """
+
+    parts: tuple[Part, ...]
+    unread: tuple[str, ...] = ()
+    row_files: tuple[str | None, ...] = ()
+
+
+def find_parts(dataset: str | Sequence[str]) -> Parts:
+    """Return what a data set consists of: one or several names of files, folders, globs, URLs, or splits on the hub.
+
+    The files of a folder or glob are sorted by name.
 
     Raises:
-        DatasetError: for one that does not exist or is no file, as a hub data set.
+        DatasetError: for what does not exist, has no known format or more than one, or is there twice.
     """
-    if config.dataset == EXAMPLE:
-        return EXAMPLE_FILE
-    return check_file(config.dataset)
+    found = [_parts_of(name) for name in ([dataset] if isinstance(dataset, str) else dataset)]
+    parts = tuple(part for one in found for part in one.parts)
+    by_format = {part.format: part.name for part in reversed(parts)}
+    if len(by_format) > 1:
+        examples = " and ".join(by_format.values())
+        raise DatasetError(f"dataset: has files of several formats, such as {examples}; give those of one format")
+    seen: dict[str, str] = {}
+    for part in parts:
+        is_local = isinstance(part, DataFile) and not is_url(part.location)
+        same = os.path.realpath(part.name) if is_local else part.name
+        if same in seen:
+            twice = part.name if seen[same] == part.name else f"{part.name} (the same file as {seen[same]})"
+            raise DatasetError(f"dataset: {twice} is there twice, so its rows would count twice; name it once")
+        seen[same] = part.name
+    names = [part.name for part in parts]
+    unread = tuple(name for one in found for name in one.unread)
+    return Parts(parts, unread, (None,) if names == [dataset] else tuple(names))
+
+
+def check_dataset(dataset: str | Sequence[str]) -> None:
+    """Refuse a data set that cannot be read, as far as that shows without network.
+
+    Raises:
+        DatasetError: as `find_parts`, and where the package that reads it is missing.
+    """
+    names = [dataset] if isinstance(dataset, str) else dataset
+    for part in find_parts([name for name in names if not _is_listed_remotely(name)]).parts:
+        if isinstance(part, HubSplit):
+            check_datasets_package(part)
+        elif is_url(part.location):
+            file_system_of(part.name, part.location)
 
 
 def fingerprint(config: Config) -> str:
-    """Return the SHA-256, in hexadecimal digits, of the data set's content: the bytes of the file.
+    """Return the SHA-256, in hexadecimal digits, of the data set's content.
 
-    For a hub data set it is taken over name, config, split and the commit the hub names today; where the hub does not
-    answer (offline), over the first three.
-
-    Raises:
-        DatasetError: as `read_rows`.
-    """
-    if config.dataset.startswith("hf:"):
-        name, subset, split = parse_hub_name(config.dataset)
-        return hashlib.sha256(json_text([name, subset, split, _hub_commit(name)]).encode()).hexdigest()
-    path = dataset_path(config)
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise cannot_be_read(path, error) from None
-
-
-def _hub_commit(name: str) -> str | None:
-    from huggingface_hub import HfApi
-
-    try:
-        return HfApi().dataset_info(name, timeout=30).sha
-    except (OSError, ValueError):  # offline, or no such data set: then reading it says so
-        return None
-
-
-def check_file(dataset: str) -> Path:
-    """Return the path of a data set file that exists and has a known format.
+    For a file it is taken over its bytes, for a split on the hub over name and commit; for several, over those of each.
 
     Raises:
-        DatasetError: for anything else, with the formats that are read.
+        DatasetError: as `find_parts`, and for a file that cannot be read.
     """
-    works = f"give a {' '.join(SUFFIXES)} file (each also .gz)"
-    if dataset.startswith("ms:"):
-        raise DatasetError(f"{dataset}: ModelScope is not read directly; download the data set and give its file")
-    path = Path(dataset)
-    suffix = format_suffix(path)
+    digests = [part.digest() for part in find_parts(config.dataset).parts]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def would_read(name: str, file: Path) -> bool:
+    """Return whether the data set of this name has `file` in it, or would have if that file were there."""
+    if name == EXAMPLE or name.startswith("hf:") or is_url(name):
+        return False
+    path = Path(name)
+    if path.is_dir():
+        return file.resolve().parent == path.resolve()
+    return file.resolve() == path.resolve() or fnmatch(str(file.absolute()), str(path.absolute()))
+
+
+def _parts_of(name: str) -> Parts:
+    if name == EXAMPLE:
+        return Parts((DataFile(EXAMPLE, str(EXAMPLE_FILE), "jsonl"),))
+    if is_url(name):
+        return _remote(name)
+    if name.startswith("hf:"):
+        return Parts((HubSplit.parse(name),))
+    if name.startswith("ms:"):
+        raise DatasetError(f"{name}: ModelScope is not read directly; download the data set and give its file")
+    path = Path(name)
+    try:
+        if is_folder(path):
+            return _folder(path)
+        exists = is_file(path)
+    except ValueError as error:
+        raise DatasetError(f"{name}: {error}") from None
+    if not exists and glob.has_magic(name):
+        return _glob(name)
+    suffix, _ = split_suffix(name)
+    if not exists and suffix not in PICKLES:
+        fix = "check the path" if suffix in FORMATS else f"{WORKS}, or hf:name:split for a hub data set"
+        raise DatasetError(f"{name}: no such file (looked in {Path.cwd()}){similar_name(path)}; {fix}")
+    return Parts((_data_file(name, name),))
+
+
+def _data_file(name: str, location: str) -> DataFile:
+    """Return a file, with the format that the suffix of `name` says.
+
+    Raises:
+        DatasetError: for an unknown format, and for a pickle.
+    """
+    suffix, packing = split_suffix(name)
     if suffix in PICKLES:
-        raise DatasetError(f"{path}: a pickle runs code when it is read, so it is refused; {works}")
+        raise DatasetError(f"{name}: a pickle runs code when it is read, so it is refused; {WORKS}")
+    if suffix not in FORMATS:
+        raise DatasetError(f"{name}: unknown format {suffix or 'without a suffix'}; {WORKS}")
+    if packing and FORMATS[suffix] not in TEXT_FORMATS:
+        raise DatasetError(f"{name}: {suffix} files compress inside and are not read through .{packing}; unpack it")
+    return DataFile(name, location, FORMATS[suffix], packing)
+
+
+def split_suffix(name: str) -> tuple[str, str]:
+    """Return (the suffix that names the format, in lower case; how the file is packed, or an empty string)."""
+    path = PurePosixPath(name.lower())
+    packing = path.suffix[1:]
+    return (PurePosixPath(path.stem).suffix, packing) if packing in PACKINGS else (path.suffix, "")
+
+
+def _folder(folder: Path) -> Parts:
+    if (folder / "dataset_dict.json").is_file():
+        return _saved_splits(folder)
+    if (folder / "state.json").is_file():
+        return _saved_split(folder)
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    data = [path for path in files if split_suffix(path.name)[0] in FORMATS]
+    if not data:
+        has_folders = any(path.is_dir() for path in folder.iterdir())
+        fix = f"for what its folders hold, give '{folder / '**' / '*.jsonl'}'" if has_folders else WORKS
+        raise DatasetError(f"{folder}: is a folder without a data file; {fix}")
+    return Parts(_data_files(data), tuple(str(path) for path in files if path not in data))
+
+
+def _data_files(paths: Iterable[Path | str]) -> tuple[DataFile, ...]:
+    return tuple(_data_file(str(path), str(path)) for path in paths)
+
+
+def _glob(pattern: str) -> Parts:
+    """Return the files that match, sorted by name. What matches was asked for, so it must have a known format."""
+    found = glob.glob(pattern, recursive=True)  # noqa: PTH207 - a Path would lose how the pattern begins
+    files = sorted(path for path in found if Path(path).is_file())
+    if not files:
+        raise DatasetError(f"{pattern}: no file matches (looked in {Path.cwd()}); check the pattern")
+    return Parts(_data_files(files))
+
+
+def _saved_split(folder: Path) -> Parts:
+    """Return the files of a split as `save_to_disk` of the datasets library leaves it."""
+    state = _saved_json(folder / "state.json")
+    names = [str(folder / file["filename"]) for file in state.get("_data_files") or []]
+    if not names or state.get("_indices_data_files"):
+        raise DatasetError(f"{folder}: was saved by another version of datasets; load it and save it again")
+    return Parts(_data_files(names))
+
+
+def _saved_splits(folder: Path) -> Parts:
+    splits = _saved_json(folder / "dataset_dict.json").get("splits") or []
+    if len(splits) != 1:
+        folders = " or ".join(str(folder / split) for split in splits)
+        raise DatasetError(f"{folder}: holds the splits {', '.join(splits)}; give one of them: {folders}")
+    return _saved_split(folder / splits[0])
+
+
+def _saved_json(path: Path) -> dict[str, Any]:
     try:
-        is_folder, exists = path.is_dir(), path.exists()
-    except OSError as error:  # such as a folder above it that may not be entered, or a name that is too long
-        raise cannot_be_read(path, error) from None
-    if is_folder:
-        raise DatasetError(f"{path}: is a folder; {works}")
-    if not exists:
-        fix = "check the path" if suffix in SUFFIXES else f"{works}, or hf:name:split for a hub data set"
-        raise DatasetError(f"{path}: no such file (looked in {Path.cwd()}); {fix}")
-    if suffix not in SUFFIXES:
-        raise DatasetError(f"{path}: unknown format {path.suffix or 'without a suffix'}; {works}")
-    if suffix == ".parquet" and path.suffix.lower() == ".gz":
-        raise DatasetError(f"{path}: Parquet compresses inside and is not read through gzip; gunzip it first")
-    return path
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise cannot_be_read(str(path), error) from None
+    except ValueError as error:
+        raise DatasetError(f"{path}: is not JSON: {error}; save the data set again") from None
+    return values if isinstance(values, dict) else {}
 
 
-def cannot_be_read(path: Path, error: OSError) -> DatasetError:
-    """Return the error for a file that the operating system does not open or read."""
-    return DatasetError(f"{path}: cannot be read: {error.strerror or error}; check the path and its permissions")
+def _is_listed_remotely(name: str) -> bool:
+    """Return whether a URL is that of a folder or a glob; a web server has only files."""
+    is_known = split_suffix(name)[0] in FORMATS and not glob.has_magic(name)
+    return is_url(name) and not name.startswith(("http://", "https://")) and not is_known
 
 
-def parse_hub_name(dataset: str) -> tuple[str, str | None, str]:
-    """Return (name, config, split) of `hf:name[:config]:split`.
-
-    Raises:
-        DatasetError: for another form, and for a path on this machine.
-    """
-    parts = dataset.removeprefix("hf:").split(":")
-    if len(parts) not in (2, 3) or not all(part.strip() for part in parts) or "[" in dataset:
-        hint = "; for a part of a split use --limit" if "[" in dataset else ""
-        raise DatasetError(f"{dataset}: write hf:name:split or hf:name:config:split{hint}")
-    if parts[0].startswith("~") or Path(parts[0]).exists():
-        raise DatasetError(f"{dataset}: {parts[0]} is on this disk, and hf: is for hub data sets; give the file itself")
-    return parts[0], parts[1] if len(parts) == 3 else None, parts[-1]
-
-
-def format_suffix(path: Path) -> str:
-    """Return the suffix that names the format, in lower case and without `.gz`."""
-    name = path.name.lower().removesuffix(".gz")
-    return Path(name).suffix
+def _remote(url: str) -> Parts:
+    """Return the file at a URL, or the files of the folder or glob there."""
+    if url.startswith(("http://", "https://")):
+        address = urlsplit(url)
+        # What follows the path may be a signature, which belongs in no message and no manifest.
+        name = f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path}"
+        return Parts((_data_file(name, url),))
+    if not _is_listed_remotely(url):
+        return Parts((_data_file(url, url),))
+    file_system, path = file_system_of(url, url)
+    try:
+        if glob.has_magic(path):
+            found = sorted(file_system.glob(path))
+        else:
+            found = sorted(one for one in file_system.ls(path, detail=False) if split_suffix(one)[0] in FORMATS)
+        names = [file_system.unstrip_protocol(one) for one in found]
+    except UserError:
+        raise
+    except Exception as error:  # the libraries raise what their many back ends raise
+        raise remote_error(url, error) from error
+    if not names:
+        raise DatasetError(f"{url}: no data file is there; {WORKS}")
+    return Parts(_data_files(names))

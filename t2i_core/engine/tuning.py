@@ -4,8 +4,8 @@ Each uses what diffusers offers. None is on by default, as this project measured
 """
 
 import importlib
-import importlib.util
 import traceback
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from transformers import TorchAoConfig as TextTorchAoConfig
 
 from t2i_core.errors import ConfigError
 from t2i_core.generation.interface import LoadConfig
+from t2i_core.models.prepare import find_source, load_function
 
 LIBRARIES = {"fp8": "torchao", "int8": "torchao", "nf4": "bitsandbytes"}
 
@@ -110,17 +111,17 @@ def run_prepare(pipeline: Any, name: str) -> Any:
     Raises:
         ConfigError: the function raised; the message names the file and line.
     """
-    module, _, function = name.partition(":")
-    spec = importlib.util.find_spec(module)
-    assert spec is not None, "the module was found when it was hashed"
+    file = find_source(name.rpartition(":")[0]).absolute()
     try:
-        return getattr(importlib.import_module(module), function)(pipeline) or pipeline
-    except Exception as error:
-        # The user's own code may raise anything; its file and line help to find the cause.
+        return load_function(name)(pipeline) or pipeline
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        # The user's own code may raise anything, SystemExit included; its file and line help to find the cause.
         frames = traceback.extract_tb(error.__traceback__)
-        lines = [f", line {frame.lineno}" for frame in frames if frame.filename == spec.origin]
-        location = f"{spec.origin}{lines[-1] if lines else ''}"
-        raise ConfigError([f"prepare: {name} raised {type(error).__name__}: {error} ({location})"]) from error
+        lines = [f", line {frame.lineno}" for frame in frames if Path(frame.filename) == file]
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ConfigError([f"prepare: {name} raised {reason} ({file}{lines[-1] if lines else ''})"]) from error
 
 
 def _large_components(path: str) -> tuple[list[str], list[str]]:

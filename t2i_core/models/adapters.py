@@ -8,6 +8,7 @@ from typing import Any
 from t2i_core.config import parse_lora
 from t2i_core.errors import ModelError, shorten
 from t2i_core.hashing import file_sha256
+from t2i_core.local_paths import is_file, is_folder, similar_name
 from t2i_core.models.hub import (
     MAIN,
     cached_repository,
@@ -55,20 +56,13 @@ def resolve_adapter(entry: str, *, cache_dir: str | None = None, commit: str | N
         HubUnavailable: where the hub gives no usable answer.
     """
     name, weight = parse_lora(entry)
-    path = Path(name)
-    if _is_file(path):
-        if path.suffix != SUFFIX:
-            raise ModelError(f"lora: {name} is not a {SUFFIX} file; other formats can run code and are not loaded")
-        return Adapter(name, file_sha256(path), weight, str(path.resolve()), path.name)
-    if path.is_dir():
-        inside = sorted(file.name for file in path.glob(f"*{SUFFIX}"))
-        example = path / (inside[0] if inside else f"style{SUFFIX}")
-        raise ModelError(f"lora: {name} is a folder; name the file, for example {example}")
-    owner, _, rest = name.partition("/")
-    repository, _, file = rest.partition("/")
-    repository = f"{owner}/{repository}"
-    if not is_repository(repository) or file.startswith(("/", ".")) or (not file and name.endswith(SUFFIX)):
-        raise ModelError(f"lora: {shorten(name)} does not exist; name a {SUFFIX} file, or a hub id owner/name")
+    path = find_adapter(name)
+    if path is not None:
+        try:
+            return Adapter(name, file_sha256(path), weight, str(path.resolve()), path.name)
+        except OSError as error:
+            raise ModelError(f"lora: {name} cannot be read: {error.strerror}; check the file") from error
+    repository, file = _at_hub(name)
     revision = commit or MAIN
 
     def at_hub(file: str, sha256: str, commit: str) -> Adapter:
@@ -82,14 +76,41 @@ def resolve_adapter(entry: str, *, cache_dir: str | None = None, commit: str | N
     )
 
 
-def adapter_fingerprint(entry: str) -> list[int] | None:
-    """Return size and time of a LoRA file: while they are equal, so is its content. None for one that is no file.
+def find_adapter(name: str) -> Path | None:
+    """Return the LoRA file that a name means, or None for a name of the form of a hub id.
 
     Raises:
-        ModelError: for a path that cannot be read.
+        ModelError: for anything else, in one line with the fix.
     """
-    path = Path(parse_lora(entry)[0])
-    if not _is_file(path):
+    path = Path(name)
+    try:
+        exists, is_a_folder = is_file(path), is_folder(path)
+    except ValueError as error:
+        raise ModelError(f"lora: {shorten(name)} {error}") from None
+    if exists:
+        if path.suffix != SUFFIX:
+            raise ModelError(f"lora: {name} is not a {SUFFIX} file; other formats can run code and are not loaded")
+        return path
+    if is_a_folder:
+        inside = sorted(file.name for file in path.glob(f"*{SUFFIX}"))
+        example = path / (inside[0] if inside else f"style{SUFFIX}")
+        raise ModelError(f"lora: {name} is a folder; name the file, for example {example}")
+    repository, file = _at_hub(name)
+    if not is_repository(repository) or file.startswith(("/", ".")) or (not file and name.endswith(SUFFIX)):
+        raise ModelError(
+            f"lora: {shorten(name)} does not exist; name a {SUFFIX} file, or a hub id owner/name{similar_name(path)}"
+        )
+    return None
+
+
+def adapter_fingerprint(entry: str) -> list[int] | None:
+    """Return size and time of a LoRA file: while they are equal, so is its content. None for one from the hub.
+
+    Raises:
+        ModelError: as `find_adapter`.
+    """
+    path = find_adapter(parse_lora(entry)[0])
+    if path is None:
         return None
     status = path.stat()
     return [status.st_size, status.st_mtime_ns]
@@ -109,11 +130,11 @@ def fetch_adapter(adapter: Adapter, cache_dir: str | None) -> Path:
     return download_files(adapter.location, [adapter.file], adapter.commit, cache_dir) / adapter.file
 
 
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError as error:  # such as a folder above it that may not be entered, or a name that is too long
-        raise ModelError(f"lora: cannot read {shorten(str(path))}: {error.strerror}; check the path") from None
+def _at_hub(name: str) -> tuple[str, str]:
+    """Return (repository, file in it) of `owner/name` or `owner/name/FILE.safetensors`."""
+    owner, _, rest = name.partition("/")
+    repository, _, file = rest.partition("/")
+    return f"{owner}/{repository}", file
 
 
 # (file, its SHA-256, commit)

@@ -15,6 +15,7 @@ from t2i_core.bundled import DEMO_MODEL
 from t2i_core.config import DEMO
 from t2i_core.errors import ModelError, shorten
 from t2i_core.hashing import digest, file_sha256
+from t2i_core.local_paths import is_file, is_folder, similar_name
 from t2i_core.models.hub import (
     MAIN,
     HubFile,
@@ -27,6 +28,7 @@ from t2i_core.models.hub import (
     online_or_cached,
 )
 from t2i_core.models.pipeline_files import PICKLE_SUFFIXES, PipelineFiles, list_folder, select_files
+from t2i_core.models.presets import similar_model
 
 BUNDLED_LICENCE = "Apache-2.0"
 
@@ -91,20 +93,27 @@ def resolve_model(
         ModelError: for a model that cannot be found or used, in one line that says what to do.
         HubUnavailable: where the hub gives no usable answer and the cache cannot be used instead.
     """
-    path = _folder_of(name)
-    if path is not None:
-        if revision is not None:
-            raise ModelError(f"revision: {shorten(revision)} concerns hub models, and {name} is a folder; leave it out")
-        return _resolve_folder(name, path)
-    if is_repository(name):
-        wanted = commit or revision or MAIN
-        return online_or_cached(
-            name,
-            wanted,
-            online=lambda: _resolve_online(name, wanted, cache_dir),
-            cached=lambda: _resolve_cached(name, wanted, cache_dir),
-        )
-    raise _no_model(name)
+    folder = _folder_or_hub(name, revision)
+    if folder is not None:
+        return _resolve_folder(name, folder)
+    wanted = commit or revision or MAIN
+    return online_or_cached(
+        name,
+        wanted,
+        online=lambda: _resolve_online(name, wanted, cache_dir),
+        cached=lambda: _resolve_cached(name, wanted, cache_dir),
+    )
+
+
+def check_model(name: str, revision: str | None = None) -> None:
+    """Refuse what can be no model, without network: a folder without a pipeline, or no form of a hub id.
+
+    Raises:
+        ModelError: in one line that says what to do.
+    """
+    folder = _folder_or_hub(name, revision)
+    if folder is not None:
+        _select_in_folder(name, folder)
 
 
 @lru_cache(maxsize=1)
@@ -135,14 +144,27 @@ def folder_fingerprint(name: str) -> str | None:
 def _folder_of(name: str) -> Path | None:
     path = DEMO_MODEL if name == DEMO else Path(name)
     try:
-        return path if path.is_dir() else None
-    except OSError as error:  # such as a folder above it that may not be entered, or a name that is too long
-        raise ModelError(f"model: cannot read {shorten(name)}: {error.strerror}; check the path") from None
+        return path if is_folder(path) else None
+    except ValueError as error:
+        raise ModelError(f"model: {shorten(name)} {error}") from None
+
+
+def _folder_or_hub(name: str, revision: str | None) -> Path | None:
+    """Return the folder that a name means, or None for a hub id."""
+    folder = _folder_of(name)
+    if folder is None and not is_repository(name):
+        raise _no_model(name)
+    if folder is not None and revision is not None:
+        raise ModelError(f"revision: {shorten(revision)} concerns hub models, and {name} is a folder; leave it out")
+    return folder
 
 
 def _resolve_folder(name: str, folder: Path) -> ResolvedModel:
     chosen = _select_in_folder(name, folder)
-    files = tuple(_hashed(path, HubFile(0, None), folder.joinpath) for path in chosen.paths)
+    try:
+        files = tuple(_hashed(path, HubFile(0, None), folder.joinpath) for path in chosen.paths)
+    except OSError as error:
+        raise _cannot_be_read(name, error) from error
     bundled = name == DEMO
     source: Literal["folder", "bundled"] = "bundled" if bundled else "folder"
     return _model(name, source, str(folder.resolve()), None, chosen, files, BUNDLED_LICENCE if bundled else None)
@@ -205,19 +227,33 @@ def _hashed(path: str, known: HubFile, local: Callable[[str], Path]) -> ModelFil
 
 def _select_in_folder(name: str, folder: Path) -> PipelineFiles:
     try:
-        return select_files(name, list_folder(folder), lambda path: (folder / path).read_text(encoding="utf-8"))
+        chosen = select_files(name, list_folder(folder), lambda path: (folder / path).read_text(encoding="utf-8"))
+        for path in chosen.paths:
+            (folder / path).open("rb").close()
     except OSError as error:
-        raise ModelError(f"{name}: cannot read {error.filename}: {error.strerror}; check its permissions") from error
+        raise _cannot_be_read(name, error) from error
+    return chosen
+
+
+def _cannot_be_read(name: str, error: OSError) -> ModelError:
+    return ModelError(f"{name}: cannot read {error.filename}: {error.strerror}; check its permissions")
 
 
 def _no_model(name: str) -> ModelError:
     path = Path(name)
-    if path.is_file():
+    try:
+        exists = is_file(path)
+    except ValueError as error:
+        return ModelError(f"model: {shorten(name)} {error}")
+    if exists:
         if path.suffix in PICKLE_SUFFIXES:
             why = "is a pickle file, which can run code and is not loaded"
         else:
             why = "is a file, not a folder"
         return ModelError(f"{name}: {why}; name a folder written by a diffusers pipeline's save_pretrained")
     if name.startswith((".", "/", "\\")) or "\\" in name or name.count("/") > 1 or path.is_absolute():
-        return ModelError(f"{name}: this folder does not exist; check the path")
-    return ModelError(f"model: {shorten(name)} is neither a preset, nor a folder, nor a hub id of the form owner/name")
+        return ModelError(f"{name}: this folder does not exist; check the path{similar_name(path)}")
+    return ModelError(
+        f"model: {shorten(name)} is neither a preset, nor a folder, nor a hub id of the form owner/name"
+        f"{similar_model(name) or similar_name(path)} (--list-models shows the presets)"
+    )

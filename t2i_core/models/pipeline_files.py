@@ -88,7 +88,8 @@ def _component_files(
     files = {path[len(prefix) :] for path in paths if path.startswith(prefix) and "/" not in path[len(prefix) :]}
     if not files:
         raise ModelError(
-            f"{name}: {INDEX} names {component}, but the folder {component}/ is missing or empty; get it again"
+            f"{name}: {INDEX} names {component}, but the folder {component}/ is missing, empty or not readable; "
+            "get it again"
         )
     if f"{library}.py" in files:
         raise ModelError(

@@ -4,6 +4,7 @@ Importing diffusers takes seconds and imports torch; planning needs only names a
 """
 
 import ast
+import difflib
 import importlib.metadata
 import importlib.util
 import re
@@ -21,6 +22,7 @@ OTHER_WORDS = re.compile(
     "Img2Img|Image2Image|ImageToImage|I2I|Inpaint|Control|Video|I2V|T2V|Edit|Upscale|SuperResolution|Depth2Img|Adapter"
     "|Pix2Pix|Fill|Prior|Decoder|Refiner|Layered|ImageVariation|VisualCloze|Inversion|Audio|3D|ShapE|Gemma|Onnx"
 )
+SCHEDULER = re.compile(r"^class (\w+)\(SchedulerMixin", re.MULTILINE)
 # Parameters that only calls for video and sound have.
 OTHER_PARAMETERS = {
     *("num_frames", "frames", "video_length", "num_videos_per_prompt", "video"),
@@ -119,10 +121,14 @@ def check_scheduler(name: str) -> None:
     spec = importlib.util.find_spec("diffusers")
     assert spec is not None
     assert spec.origin is not None
-    marker = f"\nclass {name}(SchedulerMixin".encode()
-    if not any(marker in path.read_bytes() for path in (Path(spec.origin).parent / "schedulers").glob("*.py")):
+    sources = [path.read_text(encoding="utf-8") for path in (Path(spec.origin).parent / "schedulers").glob("*.py")]
+    known = {match for source in sources for match in SCHEDULER.findall(source)}
+    if name not in known:
         version = importlib.metadata.version("diffusers")
-        raise ConfigError([f"scheduler: diffusers {version} has no {name}; leave it out for the model's own"])
+        close = difflib.get_close_matches(name, sorted(known), n=1)
+        close = close or sorted((other for other in known if other.startswith(name)), key=len)
+        fix = f"did you mean {close[0]}?" if close else "leave it out for the model's own"
+        raise ConfigError([f"scheduler: diffusers {version} has no {name}; {fix}"])
 
 
 def _parse(source: bytes) -> ast.Module:

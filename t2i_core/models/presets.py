@@ -5,15 +5,11 @@ preset says otherwise. The models' own cards could not be read when this table w
 differ. Only `demo` has been run by this project so far; the others are not measured on a GPU.
 """
 
-from collections.abc import Mapping
+import difflib
+import re
 from dataclasses import dataclass
-from typing import Any
 
 from t2i_core.config import DEMO
-from t2i_core.errors import ModelError
-from t2i_core.models.identity import ResolvedModel
-from t2i_core.models.pipeline_signature import call_defaults
-from t2i_core.spec import SHARED_ARGUMENTS
 
 FLUX_DEV_LICENCE = (
     "FLUX.1 [dev] non-commercial licence: outputs may not be used to train a competing model; gated on the hub"
@@ -250,57 +246,12 @@ def repository_of(name: str) -> str:
     return PRESETS[name].repository if name in PRESETS and name != DEMO else name
 
 
-def find_preset(name: str, model: ResolvedModel, demo_identity: str) -> Preset:
-    """Return the preset of a model: by name, identity, repository or pipeline class, else one made from the code."""
-    if name in PRESETS:
-        return PRESETS[name]
-    if model.identity == demo_identity:
-        return PRESETS[DEMO]
-    for preset in PRESETS.values():
-        if model.source == "hub" and preset.repository == model.location:
-            return preset
-    embeds = model.configs.get("transformer", {}).get("guidance_embeds")
-    for preset in PRESETS.values():
-        same_class = preset.pipeline_class == model.pipeline_class and preset.name != DEMO
-        if same_class and preset.guidance_embeds in (None, embeds):
-            return preset
-    return _from_code(model)
-
-
-def _from_code(model: ResolvedModel) -> Preset:
-    """Return a preset with the defaults of the pipeline's call and the size that its configuration implies."""
-    call = call_defaults(model.pipeline_class)
-    side, multiple = _native_side(model)
-
-    def default(name: str) -> Any:
-        value = call.get(name)
-        return None if value is Ellipsis else value
-
-    arguments = {"negative_prompt": "negative_prompt", **SHARED_ARGUMENTS}
-    if default("num_inference_steps") is None:
-        raise ModelError(f"{model.name}: {model.pipeline_class} has no num_inference_steps; this tool cannot run it")
-    return Preset(
-        name=model.pipeline_class,
-        repository="",
-        pipeline_class=model.pipeline_class,
-        steps=int(default("num_inference_steps")),
-        height=default("height") or side,
-        width=default("width") or side,
-        guidance_scale=default("guidance_scale"),
-        true_cfg_scale=default("true_cfg_scale"),
-        optional=tuple(name for name, keyword in arguments.items() if keyword in call and default(keyword) is None),
-        max_sequence_length=default("max_sequence_length"),
-        dtype="float32",
-        size_multiple=multiple,
-        about=f"no preset; the defaults of {model.pipeline_class}'s own code",
-    )
-
-
-def _native_side(model: ResolvedModel) -> tuple[int, int]:
-    """Return (default side, size multiple) in pixels, from the configurations; the side is 0 where none is stated."""
-    blocks: list[int] = model.configs.get("vae", {}).get("block_out_channels") or [0] * 4
-    scale = 2 ** (len(blocks) - 1)
-    denoiser: Mapping[str, Any] = model.configs.get("transformer") or model.configs.get("unet") or {}
-    sample = denoiser.get("sample_size") or 0
-    patch = denoiser.get("patch_size") if isinstance(denoiser.get("patch_size"), int) else 1
-    return (sample if isinstance(sample, int) else 0) * scale, scale * max(1, patch or 1)
+def similar_model(name: str) -> str:
+    """Return `; did you mean flux-dev?` for a name that is like a preset's or its repository's, else nothing."""
+    known = {*PRESETS, *(preset.repository for preset in PRESETS.values() if preset.name != DEMO)}
+    names = {name.casefold(): name for name in sorted(known)}
+    given = re.sub(r"[_ ]", "-", name.casefold())
+    close = difflib.get_close_matches(given, names, n=1, cutoff=0.7)
+    if not close and len(given) >= 3:
+        close = [other for other in names if other.startswith(given) or given.startswith(other)]
+    return f"; did you mean {names[close[0]]}?" if close else ""

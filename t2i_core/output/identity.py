@@ -3,14 +3,18 @@
 This module alone reads and writes `.t2i/output.json`.
 """
 
+import glob
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from t2i_core.config import Config
+from t2i_core.config import EXAMPLE, Config
+from t2i_core.dataset.sources import would_read
 from t2i_core.errors import OutputError
+from t2i_core.local_paths import check_writable, is_url
 from t2i_core.output.layout import FAILURES, PROVENANCE, RUN, ManifestForm
 from t2i_core.storage.files import write_text
 from t2i_core.storage.workspace import Workspace
@@ -28,36 +32,53 @@ class OutputIdentity:
     that lies in the folder now.
     """
 
-    dataset: str  # its absolute path, or its name on the hub
+    dataset: str | list[str]  # its absolute path, or its name on the hub; of several files or splits, each
     fingerprint: str
     commits: Mapping[str, str] = field(default_factory=dict)
     manifest: ManifestForm | None = None
 
 
+def check_output(workspace: Workspace) -> None:
+    """Refuse a folder that cannot be made or written, or that has such a folder of ours in it; leave it as it is.
+
+    Raises:
+        OutputError: naming the folder.
+    """
+    _check_writable(workspace.root)
+    if os.path.lexists(workspace.hidden):
+        _check_writable(workspace.hidden)
+        for path in workspace.hidden.iterdir():
+            if path.is_dir():
+                _check_writable(path)
+
+
 def open_output(workspace: Workspace, config: Config, fingerprint: str) -> OutputIdentity:
     """Return what the folder is for, or for a new one will be.
 
-    The same file edited, moved or copied is the same data set. Nothing is written: a run that is refused later leaves
-    the folder free.
+    The same file edited, moved or copied is the same data set, and so are the same files and more. Nothing is written:
+    a run that is refused later leaves the folder free.
 
     Raises:
-        OutputError: if another data set or another tool's files are there and `replace` is not set, if the data set is
-            one of the files that the run writes, or if `limit` would take rows away from a larger manifest.
+        OutputError: as `check_output`; if another data set or another tool's files are there and `replace` is not set,
+            if the data set is one of the files that the run writes, or if `limit` would take rows away from a larger
+            manifest.
     """
-    if workspace.root.exists() and not workspace.root.is_dir():
-        raise OutputError(f"output: {workspace.root} is a file; name a folder")
+    check_output(workspace)
     written = [workspace.root / name for name in (config.manifest_name, *_OUR_FILES)]
-    if Path(config.dataset).resolve() in [path.resolve() for path in written]:
-        raise OutputError(f"dataset: {config.dataset} is a file that the run itself writes; choose another --output")
-    dataset = _absolute(config.dataset)
+    for name in config.dataset_names:
+        if any(would_read(name, path) for path in written):
+            raise OutputError(f"dataset: {name} is or holds a file that the run itself writes; choose another --output")
+    names = [_absolute(name) for name in config.dataset_names]
+    dataset = names[0] if len(names) == 1 else names
     identity = _read(workspace)
     if identity is None:
         if not config.replace:
             _refuse_files_of_others(workspace, config.manifest_name)
         return OutputIdentity(dataset, fingerprint)
-    if dataset != identity.dataset and fingerprint != identity.fingerprint and not config.replace:
+    same = fingerprint == identity.fingerprint or _is_same(config.dataset_names, identity.dataset)
+    if not same and not config.replace:
         raise OutputError(
-            f"output: {workspace.root} holds the images of {identity.dataset}; "
+            f"output: {workspace.root} holds the images of {_title(identity.dataset)}; "
             "choose another --output, or add --replace to let this data set take it over"
         )
     _refuse_to_shrink(workspace, identity, config)
@@ -143,8 +164,31 @@ def _refuse_files_of_others(workspace: Workspace, manifest_name: str) -> None:
         )
 
 
-def _absolute(dataset: str) -> str:
-    """Return the absolute path of a file; a data set on the hub, and the bundled example, go by their name."""
-    if dataset.startswith("hf:") or not Path(dataset).exists():
-        return dataset
-    return str(Path(dataset).resolve())
+def _check_writable(folder: Path) -> None:
+    try:
+        check_writable(folder)
+    except ValueError as error:
+        raise OutputError(f"output: {folder} {error}") from None
+
+
+def _is_same(names: list[str], stored: str | list[str]) -> bool:
+    """Return whether a data set is the stored one, or has all of it and more."""
+    now: set[str] = set()
+    for name in names:
+        now |= {_absolute(name), str(Path(name).resolve())}  # release 0.1.0 stored paths with their links followed
+    return now.issuperset([stored] if isinstance(stored, str) else stored)
+
+
+def _absolute(name: str) -> str:
+    """Return the absolute path of a file, folder or glob; all else goes by its name.
+
+    Links are not followed: where `latest.jsonl` points to another file from day to day, it stays the same data set.
+    """
+    is_local = name != EXAMPLE and not name.startswith("hf:") and not is_url(name)
+    if is_local and (Path(name).exists() or glob.has_magic(name)):
+        return os.path.abspath(name)  # noqa: PTH100 - Path.resolve would follow links
+    return name
+
+
+def _title(stored: str | list[str]) -> str:
+    return stored if isinstance(stored, str) else f"{stored[0]} and {len(stored) - 1} more"

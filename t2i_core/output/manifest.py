@@ -80,7 +80,7 @@ def _write_rows(catalog: Catalog, config: Config, layout: Layout) -> Accounting:
             text = _manifest_line(row, catalog, layout)
             if text is not None:
                 manifest.write((text + "\n").encode("utf-8"))
-            for failure in failures_of(row, config.dataset):
+            for failure in failures_of(row, config.dataset_title):
                 failures.write((json.dumps(failure, ensure_ascii=False) + "\n").encode("utf-8"))
             accounting.add(row)
     return accounting

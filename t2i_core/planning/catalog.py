@@ -82,6 +82,7 @@ class CatalogRow:
     has_images: bool  # came with images, and is left alone
     rejection: Rejection | None
     images: tuple[CatalogImage, ...]
+    file: str | None = None  # that holds it, where the data set has several
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ class Catalog:
         """Yield every row in order, with its images."""
         by_row = groupby(self.images(facts), key=lambda image: image.row)
         number, images = next(by_row, (None, iter(())))
-        columns = ["row", "line", "json", "has_images", "rejection"]
+        columns = ["row", "line", "file", "json", "has_images", "rejection"]
         for row in read_rows(self.plan.rows_file(self.workspace.plans), columns):
             own: tuple[CatalogImage, ...] = ()
             if row["row"] == number:

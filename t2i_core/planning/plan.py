@@ -15,6 +15,7 @@ ROWS = pa.schema(
     [
         ("row", pa.int64()),
         ("line", pa.int64()),
+        ("file", pa.string()),  # that holds the row, where the data set has several
         ("json", pa.string()),  # the row as it came
         ("stem", pa.string()),  # what its files are named after
         ("has_images", pa.bool_()),

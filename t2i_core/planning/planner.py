@@ -44,8 +44,8 @@ def write_plan(
     counts = first_pass.counts
     if not counts["usable"] and not counts["skipped"]:
         plan.rows_file(plans).unlink()
-        shown = "".join(f"\n  {config.dataset}: {rejection}" for rejection in first_pass.first_rejections)
-        raise DatasetError(f"{config.dataset}: no usable row among {counts['rows']}{shown}")
+        shown = "".join(f"\n  {rejection}" for rejection in first_pass.first_rejections)
+        raise DatasetError(f"{config.dataset_title}: no usable row among {counts['rows']}{shown}")
     with atomic_write(plan.specs_file(plans)) as file:
         images = write_rows(file, SPECS, _specs(plan.rows_file(plans), first_pass.prompt_groups, config, settings))
     return Plan(name, images=images, **counts)
@@ -61,7 +61,7 @@ class _RowsPass:
         self.config, self.settings, self.preset = config, settings, preset
         self.counts = dict.fromkeys(("rows", "usable", "skipped", "rejected", "prompts"), 0)
         self.prompt_groups = array("Q")
-        self.first_rejections: list[Rejection] = []
+        self.first_rejections: list[str] = []
         self._output = Path(os.path.normpath(Path(config.output).absolute()))
         self._stems: set[str] = set()  # only filled where an id column names the files
 
@@ -78,6 +78,7 @@ class _RowsPass:
             yield {
                 "row": row.index,
                 "line": row.line,
+                "file": row.file,
                 "json": row.json,
                 "stem": stem,
                 "has_images": row.has_images and rejection is None,
@@ -91,14 +92,15 @@ class _RowsPass:
     def _check(self, row: Row, stem: str) -> tuple[Rejection | None, Sampling]:
         """Return why a row cannot be used, or None; and its sampling settings."""
         rejection, sampling = row.rejection, self.settings.sampling
-        if rejection is None and row.id is not None:
-            rejection = self._duplicate_id(row, stem)
         if rejection is None and row.has_images:
             rejection = self._image_of_this_output(row)
         if rejection is None:
             sampling, problem = row_sampling(row.settings, sampling, self.preset)
             if problem:
                 rejection = Rejection(row.index, row.line, self.config.settings_key, "", problem)
+        # Last: a row that is rejected for something else does not take its id from a later one.
+        if rejection is None and row.id is not None:
+            rejection = self._duplicate_id(row, stem)
         return rejection, sampling
 
     def _count(self, row: Row, rejection: Rejection | None) -> None:
@@ -106,7 +108,7 @@ class _RowsPass:
         if rejection is not None:
             self.counts["rejected"] += 1
             if len(self.first_rejections) < REJECTIONS_SHOWN:
-                self.first_rejections.append(rejection)
+                self.first_rejections.append(f"{row.file or self.config.dataset_title}: {rejection}")
         elif row.has_images:
             self.counts["skipped"] += 1
         else:

@@ -40,7 +40,7 @@ def summary_markdown(report: Report, catalog: Catalog) -> str:
         _table_row("images", a.images, a.images_generated, a.images_reused, "", a.images_failed, a.images_pending),
         "",
         f"- **Time** {report.seconds:.1f} s{speed}",
-        f"- **Data set** {_plain(config.dataset)}",
+        f"- **Data set** {_plain(config.dataset_title)}",
         f"- **Model** {_plain(model)}{commit}",
         f"- **Licence** {_plain(licence)}",
         f"- **Where** {_plain(str(catalog.workspace.root.absolute()))} on {_plain(socket.gethostname())}",

@@ -12,8 +12,8 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 # The text chunk that holds the record as JSON.
 HEADER = "text2image"
-# What Pillow raises for a file that is no PNG, ends early, or has a broken chunk.
-_NOT_A_PNG = (UnidentifiedImageError, OSError, ValueError, SyntaxError)
+# What Pillow raises for a file that is no PNG, ends early, or has a broken chunk; and json for a text nested too deep.
+_NOT_A_PNG = (UnidentifiedImageError, OSError, ValueError, SyntaxError, RecursionError)
 
 Pixels = npt.NDArray[np.uint8]
 

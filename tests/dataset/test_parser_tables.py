@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from t2i_core.bundled import EXAMPLE_FILE
 from t2i_core.config import Config, RowSettings
 from t2i_core.dataset.parser import read_rows
-from t2i_core.dataset.sources import dataset_path, fingerprint
+from t2i_core.dataset.sources import fingerprint
 from t2i_core.errors import DatasetError, UserError
 from tests.dataset.test_parser import rows_of, texts, user
 from tests.dataset.test_readers_sources import FakeDatasets
@@ -114,7 +115,7 @@ def test_the_fingerprint_is_that_of_the_bytes(tmp_path):
     assert before == hashlib.sha256(path.read_bytes()).hexdigest()
     path.write_bytes(b'{"conversations":"b"}\n')
     assert fingerprint(Config(dataset=str(path))) != before
-    assert fingerprint(Config()) == hashlib.sha256(dataset_path(Config()).read_bytes()).hexdigest()
+    assert fingerprint(Config()) == hashlib.sha256(EXAMPLE_FILE.read_bytes()).hexdigest()
 
 
 def test_a_hub_data_set_is_read_and_known_by_its_commit(monkeypatch):

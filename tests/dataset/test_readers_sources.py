@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from t2i_core.dataset import readers
-from t2i_core.dataset.readers import open_source, parse_hub_name
+from t2i_core.dataset.hub import HubSplit
+from t2i_core.dataset.readers import open_source
 from t2i_core.errors import DatasetError
 from tests.dataset.test_readers import read, write
 
@@ -199,7 +200,7 @@ def test_hub_data_sets_stream_through_datasets(monkeypatch):
         (1, None, {"Prompt": "a cat"}),
     ]
     assert fake.asked == ("nateraw/parti-prompts", None, "train", True)
-    assert parse_hub_name("hf:a/b:c:d") == ("a/b", "c", "d")
+    assert HubSplit.parse("hf:a/b:c:d") == HubSplit("hf:a/b:c:d", "a/b", "c", "d")
 
 
 def test_hub_errors_are_one_line(monkeypatch):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import yaml
 
 from flows.cli import main
 from t2i_core import __version__
+from t2i_core.models.presets import PRESETS
 from tests.conftest import ROOT, command, in_process
 
 
@@ -23,11 +25,23 @@ from tests.conftest import ROOT, command, in_process
         (["--sizes", "512"], "write WIDTHxHEIGHT"),
         (["--reseed"], "add retry_failed"),
         (["--config", "/nowhere.yaml"], "/nowhere.yaml"),
-        (["--config", "s3://bucket/run.yaml"], "config: cannot read s3://bucket/run.yaml: object storage"),
+        (["--config", "s3://bucket/run.yaml"], "config: object storage and other URLs are not supported yet"),
         (["--config", "~nosuchuser/run.yaml"], "no home folder is known for ~nosuchuser"),
         (["--output", "s3://bucket/out"], "output: object storage and other URLs are not supported yet"),
         (["--output=~nosuchuser/out"], "no home folder is known for ~nosuchuser"),
-        (["stray"], "stray"),
+        (["stray"], "stray: no such file"),
+        (["a.jsonl", "--dataset", "b.jsonl"], "a.jsonl: to which option? Data files stand together: --dataset a.jsonl"),
+        (["--steps", "1", "--steps", "2"], "--steps specified multiple times"),
+        (["--dataset"], "dataset: is empty; give at least one"),
+        (["--prompt", "a fox"], "--prompt: unknown option; write the prompts into a .txt file, one a line"),
+        (["--cfg_scale=3"], "--cfg_scale: unknown option; set guidance_scale"),
+        (["--num-inference-steps", "0"], "steps: input should be greater than or equal to 1 (got 0)"),
+        (["--model", "flux-dve"], "nor a hub id of the form owner/name; did you mean flux-dev?"),
+        (["--model", "demo", "--revision", "main"], "revision: 'main' concerns hub models"),
+        (["--scheduler", "EulerDiscrete"], "did you mean EulerDiscreteScheduler?"),
+        (["--prepare", "./nowhere.py:f"], "prepare: './nowhere.py' does not exist"),
+        (["--prepare", "nowhere:f"], "prepare: Python finds no module 'nowhere'"),
+        (["--output", "/etc/passwd"], "output: /etc/passwd is a file; name a folder"),
     ],
 )
 def test_wrong_use_is_one_line_and_exit_code_2(capsys, arguments, message):
@@ -82,6 +96,7 @@ def parsed(monkeypatch):
     """What the command line makes of its flags, without a run."""
     seen = []
     monkeypatch.setattr("flows.cli._run", lambda config, verbose: seen.append(config) or 0)
+    monkeypatch.setattr("flows.cli.check_at_once", lambda config: None)
 
     def parse(*arguments):
         assert main(list(arguments)) == 0
@@ -96,8 +111,41 @@ def test_flags_may_have_dashes_or_underscores(parsed):
         assert parsed(f"{flag}=3").batch_size == 3
 
 
-def test_the_flag_of_the_reference_is_accepted(parsed):
-    assert parsed("--first_entry_file_name", "a_b.jsonl").dataset == "a_b.jsonl"
+@pytest.mark.parametrize(
+    ("flag", "value", "field"),
+    [
+        ("--first_entry_file_name", "a_b.jsonl", "dataset"),
+        ("--first-entry-file-name", "a_b.jsonl", "dataset"),
+        ("--prompt-file", "a.txt", "dataset"),
+        ("--hf_model_name_or_path", "owner/name", "model"),
+        ("--pretrained_model_name_or_path", "owner/name", "model"),
+        ("--hf_cache_dir", "cache", "cache_dir"),
+        ("--hf_local_dir", "models", "local_dir"),
+        ("--output-dir", "out", "output"),
+        ("--torch-dtype", "float16", "dtype"),
+        ("--num-inference-steps", 3, "steps"),
+        ("--num_images_per_prompt", 2, "images_per_prompt"),
+    ],
+)
+def test_what_diffusers_and_the_reference_call_an_option_is_accepted(parsed, flag, value, field):
+    assert getattr(parsed(flag, str(value)), field) == value
+    assert getattr(parsed(f"{flag}={value}"), field) == value
+
+
+def test_a_value_that_looks_like_a_name_of_another_tool_is_a_value(parsed):
+    assert parsed("--negative-prompt=--prompt").negative_prompt == "--prompt"
+    assert parsed("--prompt-key", "prompt_file").prompt_key == "prompt_file"
+
+
+def test_the_data_set_needs_no_flag_and_may_be_several_files(parsed):
+    assert parsed("a.jsonl").dataset == "a.jsonl"
+    assert parsed("a.jsonl", "--steps", "3").steps == 3
+    assert parsed("--steps", "3", "a.jsonl").dataset == "a.jsonl"
+    several = ["a.jsonl", "b.jsonl"]
+    assert parsed(*several).dataset == several
+    assert parsed("--dataset", *several).dataset == several
+    assert parsed("--dataset", "a.jsonl", "--dataset=b.jsonl").dataset == several
+    assert parsed().dataset == "example"
 
 
 def test_flags_go_before_the_file(parsed, tmp_path):
@@ -125,6 +173,63 @@ def test_help_lists_every_field(capsys):
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
     assert all(f"--{name.replace('_', '-')}" in text for name in Config.model_fields)
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_help_fits_the_terminal_and_has_a_box_for_each_heading(columns):
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.text2image", "--help"],
+        cwd=ROOT, env=os.environ | {"COLUMNS": str(columns)}, capture_output=True, text=True, timeout=100, check=True,
+    )  # fmt: skip
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= columns
+    boxes = [line.strip("╭╮─ ") for line in lines if line.startswith("╭")]
+    assert boxes == ["Data set", "Model", "Sampling (default: the model's own)", "Run", "Output", "Command"]
+    assert "[default: 0]" in done.stdout
+    assert "[default: False]" not in done.stdout
+    assert "[default: user]" in done.stdout
+
+
+def test_the_presets_are_a_table_that_imports_no_torch():
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "flows.text2image", "--list-models"],
+        cwd=ROOT, capture_output=True, text=True, timeout=100, check=True,
+    )  # fmt: skip
+    assert time.perf_counter() - started < 20
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert not imported & {"torch", "prefect", "diffusers", "transformers"}
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["preset", *PRESETS]
+    for column in ("repository", "download", "steps", "size", "licence"):
+        start = lines[0].index(column)
+        assert all(line[start - 1] == " " != line[start] for line in lines), column
+
+
+def test_a_wrong_path_is_answered_without_prefect_and_torch():
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "flows.text2image", "nowhere.jsonl"],
+        cwd=ROOT, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert time.perf_counter() - started < 20
+    assert done.returncode == 2
+    lines = done.stderr.splitlines()
+    imported = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
+    assert not imported & {"torch", "prefect", "diffusers", "transformers"}
+    (message,) = [line for line in lines if not line.startswith("import time:")]
+    assert message.startswith("error: nowhere.jsonl: no such file")
+
+
+def test_in_a_folder_that_was_deleted_it_says_so(tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    code = "import os, sys; os.chdir(sys.argv[1]); os.rmdir(sys.argv[1]); from flows.cli import main; sys.exit(main([]))"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(gone)], env=environment, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert (done.returncode, done.stderr) == (2, "error: the current folder was deleted; change to another one\n")
 
 
 def _imports(*arguments):
@@ -162,6 +267,9 @@ def test_too_many_failures_end_with_exit_code_3(server, output, tmp_path):
     done = in_process(f"--dataset={tmp_path / 'x.jsonl'}", f"--output={output.folder}", check=3)
     assert "1 failed" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("exit code 3: more failures than --max-failures 0 allows: ")
+    assert last.endswith(f"1 failures: see {output.folder}/failures.jsonl")
 
 
 def test_a_run_from_any_folder_and_a_missing_file_is_one_line(server, tmp_path):

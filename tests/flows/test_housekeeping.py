@@ -2,7 +2,6 @@
 
 import os
 import time
-from dataclasses import replace
 
 import pytest
 from filelock import Timeout
@@ -85,7 +84,7 @@ def full(workspace):
 
 def test_prune_removes_earlier_manifests_and_images_that_no_row_asks_for_and_nothing_else(workspace, full):
     before = files(workspace)
-    prune(full)
+    prune(workspace, full.unreferenced())
     unreferenced = {workspace.images.location(image_spec(number).key) for number in (8, 9)}
     gone = before - files(workspace)
     assert gone == unreferenced | {".t2i/manifests/a.jsonl", ".t2i/manifests/b.jsonl"}
@@ -93,14 +92,17 @@ def test_prune_removes_earlier_manifests_and_images_that_no_row_asks_for_and_not
 
 
 def test_the_picture_of_a_replaced_image_is_asked_for(workspace, full):
-    prune(full)
+    prune(workspace, full.unreferenced())
     assert workspace.images.status(image_spec(2, seed=77).key) is not None
 
 
 def test_what_is_not_known_to_this_run_stays(workspace, full):
+    unreferenced = full.unreferenced()
     late = store_image(workspace, image_spec(50))  # by another run, since the scan
-    prune(full)
+    (workspace.manifests / "late.jsonl").write_text("x")
+    prune(workspace, unreferenced)
     assert workspace.images.status(late.key) is not None
+    assert (workspace.manifests / "late.jsonl").exists()
 
 
 def test_prune_holds_the_lock_so_that_no_manifest_is_written_meanwhile(workspace, full, monkeypatch):
@@ -113,7 +115,7 @@ def test_prune_holds_the_lock_so_that_no_manifest_is_written_meanwhile(workspace
         original(self, key)
 
     monkeypatch.setattr(ImageStore, "delete", delete)
-    prune(full)
+    prune(workspace, full.unreferenced())
     assert sorted(deleted) == sorted(image_spec(number).key for number in (8, 9))
 
 
@@ -121,5 +123,11 @@ def test_prune_of_an_output_without_anything_to_remove_removes_nothing(workspace
     store_image(workspace, image_spec(0))
     catalog = make_catalog(workspace, image_spec(0))
     before = files(workspace)
-    prune(replace(catalog, run="later"))
+    prune(workspace, catalog.unreferenced())
     assert files(workspace) - {".t2i/lock"} == before
+
+
+def test_what_was_removed_by_somebody_else_in_the_meantime_is_no_error(workspace, full):
+    unreferenced = full.unreferenced()
+    prune(workspace, unreferenced)
+    prune(workspace, unreferenced)

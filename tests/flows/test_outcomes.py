@@ -6,7 +6,7 @@ import pytest
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from flows.command import ExitCode
-from flows.outcomes import REFUSED, TOO_MANY_FAILURES, cancelled, exit_code, finished, refused
+from flows.outcomes import REFUSED, TOO_MANY_FAILURES, exit_code, finished, previewed, refused
 from t2i_core import errors
 
 
@@ -24,9 +24,10 @@ def test_a_run_with_too_many_failures_has_failed_under_a_name_of_its_own():
     assert (state.type, state.name, state.message) == ("FAILED", TOO_MANY_FAILURES, "3 images made, 1 reused")
 
 
-def test_a_cancelled_run_says_what_it_made():
-    state = cancelled(report())
-    assert (state.type, state.message) == ("CANCELLED", "3 images made, 1 reused")
+@pytest.mark.parametrize(("too_many", "name", "code"), [(False, "Completed", 0), (True, TOO_MANY_FAILURES, 3)])
+def test_a_preview_ends_like_a_run(too_many, name, code):
+    state = previewed("preview: 3 of 4 images", too_many=too_many)
+    assert (state.name, state.message, exit_code(state)) == (name, "preview: 3 of 4 images", code)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_wrong_use_is_refused_with_its_own_words(error):
         (Completed(), 0),
         (finished(report(too_many_failures=True)), 3),
         (refused(errors.OutputError("x")), 2),
-        (cancelled(report()), 130),
+        (Cancelled(message="stopped"), 130),
         (Cancelled(name=REFUSED), 130),
         (Failed(message="a bug"), 1),
         (Failed(name="Another"), 1),

@@ -58,7 +58,7 @@ def test_a_stop_keeps_what_is_done_and_the_next_run_goes_on(server, tmp_path, ou
     assert output.failures() == []
     assert output.manifest_is_true()
     assert sum(len(row["images"]) for row in output.manifest()) == done
-    again = in_process(*arguments, "--limit=10", check=0)
+    again = in_process(*arguments, "--limit=10", "--replace", check=0)
     assert "generated" in again.stdout
 
 

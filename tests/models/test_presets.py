@@ -4,7 +4,8 @@ import pytest
 
 from t2i_core.models.identity import ResolvedModel, bundled_identity
 from t2i_core.models.pipeline_signature import call_defaults
-from t2i_core.models.presets import PRESETS, find_preset, repository_of
+from t2i_core.models.preset_choice import find_preset
+from t2i_core.models.presets import PRESETS, repository_of, similar_model
 
 
 def model(pipeline_class="FluxPipeline", location="x/y", source="hub", identity="i", **configs):

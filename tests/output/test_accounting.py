@@ -3,7 +3,7 @@
 import pytest
 
 from t2i_core.dataset.rows import Rejection
-from t2i_core.output.accounting import ACCOUNTING_FACTS, ROWS_SHOWN, Accounting
+from t2i_core.output.accounting import ACCOUNTING_FACTS, ROWS_SHOWN, Accounting, exceeds
 from t2i_core.planning.catalog import CatalogImage, CatalogRow, ImageState
 from tests.builders import SKIPPED, failed_record, image_spec, make_catalog, store_image
 
@@ -37,6 +37,7 @@ def counted(*rows):
         ([REUSED], "reused"),
         ([FAILED], "failed"),
         ([PENDING], "pending"),
+        ([], "reused"),
         ([REUSED, GENERATED], "generated"),
         ([GENERATED, PENDING, REUSED], "pending"),
         ([PENDING, GENERATED, FAILED, REUSED], "failed"),
@@ -55,14 +56,14 @@ def test_a_row_is_what_the_worst_of_its_images_is(states, expected):
 
 
 def test_a_row_that_came_with_images_is_skipped_and_has_none_to_count():
-    accounting = counted(row(has_images=True))
-    assert (accounting.rows, accounting.rows_skipped, accounting.images, accounting.failures) == (1, 1, 0, 0)
+    accounting = counted(row(has_images=True), row(has_images=True))
+    assert (accounting.rows, accounting.rows_skipped, accounting.images, accounting.failures) == (2, 2, 0, 0)
 
 
 def test_a_rejected_row_is_failed_and_a_failure():
-    accounting = counted(row(rejection=REJECTION))
-    assert (accounting.rows, accounting.rows_failed, accounting.rows_rejected) == (1, 1, 1)
-    assert (accounting.images, accounting.failures) == (0, 1)
+    accounting = counted(row(rejection=REJECTION), row(rejection=REJECTION))
+    assert (accounting.rows, accounting.rows_failed, accounting.rows_rejected) == (2, 2, 2)
+    assert (accounting.images, accounting.failures) == (0, 2)
 
 
 def test_a_row_all_of_whose_images_failed_is_one_failed_row_and_as_many_failures_as_images():
@@ -115,6 +116,14 @@ def failures(images, failed, rejected=0):
 )
 def test_failures_are_too_many_above_a_count_or_a_share(accounting, allowed, too_many):
     assert accounting.too_many_failures(allowed) is too_many
+
+
+@pytest.mark.parametrize(
+    ("failures", "total", "allowed", "too_many"),
+    [(0, 0, 0, False), (1, 1, 0, True), (1, 1, 1, False), (2, 4, 0.5, False), (3, 4, 0.5, True), (3, 4, 5, False)],
+)
+def test_an_allowance_below_one_is_a_share_and_from_one_on_a_count(failures, total, allowed, too_many):
+    assert exceeds(failures, total, allowed) is too_many
 
 
 def test_a_later_run_that_made_nothing_reused_everything():

@@ -99,6 +99,34 @@ def test_a_data_set_of_the_hub_is_known_by_its_name_whatever_lies_here(free, con
     assert open_output(free, config(dataset="hf:owner/name:train"), "one").dataset == "hf:owner/name:train"
 
 
+@pytest.fixture
+def manifest(free, claimed):
+    """The manifest of five rows that a run over `dataset` has left in `free`."""
+    with free.lock():
+        note_manifest_form(free, FORM)
+    file = free.root / FORM.name
+    file.write_text("{}\n" * 5)
+    return file
+
+
+@pytest.mark.parametrize("limit", [5, 6, None])
+def test_a_run_over_as_many_rows_may_replace_the_manifest(free, config, dataset, manifest, limit):
+    open_output(free, config(dataset=str(dataset), limit=limit), "one")
+
+
+def test_a_limited_run_does_not_take_rows_from_a_larger_manifest_unless_it_may_replace_it(
+    free, config, dataset, manifest
+):
+    with pytest.raises(OutputError, match=r"has 5 rows, and --limit 3 would take 2 of them away; use --preview 3 or "):
+        open_output(free, config(dataset=str(dataset), limit=3), "one")
+    open_output(free, config(dataset=str(dataset), limit=3, replace=True), "one")
+
+
+def test_without_a_manifest_there_is_nothing_to_take_away(free, config, dataset, manifest):
+    manifest.unlink()
+    open_output(free, config(dataset=str(dataset), limit=1), "one")
+
+
 @pytest.mark.parametrize(
     "theirs", ["manifest.jsonl", "failures.jsonl", "images.parquet", "run.json", "sample0_condition0"]
 )
@@ -161,6 +189,12 @@ def test_a_file_of_the_first_version_is_read(free):
     assert manifest_form(free) == FORM
     claim_output(free, OutputIdentity(**values))
     assert stored(free) == values | {"manifest": manifest}
+
+
+def test_the_file_can_be_read_by_a_person(free):
+    claim_output(free, OutputIdentity("狐.jsonl", "f"))
+    text = (free.hidden / "output.json").read_text("utf-8")
+    assert text == '{\n "dataset": "狐.jsonl",\n "fingerprint": "f",\n "commits": {},\n "manifest": null\n}\n'
 
 
 def test_a_claim_keeps_the_form_of_a_manifest_that_another_run_wrote_in_between(free, config, dataset, claimed):

@@ -22,7 +22,8 @@ def test_images_are_named_as_configured_and_auto_up_to_a_number(config, choice, 
 
 
 @pytest.mark.parametrize(
-    ("output", "prefix"), [("out", "out/"), ("out/", "out/"), ("./a/b", "./a/b/"), ("/a//", "/a/"), ("/", "/")]
+    ("output", "prefix"),
+    [("out", "out/"), ("out/", "out/"), ("./a/b", "./a/b/"), ("/a//", "/a/"), ("/", "/"), ("runX/", "runX/")],
 )
 def test_a_path_is_the_output_as_given_then_the_file(config, output, prefix):
     form = ManifestForm.of(config(output=output, manifest_name="rows.jsonl", image_key="pictures"))

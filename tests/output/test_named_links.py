@@ -94,6 +94,16 @@ def test_a_remade_image_is_linked_again(workspace, links, wanted, key):
     assert links.outdated_names(changes) == set()  # it is the same picture all the while
 
 
+def test_many_names_are_told_apart(workspace, links, wanted, key):
+    names = {name(i): key[i % 4] for i in range(200)}
+    links.apply(links.changes(wanted(names)))
+    assert not links.changes(wanted(names))
+    fewer = {one: key for one, key in names.items() if not one.startswith("sample1")}
+    changes = links.changes(wanted(fewer))
+    assert changes.to_link == []
+    assert {path.relative_to(workspace.root).as_posix() for path in changes.to_remove} == names.keys() - fewer.keys()
+
+
 def test_names_may_come_in_several_chunks(links, wanted, key):
     both = [*wanted({name(0): key[0]}), *wanted({name(1): key[1]})]
     links.apply(links.changes(both))
@@ -240,7 +250,7 @@ def test_where_a_directory_entry_has_another_inode_than_its_file_the_file_is_loo
                     name=entry.name,
                     path=entry.path,
                     is_dir=entry.is_dir,
-                    inode=lambda entry=entry: entry.inode() + 1000,
+                    inode=lambda entry=entry: entry.inode() + 2**63,
                 )
                 for entry in found
             ]
@@ -248,6 +258,14 @@ def test_where_a_directory_entry_has_another_inode_than_its_file_the_file_is_loo
     monkeypatch.setattr(os, "scandir", scandir)
     assert not links.changes(wanted(names))
     assert [image.name for image in links.changes(wanted({name(0): key[2], name(1): key[1]})).to_link] == [name(0)]
+
+
+def test_names_that_are_right_cost_no_look_at_a_file(links, wanted, key, monkeypatch):
+    names = {name(0): key[0], name(1): key[1]}
+    links.apply(links.changes(wanted(names)))
+    inodes = wanted(names)
+    monkeypatch.setattr(os, "stat", lambda *arguments, **more: pytest.fail("a file was looked at"))
+    assert not links.changes(inodes)
 
 
 def test_a_temporary_file_that_a_killed_run_left_is_removed_once_it_is_stale(workspace, links):

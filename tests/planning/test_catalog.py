@@ -12,9 +12,10 @@ REJECTION = Rejection(2, 3, "conversations", "None", "is missing")
 
 
 @pytest.fixture
-def workspace(tmp_path):
+def workspace(tmp_path, monkeypatch):
     """The workspace of an output whose name Arrow would take for a URL."""
-    return Workspace(tmp_path / "run-10:00")
+    monkeypatch.chdir(tmp_path)
+    return Workspace("run-10:00")
 
 
 @pytest.fixture(params=["one chunk", "many chunks"], autouse=True)
@@ -166,6 +167,38 @@ def test_pictures_are_those_that_there_are_in_data_set_order(partly, specs):
     assert list(partly.pictures()) == [Picture(specs[i].key, f"p{i}") for i in (1, 2, 5)]
 
 
+def test_pictures_can_be_asked_for_by_the_keys_of_their_images(workspace, specs):
+    replacement = image_spec(0, seed=99)
+    failed = failed_record(specs[0])
+    for spec, facts in ((replacement, {"replaces": failed.key}), (specs[1], {}), (specs[2], {})):
+        store_image(workspace, spec, **facts)
+    catalog = make_catalog(workspace, *specs[:4], specs[2], records=[failed])
+    wanted = {specs[i].key for i in (0, 2, 3)}
+    assert [picture.key for picture in catalog.pictures(wanted)] == [replacement.key, specs[2].key, specs[2].key]
+    assert list(catalog.pictures(frozenset())) == []
+
+
+def test_a_sample_has_as_many_images_as_asked_for(workspace, specs):
+    catalog = make_catalog(workspace, *specs)
+    keys = {spec.key for spec in specs}
+    assert [len(catalog.sample(count)) for count in (0, 1, 3, 7, 100)] == [0, 1, 3, 7, 7]
+    assert catalog.sample(3) < catalog.sample(5) < catalog.sample(7) == keys
+
+
+def test_a_sample_stays_the_same_when_settings_and_rows_change(workspace):
+    """Two previews with other steps show the same prompts, side by side."""
+    specs = [image_spec(i) for i in range(40)]
+    chosen = make_catalog(workspace, *specs).sample(8)
+    prompts = {spec.prompt for spec in specs if spec.key in chosen}
+    slower = [image_spec(i, steps=20) for i in range(40)]
+    again = make_catalog(workspace, *slower).sample(8)
+    assert {spec.prompt for spec in slower if spec.key in again} == prompts
+    assert chosen.isdisjoint(again)
+    fewer = make_catalog(workspace, *reversed(specs[1:])).sample(8)
+    assert len(fewer & chosen) >= 7
+    assert max(specs.index(spec) for spec in specs if spec.key in chosen) > 20  # not the first rows
+
+
 @pytest.mark.parametrize(
     ("count", "expected"),
     [(0, []), (1, [0]), (2, [0, 5]), (3, [0, 2, 5]), (5, [0, 1, 2, 3, 5]), (6, [0, 1, 2, 3, 4, 5]), (100, range(6))],
@@ -190,6 +223,17 @@ def test_stored_images_that_the_data_set_does_not_ask_for_are_unreferenced(works
     found = catalog.unreferenced()
     assert found.keys == sorted(record.key for record in extra)
     assert found.size == sum(record.file_size for record in extra)
+
+
+def test_earlier_manifests_are_told_beside_unreferenced_images(partly, workspace):
+    workspace.manifests.mkdir()
+    names = ["b.jsonl", "a.jsonl", "notes.txt"]
+    for name in names:
+        (workspace.manifests / name).touch()
+    expected = [workspace.manifests / name for name in ("a.jsonl", "b.jsonl")]
+    assert partly.unreferenced().manifests == expected
+    store_image(workspace, image_spec(99))
+    assert make_catalog(workspace, image_spec(0)).unreferenced().manifests == expected
 
 
 def test_where_all_images_are_asked_for_none_is_unreferenced(partly):
@@ -239,6 +283,7 @@ def test_an_image_whose_file_the_scan_does_not_have_is_not_named(workspace, spec
     [
         (lambda catalog: list(catalog.pictures()), "source_prompt"),
         (lambda catalog: list(catalog.spread_pictures(2)), "source_prompt"),
+        (lambda catalog: sorted(catalog.sample(3)), "source_prompt"),
         (lambda catalog: list(catalog.names()), "prompt"),
         (Catalog.unreferenced, "prompt"),
         (Catalog.bytes_per_pixel, "prompt"),

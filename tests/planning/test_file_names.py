@@ -1,7 +1,7 @@
 """The names of images: as DataFlow-MM gives them, safe on every file system, without collisions."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from t2i_core.planning.file_names import image_name, safe_id
@@ -26,6 +26,7 @@ def test_an_unsafe_id_becomes_a_safe_name_without_collisions(value):
     assert name != safe_id(value + "!")
 
 
+@settings(deadline=None)
 @given(st.text(), st.text())
 def test_names_are_plain_short_and_as_distinct_as_ids(one, other):
     name = safe_id(one)

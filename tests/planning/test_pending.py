@@ -15,7 +15,7 @@ from tests.builders import failed_record, image_record, image_spec, make_catalog
 
 @pytest.fixture
 def workspace(tmp_path):
-    return Workspace(tmp_path / "run-10:00")
+    return Workspace(tmp_path)
 
 
 @pytest.fixture(params=["one chunk", "many chunks"], autouse=True)
@@ -105,6 +105,15 @@ def test_a_replacement_that_was_lost_is_made_again_with_its_own_seed(workspace, 
     catalog = replace(make_catalog(workspace, specs[0]), index=record_index(workspace.records, records))
     (request,) = Pending(catalog, **options).requests()
     assert (request.spec, request.key, request.replaces) == (other, other.key, specs[0].key)
+
+
+def test_a_run_may_make_only_some_of_the_images(workspace, specs):
+    store_image(workspace, specs[1])
+    catalog = make_catalog(workspace, *specs, specs[2], records=[failed_record(specs[3])])
+    only = frozenset(specs[i].key for i in (1, 2, 3, 5))
+    assert prompts(Pending(catalog, only=only)) == ["p2", "p5"]
+    assert prompts(Pending(catalog, retry_failed=True, only=only)) == ["p2", "p3", "p5"]
+    assert prompts(Pending(catalog, only=frozenset())) == []
 
 
 def test_when_everything_is_made_again_only_images_of_this_run_are_done(workspace, specs):

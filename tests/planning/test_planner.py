@@ -13,7 +13,7 @@ from t2i_core.hashing import derive_seed
 from t2i_core.models.presets import PRESETS
 from t2i_core.models.sampling import resolve_sampling
 from t2i_core.planning.file_names import safe_id
-from t2i_core.planning.plan import SPECS
+from t2i_core.planning.plan import ROWS, SPECS
 from t2i_core.planning.planner import write_plan
 from t2i_core.spec import GenerationSettings, ImageSpec
 from t2i_core.storage import tables
@@ -29,9 +29,10 @@ def row(index, *texts, **fields):
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """Where plans lie; to Arrow the colon would be a URL's."""
-    return tmp_path / "run-10:00" / "plans"
+def folder(tmp_path, monkeypatch):
+    """Where plans lie; by name, Arrow would take it for a URL."""
+    monkeypatch.chdir(tmp_path)
+    return Path("run-10:00/plans")
 
 
 @pytest.fixture
@@ -206,6 +207,11 @@ def test_an_explicit_seed_counts_up_and_does_not_move_the_others(plan):
     assert [s["seed"] for s in specs if s["row"] != 1] == [s["seed"] for s in plain]
 
 
+def test_prompts_with_an_explicit_seed_are_passed_over_where_occurrences_are_counted(plan):
+    _, specs = plan(row(0, "b", settings=RowSettings(seed=40)), row(1, "a"), row(2, "a"), row(3, "b"))
+    assert [s["seed"] for s in specs] == [40, *(derive_seed(0, *parts, 0) for parts in (("a", 0), ("a", 1), ("b", 0)))]
+
+
 def test_zero_is_a_seed(plan):
     _, specs = plan(row(0, "a", settings=RowSettings(seed=0)), row(1, "a"))
     assert [s["seed"] for s in specs] == [0, derive_seed(0, "a", 0, 0)]
@@ -244,7 +250,9 @@ def test_a_spec_read_back_has_the_key_it_was_written_with(plan):
 
 
 def test_a_plan_has_the_columns_that_readers_expect(write, folder):
-    assert read_table(write(row(0, "a")).specs_file(folder)).schema.equals(SPECS)
+    result = write(row(0, "a"))
+    assert read_table(result.rows_file(folder)).schema.equals(ROWS)
+    assert read_table(result.specs_file(folder)).schema.equals(SPECS)
 
 
 def test_settings_that_the_model_does_not_take_reject_the_row(rejections):
@@ -310,8 +318,7 @@ def test_duplicate_ids_are_rejected_but_for_the_first(plan, rejections):
 
 
 @pytest.mark.parametrize("form", ["{}", "[{}]", "[7, {}]"])
-def test_a_row_may_not_name_images_of_the_output_itself(rejections, tmp_path, monkeypatch, form):
-    monkeypatch.chdir(tmp_path)
+def test_a_row_may_not_name_images_of_the_output_itself(rejections, form):
     own, other = "./out/../out/sample0_condition0/x.png", "outside/x.png"
     rows = [
         row(i, has_images=True, json='{"images": ' + form.format(json.dumps(path)) + "}")
@@ -326,8 +333,7 @@ def test_a_row_may_not_name_images_of_the_output_itself(rejections, tmp_path, mo
     assert third["reason"] == first["reason"]
 
 
-def test_a_later_image_of_the_output_rejects_the_row_too(rejections, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_later_image_of_the_output_rejects_the_row_too(rejections):
     text = json.dumps({"pictures": ["mine.png", "out/x.png"]})
     (first, _) = rejections(row(0, has_images=True, json=text), row(1, "a"), output="out", image_key="pictures")
     assert (first["field"], first["value"]) == ("pictures", "'out/x.png'")
@@ -347,3 +353,9 @@ def test_an_input_without_a_usable_row_is_an_error_that_shows_why(write, folder)
         *(f"  x.jsonl: line {i + 1}, conversations: is missing {i}; add it (got None)" for i in range(3)),
     ]
     assert list(folder.iterdir()) == []
+
+
+def test_a_row_that_is_rejected_for_something_else_leaves_its_id_to_a_later_row(write):
+    wrong = row(0, "a", id="x", settings=RowSettings(height=65))
+    plan = write(wrong, row(1, "b", id="x"), row(2, "c", id="X"), id_key="id")
+    assert (plan.usable, plan.rejected) == (1, 2)

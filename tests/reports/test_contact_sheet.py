@@ -6,8 +6,19 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
+from t2i_core.planning.catalog import Picture
 from t2i_core.reports import contact_sheet as module
-from t2i_core.reports.contact_sheet import CAPTION, CELL, COLUMNS, FONT_SIZE, MARGIN, TITLE, contact_sheet
+from t2i_core.reports.contact_sheet import (
+    CAPTION,
+    CELL,
+    COLUMNS,
+    FONT_SIZE,
+    MARGIN,
+    TITLE,
+    contact_sheet,
+    write_contact_sheet,
+)
+from tests.builders import image_spec, store_image
 
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255), (255, 0, 255), (128, 64, 0)]
 NEAR = 12  # a JPEG is not exact
@@ -122,3 +133,30 @@ def test_a_picture_with_a_palette_or_an_alpha_channel_is_shown_too():
     buffer = io.BytesIO()
     Image.new("RGBA", (16, 16), (255, 0, 0, 255)).save(buffer, format="PNG")
     assert shows(cell(sheet((buffer.getvalue(), "")), 0)[0][4:-4, 4:-4], (255, 0, 0))
+
+
+@pytest.fixture
+def pictures(workspace):
+    """Three stored images, one of which has vanished since it was listed."""
+    found = [Picture(store_image(workspace, image_spec(i)).key, f"prompt {i}") for i in range(3)]
+    workspace.images.delete(found[1].key)
+    return found
+
+
+def test_an_image_that_vanished_since_it_was_listed_is_left_out(workspace, pictures, tmp_path, monkeypatch):
+    seen = []
+    original = module.contact_sheet
+    monkeypatch.setattr(module, "contact_sheet", lambda *both: seen.append(both) or original(*both))
+    write_contact_sheet(tmp_path / "sheet.jpg", pictures, workspace.images, "a title")
+    contents = [(workspace.images.read(picture.key), picture.prompt) for picture in (pictures[0], pictures[2])]
+    assert seen == [(contents, "a title")]
+    assert (tmp_path / "sheet.jpg").read_bytes() == original(contents, "a title")
+
+
+def test_the_sheet_of_an_earlier_run_is_removed_where_there_is_no_image(workspace, pictures, tmp_path):
+    sheet = tmp_path / "sheet.jpg"
+    for none in ([], pictures[1:2]):
+        sheet.write_bytes(b"old")
+        write_contact_sheet(sheet, none, workspace.images, "a title")
+        assert not sheet.exists()
+    write_contact_sheet(sheet, [], workspace.images, "a title")  # nor is there one to remove

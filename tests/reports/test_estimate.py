@@ -8,7 +8,7 @@ import pytest
 from t2i_core.generation.interface import Speed
 from t2i_core.planning.shards import WorkEstimate
 from t2i_core.reports import estimate as module
-from t2i_core.reports.estimate import BYTES_PER_PIXEL, disk_space, estimate_lines
+from t2i_core.reports.estimate import BYTES_PER_PIXEL, disk_space, estimate_lines, rest_line
 from tests.builders import image_spec, make_catalog, store_image
 
 WORK = WorkEstimate(images=9, batches=5, shards=1, batch_size=2, pixels=9 * 64 * 64, pixel_steps=10 * 64 * 64 * 8)
@@ -53,6 +53,16 @@ def test_the_time_goes_by_pixels_and_steps():
 
 def test_without_a_measured_speed_there_is_neither_time_nor_memory():
     assert set(lines()) == {"work", "disk", "weights"}
+
+
+def test_after_a_preview_the_rest_is_told_with_its_time():
+    made = replace(WORK, images=3, pixel_steps=1000)
+    rest = replace(WORK, images=40, pixel_steps=60_000)
+    again = "; run the same command without --preview"
+    assert rest_line(rest, made, 2.0) == f"rest      40 images, about 0:02:00 at this speed{again}"
+    assert rest_line(rest, replace(made, images=0, pixel_steps=0), 2.0) == f"rest      40 images{again}"
+    assert rest_line(rest, made, 0.0) == f"rest      40 images{again}"
+    assert rest_line(replace(rest, images=0, pixel_steps=0), made, 2.0) == "rest      nothing is left to make"
 
 
 def test_the_bytes_of_a_pixel_are_those_of_the_images_that_there_are(workspace, monkeypatch):

@@ -1,8 +1,8 @@
 """What a person reads after a run, and what a program reads in run.json."""
 
-import io
 import json
 from dataclasses import asdict, fields, replace
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -12,7 +12,7 @@ from t2i_core.models.presets import PRESETS
 from t2i_core.output.accounting import ROWS_SHOWN, Accounting
 from t2i_core.planning.catalog import Unreferenced
 from t2i_core.reports import report as module
-from t2i_core.reports.report import SHEET_IMAGES, run_json, write_report
+from t2i_core.reports.report import SHEET_IMAGES, prunable, run_json, write_report
 from tests.builders import image_spec, make_catalog, store_image
 from tests.reports.conftest import MODEL
 
@@ -85,13 +85,34 @@ def test_cut_prompts_are_told_with_their_first_rows(report, rows, shown):
     )
 
 
-def test_unused_images_are_told_unless_they_are_deleted(report):
-    unused = Unreferenced(["a", "b"], 2_500_000)
+MANIFESTS = [Path("a.jsonl"), Path("b.jsonl")]
+
+
+@pytest.mark.parametrize(
+    ("manifests", "told", "them"),
+    [
+        ([], "", "them"),
+        (MANIFESTS[:1], ", and 1 earlier manifest", "them and 1 earlier manifest"),
+        (MANIFESTS, ", and 2 earlier manifests", "them and 2 earlier manifests"),
+    ],
+)
+def test_unused_images_and_earlier_manifests_are_told_and_so_is_what_was_deleted(report, manifests, told, them):
+    unused = Unreferenced(["a", "b"], 2_500_000, manifests)
+    assert prunable(unused) == f"2 stored images, 2.5 MB{told}"
     assert lines(report(unreferenced=unused))["unused"] == (
-        "2 stored images, 2.5 MB, are in no manifest; --prune deletes them"
+        f"2 stored images, 2.5 MB, are not in this manifest; --prune deletes {them}"
     )
-    assert "unused" not in lines(report(unreferenced=unused, prune=True))
-    assert "unused" not in lines(report())
+    said = lines(report(unreferenced=unused, prune=True))
+    assert said["pruned"] == f"2 stored images, 2.5 MB{told}"
+    assert "unused" not in said
+
+
+def test_without_unused_images_there_is_nothing_to_tell(report):
+    assert not {"unused", "pruned"} & set(lines(report(unreferenced=Unreferenced([], 0, MANIFESTS))))
+
+
+def test_a_limited_run_read_too_little_to_call_an_image_unused(report):
+    assert "unused" not in lines(report(unreferenced=Unreferenced(["a"], 5, []), limit=3))
 
 
 def test_a_preset_without_note_or_description_is_its_name_alone(report):
@@ -184,30 +205,22 @@ def test_the_report_is_written_as_text_that_can_be_read(report, catalog, workspa
 
 def test_the_contact_sheet_shows_the_first_images_that_there_are(report, catalog, workspace, monkeypatch):
     seen = []
-    original = module.contact_sheet
+    original = module.write_contact_sheet
     monkeypatch.setattr(
-        module, "contact_sheet", lambda images, title: seen.append((images, title)) or original(images, title)
+        module, "write_contact_sheet", lambda *arguments: seen.append(arguments) or original(*arguments)
     )
     write_report(report(), catalog(SHEET_IMAGES + 3))
-    ((images, title),) = seen
+    ((path, pictures, images, title),) = seen
+    assert path == workspace.root / "contact_sheet.jpg"
     assert title == "demo: demo model, 64x64, for trying the tool"
-    assert [caption for _, caption in images] == [f"prompt {i}" for i in range(SHEET_IMAGES)]
-    assert images[1][0] == workspace.images.read(image_spec(1, prompt="prompt 1").key)
-    sheet = (workspace.root / "contact_sheet.jpg").read_bytes()
-    assert Image.open(io.BytesIO(sheet)).format == "JPEG"
+    assert [picture.prompt for picture in pictures] == [f"prompt {i}" for i in range(SHEET_IMAGES)]
+    assert images is workspace.images
+    with Image.open(path) as sheet:
+        assert sheet.format == "JPEG"
 
 
-def test_the_sheet_of_an_earlier_run_is_removed_where_there_is_no_image(report, catalog, workspace):
-    workspace.root.mkdir()
-    (workspace.root / "contact_sheet.jpg").write_bytes(b"old")
-    write_report(report(), catalog(0))
-    assert not (workspace.root / "contact_sheet.jpg").exists()
-
-
-def test_an_image_that_vanished_since_it_was_listed_is_left_out_of_the_sheet(report, catalog, workspace, monkeypatch):
-    made, seen = catalog(3), []
-    original = module.contact_sheet
-    monkeypatch.setattr(module, "contact_sheet", lambda images, title: seen.extend(images) or original(images, title))
-    workspace.images.delete(image_spec(1, prompt="prompt 1").key)
-    write_report(report(), made)
-    assert [caption for _, caption in seen] == ["prompt 0", "prompt 2"]
+def test_a_preset_without_a_description_is_the_title_alone(report, catalog, monkeypatch):
+    titles = []
+    monkeypatch.setattr(module, "write_contact_sheet", lambda path, pictures, images, title: titles.append(title))
+    write_report(report(preset=replace(PRESETS["demo"], about="")), catalog(1))
+    assert titles == ["demo"]

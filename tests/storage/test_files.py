@@ -74,10 +74,10 @@ def test_folders_on_the_way_are_made(tmp_path):
 
 
 def test_a_file_is_writable_unless_it_is_to_be_read_only(tmp_path):
-    for read_only, mode in ((False, 0o644), (True, 0o444)):
+    for options, mode in (({}, 0o644), ({"read_only": True}, 0o444)):
         old = os.umask(0o022)
         try:
-            with atomic_write(tmp_path / "x", read_only=read_only):
+            with atomic_write(tmp_path / "x", **options):
                 pass
         finally:
             os.umask(old)

@@ -15,7 +15,6 @@ KEY = "ab" + "cd" + "0" * 60
 
 @pytest.fixture
 def store(tmp_path):
-    """The images of an output whose name Arrow would take for a URL."""
     (tmp_path / "run-10:00").mkdir()
     return ImageStore(tmp_path / "run-10:00")
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from t2i_core.storage.keys import KEY, as_keys, find
@@ -15,6 +15,7 @@ def column(keys):
     return as_keys(pa.array(keys, pa.string()))
 
 
+@settings(deadline=None)
 @given(st.sets(HEX), st.lists(HEX))
 def test_every_key_is_found_where_it_is_and_no_other(known, asked):
     within = sorted(known)

@@ -71,7 +71,8 @@ def test_the_compression_level_changes_the_size_and_no_pixel():
 
 
 @pytest.mark.parametrize(
-    "damage", ["torn", "foreign", "text", "edited", "empty", "no digest", "no object", "no JSON", "another format"]
+    "damage",
+    ["torn", "foreign", "text", "edited", "empty", "no digest", "no object", "no JSON", "too deep", "another format"],
 )
 def test_what_is_not_whole_and_ours_is_no_image(pixels, damage):
     whole = encode(pixels)
@@ -87,6 +88,7 @@ def test_what_is_not_whole_and_ours_is_no_image(pixels, damage):
         "no digest": encode_png(pixels, {"key": "k"}, 1),
         "no object": with_header(pixels, '["key"]'),
         "no JSON": with_header(pixels, "key"),
+        "too deep": with_header(pixels, "[" * 100_000),
         "another format": with_header(pixels, "{}", "TIFF"),
     }[damage]
     assert decode_png(data) is None
@@ -138,6 +140,7 @@ def test_what_is_no_png_has_no_header(data):
 
 def test_another_format_and_other_json_have_no_header(pixels):
     jpeg = io.BytesIO()
+    deep = with_header(pixels, "[" * 100_000)
     Image.fromarray(pixels).save(jpeg, format="JPEG")
-    for data in (jpeg.getvalue(), with_header(pixels, "[1]"), with_header(pixels, "{")):
+    for data in (jpeg.getvalue(), with_header(pixels, "[1]"), with_header(pixels, "{"), deep):
         assert read_header(io.BytesIO(data)) is None

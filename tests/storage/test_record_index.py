@@ -1,6 +1,7 @@
 """The record index: which picture is shown for a key, and what is known of it."""
 
 from collections import Counter
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -16,9 +17,10 @@ def lost_record(spec, **facts):
 
 
 @pytest.fixture
-def index(tmp_path):
-    """Records -> their index; the colon in the folder would be a URL's to Arrow."""
-    folder = tmp_path / "run-10:00"
+def index(tmp_path, monkeypatch):
+    """Records -> their index, in a folder that Arrow, by name, would take for a URL."""
+    monkeypatch.chdir(tmp_path)
+    folder = Path("run-10:00")
     return lambda *records, **options: record_index(folder, records, **options)
 
 
@@ -100,9 +102,9 @@ def test_nothing_asked_is_nothing_found(index):
     assert known.find(column()).tolist() == []
 
 
-def test_facts_stay_on_disk_until_they_are_asked_for(index, tmp_path):
+def test_facts_stay_on_disk_until_they_are_asked_for(index):
     spoiled = image_record(image_spec(1))
-    path = tmp_path / "run-10:00" / index(spoiled).name
+    path = Path("run-10:00") / index(spoiled).name
     spoil_column(path, "versions")
     known = RecordIndex(path)
     assert known.facts(["key"]).to_pylist() == [{"key": spoiled.key}]
@@ -148,10 +150,10 @@ def test_facts_are_those_of_the_images_in_key_order(index):
     assert facts["seconds"].to_pylist() == [image.seconds for image in expected]
 
 
-def test_records_stay_readable_when_a_later_run_removes_their_file(index, tmp_path):
+def test_records_stay_readable_when_a_later_run_removes_their_file(index):
     known = index(image_record(image_spec(1)))
     assert known.name == "records.parquet"
-    (tmp_path / "run-10:00" / known.name).unlink()
+    (Path("run-10:00") / known.name).unlink()
     assert known.facts(["run"])["run"].to_pylist() == ["r1"]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from t2i_core.storage import record_table
 from t2i_core.storage.image_store import Scan
-from t2i_core.storage.png import encode_png
+from t2i_core.storage.png import encode_png, pixels_digest
 from t2i_core.storage.record_index import RecordIndex
 from t2i_core.storage.record_table import merge_records
 from t2i_core.storage.records import RECORD_TABLE
@@ -18,7 +18,7 @@ from tests.builders import failed_record, image_record, image_spec, merged, pict
 
 @pytest.fixture
 def workspace(tmp_path):
-    return Workspace(tmp_path / "run-10:00")
+    return Workspace(tmp_path)
 
 
 @pytest.fixture
@@ -234,6 +234,15 @@ def test_a_table_of_an_earlier_or_later_version_is_read(workspace, no_decoding):
     again = merged(workspace, previous=other)
     assert again.equals(table)
     assert again.schema.metadata is None
+
+
+def test_an_image_of_an_earlier_version_is_adopted(workspace):
+    """Release 0.1.0 wrote `schema` into the header."""
+    spec = image_spec(1)
+    pixels = picture(spec)
+    header = image_record(spec, pixels_sha256=pixels_digest(pixels)).header() | {"schema": 1}
+    workspace.images.write(spec.key, encode_png(pixels, header, 1))
+    assert made(merged(workspace)) == [spec.key]
 
 
 def test_without_images_there_is_an_empty_table(workspace):

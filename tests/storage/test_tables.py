@@ -1,5 +1,7 @@
 """Parquet files are written and read a chunk at a time, whatever their path is."""
 
+from pathlib import Path
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -25,12 +27,19 @@ def rows(count):
 
 
 @pytest.fixture
-def write(tmp_path):
-    """Write rows to a file; the colon in its folder would be a URL's to Arrow."""
+def folder(tmp_path, monkeypatch):
+    """A folder that Arrow, by name, would take for a URL."""
+    monkeypatch.chdir(tmp_path)
+    Path("run-10:00").mkdir()
+    return Path("run-10:00")
 
-    def write(values, name="run-10:00/table.parquet"):
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
+
+@pytest.fixture
+def write(folder):
+    """Rows -> the file they are written to."""
+
+    def write(values):
+        path = folder / "table.parquet"
         with path.open("wb") as file:
             assert write_rows(file, SCHEMA, values) == len(values)
         return path
@@ -91,8 +100,8 @@ def test_a_full_chunk_has_the_types_of_its_schema(small_chunks):
     assert [chunk.schema for chunk in chunks_of([{"number": 1}] * 4, SCHEMA)] == [SCHEMA, SCHEMA]
 
 
-def test_the_metadata_of_a_table_is_kept(tmp_path):
-    path = tmp_path / "run-10:00.parquet"
+def test_the_metadata_of_a_table_is_kept(folder):
+    path = folder / "table.parquet"
     table = pa.Table.from_pylist(rows(2), SCHEMA).replace_schema_metadata({"absorbed": "a\nb"})
     with path.open("wb") as file:
         write_table(file, table)

@@ -13,9 +13,9 @@ from t2i_core.storage.workspace import Workspace
 
 
 def test_an_output_is_laid_out_as_it_always_was(tmp_path):
-    workspace = Workspace(str(tmp_path / "run-10:00"))
-    assert workspace.root == tmp_path / "run-10:00"
-    assert workspace.hidden == tmp_path / "run-10:00/.t2i"
+    workspace = Workspace(str(tmp_path / "out"))
+    assert workspace.root == tmp_path / "out"
+    assert workspace.hidden == tmp_path / "out/.t2i"
     for name in ("results", "plans", "records", "manifests"):
         assert getattr(workspace, name) == workspace.hidden / name
     workspace.images.write("0" * 64, b"x")

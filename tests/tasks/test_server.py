@@ -43,7 +43,7 @@ def servers_of(process):
 def test_a_server_that_is_away_for_a_while_costs_no_image(tmp_path, output, fifty):
     port = free_port()
     with serve(tmp_path / "server", port):
-        process = start(f"--dataset={fifty}", f"--output={output.folder}", "--steps=80", "--save-interval=2")
+        process = start(f"--dataset={fifty}", f"--output={output.folder}", "--steps=50", "--save-interval=2")
         wait_for_images(output, process)
     made = wait_for_images(output, process, len(output.stored()) + 9)  # the shards of four images that follow
     assert made < 50, "the server was away only when all was done"

@@ -1,0 +1,57 @@
+"""What is refused before a server is started and Prefect or torch is imported: mistakes that small files show."""
+
+from pathlib import Path
+
+from t2i_core.config import Config, parse_lora
+from t2i_core.dataset.data_file import DataFile
+from t2i_core.dataset.hub import check_datasets_package
+from t2i_core.dataset.sources import find_parts
+from t2i_core.errors import ConfigError
+from t2i_core.local_paths import check_writable, is_folder, is_url
+from t2i_core.models.adapters import find_adapter
+from t2i_core.models.identity import check_model
+from t2i_core.models.pipeline_signature import check_scheduler
+from t2i_core.models.prepare import prepare_digest
+from t2i_core.models.presets import repository_of
+from t2i_core.output.identity import check_output
+from t2i_core.storage.workspace import Workspace
+
+
+def check_at_once(config: Config) -> None:
+    """Refuse what cannot work, without network: a run repeats these checks, for a deployment has no command line.
+
+    Raises:
+        UserError: for the first mistake, in one line with the fix.
+    """
+    _check_dataset(config)
+    check_model(repository_of(config.model), config.revision)
+    for entry in config.lora:
+        find_adapter(parse_lora(entry)[0])
+    if config.scheduler:
+        check_scheduler(config.scheduler)
+    if config.prepare:
+        prepare_digest(config.prepare)
+    check_output(Workspace(config.output))
+    _check_cache("cache_dir", config.cache_dir)
+    _check_cache("local_dir", config.local_dir)
+
+
+def _check_dataset(config: Config) -> None:
+    """Refuse what is no data set, and files that cannot be opened; those on other machines are not asked for."""
+    for part in find_parts([name for name in config.dataset_names if not is_url(name)]).parts:
+        if isinstance(part, DataFile):
+            with part.open():
+                pass
+        else:
+            check_datasets_package(part)
+
+
+def _check_cache(option: str, folder: str | None) -> None:
+    """Refuse a folder for downloads that can be neither entered nor made. One that cannot be written may hold all."""
+    if folder is None:
+        return
+    try:
+        if not is_folder(Path(folder)):
+            check_writable(Path(folder))
+    except ValueError as error:
+        raise ConfigError([f"{option}: {folder} {error}"]) from None
