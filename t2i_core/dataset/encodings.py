@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from t2i_core.dataset.data_file import DataFile
-from t2i_core.errors import DatasetError
+from t2i_core.errors import DatasetError, shorten
 
 UTF8_MARK = codecs.BOM_UTF8
 # The longer mark first: that of UTF-32 begins with that of UTF-16.
@@ -26,7 +26,8 @@ _MAGIC = {
     b"PAR1": "a Parquet file; let its name end in .parquet",
     b"PK\x03\x04": "a zip archive or an Excel file; unpack it, or save the table as CSV",
 }
-# What prompts are written in; charset-normalizer would also name the code pages of old Macs and mainframes.
+# What prompts are written in, the likelier of two that fit first; charset-normalizer would also name the code pages of
+# old Macs and mainframes.
 _CANDIDATES = [
     *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp1258"),
     *("gb18030", "big5", "cp932", "euc_jp", "cp949", "koi8_r", "cp874"),
@@ -93,11 +94,17 @@ def other_encoding(file: DataFile, lines: Sequence[bytes]) -> DatasetError:
     """Return the error for a file of which most lines, such as these, are not UTF-8."""
     from charset_normalizer import from_bytes
 
-    best = from_bytes(b"\n".join(lines[:_JUDGED]), cp_isolation=_CANDIDATES).best()
+    matches = from_bytes(b"\n".join(lines[:_JUDGED]), cp_isolation=_CANDIDATES)
+    best = matches.best()
     if best is None:
         return DatasetError(f"{file.name}: is not UTF-8, nor text in another encoding; save the data set as UTF-8")
-    name = _ICONV_NAMES.get(best.encoding, best.encoding.upper())
-    return DatasetError(f"{file.name}: is not UTF-8, but most likely {name}; {_conversion(file, name)}")
+    equal = [match for match in matches if (match.chaos, match.coherence) == (best.chaos, best.coherence)]
+    encoding = min((name for match in equal for name in match.could_be_from_charset), key=_CANDIDATES.index)
+    name = _ICONV_NAMES.get(encoding, encoding.upper())
+    shown = shorten(lines[0].decode(encoding, "replace").strip())
+    return DatasetError(
+        f"{file.name}: is not UTF-8, but most likely {name}, in which it has {shown}; {_conversion(file, name)}"
+    )
 
 
 def _conversion(file: DataFile, encoding: str) -> str:

@@ -69,7 +69,9 @@ def raw_lines(file: DataFile, notes: Notes) -> Iterator[bytes]:
         else:
             lines = _split(chain([sample], rest), _LINE_FEED)
         for raw in lines:
-            yield raw.removeprefix(UTF8_MARK) if raw.startswith(UTF8_MARK) else raw
+            while raw.startswith(UTF8_MARK):
+                raw = raw.removeprefix(UTF8_MARK)
+            yield raw
 
 
 def _ends_in_carriage_returns(sample: bytes) -> bool:

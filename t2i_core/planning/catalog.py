@@ -27,6 +27,9 @@ from t2i_core.storage.record_index import RecordIndex
 from t2i_core.storage.tables import read_chunks, read_rows
 from t2i_core.storage.workspace import Workspace
 
+# Of a spec: what a `Picture` says of it.
+_PICTURE_COLUMNS = ("prompt", "row", "image", "seed")
+
 
 class ImageState(StrEnum):
     """What an image of the data set is at the end of a run."""
@@ -87,10 +90,13 @@ class CatalogRow:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An image that can be looked at."""
+    """An image that can be looked at, and where it belongs."""
 
     key: str
     prompt: str
+    row: int
+    image: int  # of those of its prompt
+    seed: int  # of the picture: that of a replacement, where the image itself failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +157,7 @@ class Catalog:
 
     def pictures(self, only: Collection[str] | None = None) -> Iterator[Picture]:
         """Yield the images that there are, in data-set order; with `only`, those whose key is among them."""
-        for chunk in self.chunks(["prompt"]):
+        for chunk in self.chunks(_PICTURE_COLUMNS):
             wanted = chunk.present
             if only is not None:
                 wanted = wanted & np.array([key in only for key in chunk.specs["key"].to_pylist()], bool)
@@ -162,7 +168,7 @@ class Catalog:
         total = sum(int(chunk.present.sum()) for chunk in self.chunks([]))
         wanted = np.unique(np.linspace(0, total - 1, min(count, total)).astype(int))
         seen = 0
-        for chunk in self.chunks(["prompt"]):
+        for chunk in self.chunks(_PICTURE_COLUMNS):
             present = np.flatnonzero(chunk.present)
             here = wanted[(wanted >= seen) & (wanted < seen + len(present))] - seen
             yield from self._pictures(chunk, present[here])
@@ -240,5 +246,9 @@ class Catalog:
         )
 
     def _pictures(self, chunk: CatalogChunk, rows: npt.NDArray[np.int64]) -> Iterator[Picture]:
-        for row in rows.tolist():
-            yield Picture(self.index.keys[chunk.index[row]].decode(), chunk.specs["prompt"][row].as_py())
+        for number in rows.tolist():
+            spec = {name: chunk.specs[name][number].as_py() for name in ("key", *_PICTURE_COLUMNS)}
+            key = spec.pop("key")
+            if key in self.index.replacements:
+                _, spec["seed"] = self.index.replacements[key]
+            yield Picture(self.index.keys[chunk.index[number]].decode(), **spec)

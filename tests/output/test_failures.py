@@ -1,5 +1,7 @@
 """The lines of `failures.jsonl`: where, why, and what the value was."""
 
+from dataclasses import replace
+
 from t2i_core.dataset.rows import Rejection
 from t2i_core.errors import VALUE_SHOWN
 from t2i_core.output.failures import failures_of
@@ -22,6 +24,12 @@ def test_a_rejected_row_is_one_failure(workspace):
             "reason": "write a whole number",
         }
     ]
+
+
+def test_a_row_of_one_file_among_several_names_its_own(workspace):
+    (row,) = make_catalog(workspace, image_spec(0)).rows()
+    (failure,) = failures_of(replace(row, file="b.jsonl"), "a.jsonl and 1 more")
+    assert failure["file"] == "b.jsonl"
 
 
 def test_each_failed_image_is_a_failure_of_its_own(workspace):

@@ -87,6 +87,17 @@ def test_with_replace_another_data_set_takes_the_folder_over(free, config, datas
     assert stored(free)["dataset"] == str(other)
 
 
+def test_a_data_set_may_get_more_files_and_may_lose_none(free, config, dataset, claimed):
+    other = dataset.with_name("other.jsonl")
+    other.write_text("{}\n{}\n")
+    both = open_output(free, config(dataset=[str(dataset), str(other)]), "two")
+    assert both.dataset == [str(dataset), str(other)]
+    claim_output(free, both)
+    assert open_output(free, config(dataset=[str(other), str(dataset)]), "three").fingerprint == "three"
+    with pytest.raises(OutputError, match=r"holds the images of .*prompts\.jsonl and 1 more; choose another"):
+        open_output(free, config(dataset=str(dataset)), "four")
+
+
 def test_a_relative_path_is_the_same_data_set_from_another_folder(free, config, dataset, claimed, monkeypatch):
     monkeypatch.chdir(dataset.parent)
     assert open_output(free, config(dataset="prompts.jsonl"), "two").dataset == str(dataset)

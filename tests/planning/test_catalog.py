@@ -138,7 +138,7 @@ def test_the_picture_of_a_failed_image_is_that_of_its_replacement(workspace, spe
     assert (image.key, image.picture, image.state) == (specs[0].key, replacement.key, "generated")
     assert (image.spec.seed, image.facts["seed"]) == (0, 99)
     assert image.error is None
-    assert list(catalog.pictures()) == [Picture(replacement.key, "p0")]
+    assert list(catalog.pictures()) == [Picture(replacement.key, "p0", row=0, image=0, seed=99)]
     assert catalog.unreferenced().keys == []
     names, keys, inodes = zip(*catalog.names(), strict=True)
     assert [name for part in names for name in part] == ["sample0_condition0/sample0_condition0_0.png"]
@@ -164,7 +164,16 @@ def test_when_everything_is_made_again_images_of_other_runs_do_not_count(workspa
 
 
 def test_pictures_are_those_that_there_are_in_data_set_order(partly, specs):
-    assert list(partly.pictures()) == [Picture(specs[i].key, f"p{i}") for i in (1, 2, 5)]
+    found = [(picture.key, picture.prompt, picture.seed) for picture in partly.pictures()]
+    assert found == [(specs[i].key, f"p{i}", i) for i in (1, 2, 5)]
+
+
+def test_a_picture_tells_its_row_and_which_image_of_its_prompt_it_is(workspace, specs):
+    for spec in specs[:4]:
+        store_image(workspace, spec)
+    catalog = make_catalog(workspace, specs[0], SKIPPED, specs[1:4])
+    found = [(picture.row, picture.image, picture.seed) for picture in catalog.pictures()]
+    assert found == [(0, 0, 0), (2, 0, 1), (2, 1, 2), (2, 2, 3)]
 
 
 def test_pictures_can_be_asked_for_by_the_keys_of_their_images(workspace, specs):

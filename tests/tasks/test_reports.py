@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from t2i_core.config import Config
 from tasks import reports
 from tasks.process import THIS_PROCESS
 
@@ -13,16 +14,19 @@ SECONDS = 20
 
 
 @pytest.mark.parametrize(
-    ("dataset", "name"),
+    ("names", "name"),
     [
-        ("prompts/Parti.tsv.gz", "parti"),
-        ("hf:org/My_Set:default:train", "hf-org-my-set-default-train"),
-        ("example", "example"),
-        ("/data/日本語.jsonl", "data-set"),
+        (["prompts/Parti.tsv.gz"], "parti"),
+        (["hf:org/My_Set:default:train"], "hf-org-my-set-default-train"),
+        (["example"], "example"),
+        (["/data/日本語.jsonl"], "data-set"),
+        (["/data/night/*.jsonl"], "night"),
+        (["*.jsonl"], "data-set"),
+        (["a.jsonl", "b.jsonl", "c.jsonl"], "a-and-2-more"),
     ],
 )
-def test_a_data_set_has_a_name_that_artifact_keys_allow(dataset, name):
-    assert reports.data_set_name(dataset) == name
+def test_a_data_set_has_a_name_that_artifact_keys_allow(names, name):
+    assert reports.data_set_name(names) == name
 
 
 @pytest.mark.parametrize(
@@ -84,7 +88,7 @@ def wait_for(shown, is_told):
 
 def test_progress_goes_by_what_shards_of_this_process_report(shown, monkeypatch):
     monkeypatch.setattr(reports, "ARTIFACT_INTERVAL_SECONDS", 0.01)
-    with reports.progress(4, "prompts.jsonl") as bar:
+    with reports.progress(4, ["prompts.jsonl"]) as bar:
         wait_for(shown, lambda updates: updates == [(0.0, "0 of 4 images")] or len(updates) > 1)
         THIS_PROCESS.on_images(2)
         THIS_PROCESS.on_images(1)
@@ -109,7 +113,7 @@ def test_a_server_that_comes_back_is_told_of_the_progress(shown, monkeypatch, ca
         return create(*arguments, **more)
 
     monkeypatch.setattr(reports, "create_progress_artifact", first_away)
-    with reports.progress(4, "prompts.jsonl"):
+    with reports.progress(4, ["prompts.jsonl"]):
         wait_for(shown, len)
     assert len(failed) == 2
     assert "the progress could not be shown in Prefect: ConnectionError: nobody there" in caplog.text
@@ -117,7 +121,7 @@ def test_a_server_that_comes_back_is_told_of_the_progress(shown, monkeypatch, ca
 
 def test_a_server_that_stays_away_does_not_hold_the_run_up(monkeypatch, caplog):
     monkeypatch.setattr(reports, "create_progress_artifact", away)
-    with reports.progress(4, "prompts.jsonl"):
+    with reports.progress(4, ["prompts.jsonl"]):
         pass
     assert not [thread for thread in threading.enumerate() if thread.name == "progress"]
 
@@ -140,7 +144,7 @@ def test_a_bar_outlives_its_terminal(monkeypatch):
 
 def test_a_name_that_cannot_be_given_costs_no_run(monkeypatch, caplog):
     monkeypatch.setattr(reports, "get_client", away)
-    config = SimpleNamespace(model="demo", dataset="prompts.jsonl")
+    config = Config.from_values({"model": "demo", "dataset": "prompts.jsonl"})
     monkeypatch.setattr(reports, "flow_run", SimpleNamespace(get_tags=list, get_id=lambda: "x"))
     with caplog.at_level(logging.WARNING):
         reports.name_flow_run(config)
