@@ -90,7 +90,7 @@ def _split(
 
 def _stored(request: ImageRequest, images: ImageStore, context: RunContext) -> ImageRecord | None:
     """Return the record of an image that is stored whole; with `refresh`, only if this run made it."""
-    file, data = images.status(request.key), images.read(request.key)
+    file, data = images.stat(request.key), images.read(request.key)
     image = None if data is None else decode_png(data)
     if file is None or image is None or image.record.get("key") != request.key:
         return None

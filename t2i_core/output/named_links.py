@@ -69,7 +69,7 @@ class NamedLinks:
     def outdated_names(self, changes: LinkChanges) -> set[str]:
         """Return the names, relative to the output, that stand for another picture until the changes are made.
 
-        A new name, or a name whose file is torn, says nothing of a picture.
+        A name that is absent, or whose file is torn, is among them: what a manifest says of it cannot be checked.
         """
         outdated = {image.name for image in changes.to_link if self.key_of(image.name) != image.key}
         return outdated | {path.relative_to(self._root).as_posix() for path in changes.to_remove}
@@ -110,7 +110,7 @@ class NamedLinks:
         if status.st_ino == inode or status.st_nlink > 1:
             return status.st_ino == inode
         # A copy, where links do not work: it keeps size and time of its image.
-        stored = self._images.status(image.key)
+        stored = self._images.stat(image.key)
         return stored is not None and (status.st_size, status.st_mtime_ns) == (stored.size, stored.mtime_ns)
 
     def _entries(self) -> Iterator[tuple[str, os.DirEntry[str]]]:

@@ -77,7 +77,7 @@ class ImageStore:
         """Delete an image, if it is there."""
         self._path(key).unlink(missing_ok=True)
 
-    def status(self, key: str) -> StoredFile | None:
+    def stat(self, key: str) -> StoredFile | None:
         """Return what the file system says of an image; None if it is not there."""
         try:
             return _stored_file(self._path(key))

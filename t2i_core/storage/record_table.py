@@ -76,7 +76,7 @@ def _adopt(keys: list[str], images: ImageStore) -> pa.Table:
     """Decode files; return the records of those that are whole and name the key under which they are stored."""
 
     def adopt(key: str) -> dict[str, Any] | None:
-        file, data = images.status(key), images.read(key)
+        file, data = images.stat(key), images.read(key)
         image = None if data is None else decode_png(data)
         if file is None or image is None or image.record.get("key") != key:
             return None

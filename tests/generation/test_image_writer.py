@@ -56,7 +56,7 @@ def writer(records):
 def test_the_record_tells_what_was_asked_for_by_what_it_was_made_and_where_it_is(images, records):
     lengths = [TextLength("CLIPTextModel", 80, 77, "the rest")]
     record = records.write(REQUEST, generated(vae_tiling=True, prompt_lengths=lengths))
-    stored = images.status(SPEC.key)
+    stored = images.stat(SPEC.key)
     assert record.status == Status.MADE
     assert (record.key, record.spec) == (SPEC.key, SPEC.canonical())
     assert (record.run, record.model_name, record.commit) == ("r1", "owner/name", "c" * 40)
@@ -187,7 +187,7 @@ def test_where_the_generation_breaks_off_everything_handed_in_is_written(images,
     with pytest.raises(ValueError, match="broken off"), writer.draining_on_error():
         writer.submit(REQUEST, generated())
         raise ValueError("broken off")
-    assert images.status(SPEC.key) is not None
+    assert images.stat(SPEC.key) is not None
 
 
 def test_each_image_is_told_once_whatever_became_of_it(records):

@@ -50,7 +50,7 @@ def catalog(workspace):
 
     def make(*numbers, **values):
         for number in numbers:
-            if workspace.images.status(image_spec(number).key) is None:
+            if workspace.images.stat(image_spec(number).key) is None:
                 store_image(workspace, image_spec(number))
         return make_catalog(workspace, *map(image_spec, numbers), **values)
 
@@ -307,7 +307,7 @@ def test_names_of_rows_that_are_gone_are_removed(workspace, catalog, config):
     write_manifest(catalog(0, 1), config())
     write_manifest(catalog(0), config())
     assert [path.name for path in workspace.root.glob("sample*")] == ["sample0_condition0"]
-    assert workspace.images.status(image_spec(1).key) is not None
+    assert workspace.images.stat(image_spec(1).key) is not None
 
 
 def test_a_manifest_just_written_is_right(workspace, catalog, config):

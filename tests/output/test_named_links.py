@@ -35,7 +35,7 @@ def wanted(workspace):
 
     def make(keys_by_name):
         keys = list(keys_by_name.values())
-        inodes = np.array([workspace.images.status(key).inode for key in keys], np.uint64)
+        inodes = np.array([workspace.images.stat(key).inode for key in keys], np.uint64)
         return [(list(keys_by_name), keys, inodes)]
 
     return make
@@ -69,7 +69,7 @@ def test_once_applied_each_name_is_its_image_and_nothing_is_left_to_change(works
     names = {name(0): key[0], name(1): key[1], name(1, 1): key[2]}
     links.apply(links.changes(wanted(names)))
     assert {n: i for n, i in files(workspace).items() if n.endswith(".png")} == {
-        n: workspace.images.status(k).inode for n, k in names.items()
+        n: workspace.images.stat(k).inode for n, k in names.items()
     }
     assert not links.changes(wanted(names))
 
@@ -198,7 +198,7 @@ def test_names_made_of_an_id_are_names_of_ours(workspace, links, wanted, key):
 def test_where_links_do_not_work_a_name_is_a_copy_and_stays_right(workspace, links, wanted, key, no_links):
     names = {name(0): key[0]}
     links.apply(links.changes(wanted(names)))
-    copy, stored = workspace.root / name(0), workspace.images.status(key[0])
+    copy, stored = workspace.root / name(0), workspace.images.stat(key[0])
     assert copy.read_bytes() == workspace.images.read(key[0])
     assert copy.stat().st_ino != stored.inode
     assert copy.stat().st_mtime_ns == stored.mtime_ns
@@ -209,7 +209,7 @@ def test_where_links_do_not_work_a_name_is_a_copy_and_stays_right(workspace, lin
 def test_a_copy_that_was_changed_is_made_again(workspace, links, wanted, key, no_links, change):
     names = {name(0): key[0]}
     links.apply(links.changes(wanted(names)))
-    copy, stored = workspace.root / name(0), workspace.images.status(key[0])
+    copy, stored = workspace.root / name(0), workspace.images.stat(key[0])
     copy.chmod(0o644)
     if change == "size":
         copy.write_bytes(copy.read_bytes() + b"x")

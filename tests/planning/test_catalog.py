@@ -143,7 +143,7 @@ def test_the_picture_of_a_failed_image_is_that_of_its_replacement(workspace, spe
     names, keys, inodes = zip(*catalog.names(), strict=True)
     assert [name for part in names for name in part] == ["sample0_condition0/sample0_condition0_0.png"]
     assert [key for part in keys for key in part] == [replacement.key]
-    assert [int(i) for part in inodes for i in part] == [workspace.images.status(replacement.key).inode]
+    assert [int(i) for part in inodes for i in part] == [workspace.images.stat(replacement.key).inode]
 
 
 def test_rows_that_share_a_key_share_a_picture(workspace, specs):
@@ -271,7 +271,7 @@ def test_pixels_of_large_images_are_counted_exactly(workspace):
 def test_names_tell_key_and_inode_of_the_images_that_are_there(partly, workspace, specs):
     rows = [(name, key, int(inode)) for part in partly.names() for name, key, inode in zip(*part, strict=True)]
     assert rows == [
-        (f"sample{i}_condition0/sample{i}_condition0_0.png", specs[i].key, workspace.images.status(specs[i].key).inode)
+        (f"sample{i}_condition0/sample{i}_condition0_0.png", specs[i].key, workspace.images.stat(specs[i].key).inode)
         for i in (1, 2, 5)
     ]
 

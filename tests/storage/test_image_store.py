@@ -40,7 +40,7 @@ def test_an_image_is_read_back_and_its_file_is_as_told(store, path):
     file = store.write(KEY, b"12345")
     status = path(KEY).stat()
     assert (file.size, file.mtime_ns, file.inode) == (5, status.st_mtime_ns, status.st_ino)
-    assert store.status(KEY) == file
+    assert store.stat(KEY) == file
     assert store.read(KEY) == b"12345"
 
 
@@ -54,7 +54,7 @@ def test_an_image_is_read_only_and_can_be_written_again(store, path):
 
 def test_an_image_that_is_not_there_is_none(store):
     assert store.read(KEY) is None
-    assert store.status(KEY) is None
+    assert store.stat(KEY) is None
     store.delete(KEY)  # no error
     store.write(KEY, b"12345")
     store.delete(KEY)
@@ -113,7 +113,7 @@ def test_a_scan_finds_every_image_sorted_by_key(store, path):
         store.write(key, b"x" * (number + 1))
     scan = store.scan()
     assert scan.keys.tolist() == [key.encode() for key in sorted(keys(40))]
-    files = [store.status(key) for key in sorted(keys(40))]
+    files = [store.stat(key) for key in sorted(keys(40))]
     assert scan.sizes.tolist() == [file.size for file in files]
     assert scan.mtimes_ns.tolist() == [file.mtime_ns for file in files]
     assert scan.inodes.tolist() == [file.inode for file in files]
