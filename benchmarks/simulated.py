@@ -103,9 +103,9 @@ class SimulatedStages:
         return False
 
     def denoise(self, specs, on_step) -> torch.Tensor:
-        for _ in range(self.case.steps):
+        for step in range(self.case.steps):
             self.accelerator.work(self.case.step_seconds * len(specs))
-            on_step()
+            on_step(step + 1, self.case.steps)
         return torch.empty(len(specs))
 
     def decode(self, denoised, index, spec) -> torch.Tensor:

@@ -13,8 +13,7 @@ from t2i_core.models.identity import check_model
 from t2i_core.models.pipeline_signature import check_scheduler
 from t2i_core.models.prepare import prepare_digest
 from t2i_core.models.presets import repository_of
-from t2i_core.output.identity import check_output
-from t2i_core.storage.workspace import Workspace
+from t2i_core.output.writable import check_output
 
 
 def check_at_once(config: Config) -> None:
@@ -31,7 +30,7 @@ def check_at_once(config: Config) -> None:
         check_scheduler(config.scheduler)
     if config.prepare:
         prepare_digest(config.prepare)
-    check_output(Workspace(config.output))
+    check_output(Path(config.output))
     _check_cache("cache_dir", config.cache_dir)
     _check_cache("local_dir", config.local_dir)
 

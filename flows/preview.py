@@ -35,11 +35,12 @@ def show_preview(
         work: what this run made, in `seconds`.
     """
     pictures = list(catalog.pictures(only=sample))
-    write_contact_sheet(catalog.workspace.root / PREVIEW, pictures, catalog.workspace.images, config.model)
+    path, total = catalog.workspace.root / PREVIEW, catalog.plan.images
+    write_contact_sheet(path, pictures, catalog.workspace.images, config.model, total)
     sheet = f"{config.output.rstrip('/')}/{PREVIEW}"
     failures = {key: reason for key, reason in (catalog.index.errors | dict(errors)).items() if key in sample}
     rest = estimate_work(Pending(catalog), work.batch_size, config.save_interval)
-    lines = [f"preview   {len(pictures)} of {catalog.plan.images} images: {sheet}", rest_line(rest, work, seconds)]
+    lines = [f"preview   {len(pictures)} of {total} images: {sheet}", rest_line(rest, work, seconds)]
     lines += [f"failed    {reason}" for reason in dict.fromkeys(failures.values())]
     log.info("\n".join(lines))
     message = f"preview: {len(pictures)} of {len(sample)} images, see {sheet}"

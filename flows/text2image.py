@@ -54,8 +54,9 @@ from tasks.dataset import load_dataset_task
 from tasks.generation import SHARD_KEY, generate_shard_task, in_window
 from tasks.manifest import write_manifest_task
 from tasks.process import THIS_PROCESS
+from tasks.progress import progress
 from tasks.records import collect_records, collect_records_task
-from tasks.reports import name_flow_run, progress, publish_now, publish_task, report_task
+from tasks.reports import name_flow_run, publish_now, publish_task, report_task
 from tasks.settings import ConfiguredFlow, apply_settings
 from tasks.stopping import CancelledInPrefect, heeding_cancel, ignoring_sigterm, runner_process
 
@@ -189,16 +190,14 @@ class Text2Image:
         shards = make_shards(self.pending(catalog), work.batch_size, self.config.save_interval, work.shards)
         started, done = time.perf_counter(), 0
         try:
-            with heeding_cancel(self.runner), progress(work.images, self.config.dataset_names) as bar:
+            with heeding_cancel(self.runner), progress(work.images, self.config.dataset_names) as shown:
                 for shard, future in in_window(shards, submit, WINDOW):
                     result = future.result(raise_on_failure=False)
                     if THIS_PROCESS.stop.is_set():
                         break
                     self.note(shard.requests, result)
                     done += len(shard.requests)
-                    # Shards elsewhere tell nothing of single images; the next shard here may be ahead.
-                    bar.n = min(work.images, max(bar.n, done))
-                    bar.refresh()
+                    shown.reach(done)
         except UserError:
             THIS_PROCESS.stop.set()  # the other shard in flight would meet the same
             raise

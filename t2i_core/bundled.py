@@ -1,4 +1,4 @@
-"""Files that come with the package: the example data set and the demo model."""
+"""Files that come with the package: the example data set, the demo model, and a font."""
 
 from pathlib import Path
 
@@ -6,3 +6,4 @@ _DATA = Path(__file__).parent / "data"
 
 EXAMPLE_FILE = _DATA / "example.jsonl"
 DEMO_MODEL = _DATA / "demo_model"
+CAPTION_FONT = _DATA / "fonts" / "NotoSans-Regular.ttf"

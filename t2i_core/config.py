@@ -61,8 +61,12 @@ class DatasetOptions(BaseModel):
         "folder of them, a glob, s3://, https:// or hf://, hf:name[:config]:split, or 'example' for the bundled one. "
         "Several are read one after the other.",
     )
-    conversation_key: Key = Field("conversations", description="Column that holds the conversation of a row.")
-    prompt_key: Key | None = Field(None, description="Column that holds a plain prompt; replaces the conversation.")
+    conversation_key: Key = Field(
+        "conversations", description="Column with the conversation of a row, or a path such as body.messages."
+    )
+    prompt_key: Key | None = Field(
+        None, description="Column with a plain prompt, or a path such as body.prompt; replaces the conversation."
+    )
     image_key: Key = Field("images", description="Column for image paths; a row that has some already is skipped.")
     id_key: Key | None = Field(None, description="Column whose value names the files instead of the row number.")
     roles: list[Key] = Field(["user"], min_length=1, description="Roles whose messages are prompts.")

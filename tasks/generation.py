@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import State
 from prefect.context import TaskRunContext
 from prefect.states import Cancelled
 
-from t2i_core.errors import Stopped
+from t2i_core.errors import Stopped, UserError
 from t2i_core.generation.image_writer import RunContext
 from t2i_core.generation.interface import LoadConfig, Speed
 from t2i_core.generation.shard import Hooks, generate_shard
@@ -24,6 +24,9 @@ if TYPE_CHECKING:  # torch and diffusers take seconds to import: they are, only 
 
 SHARD_KEY = "shard-v2"
 SPEED_KEY = "speed-v1"
+
+# What went wrong when this process loaded the model of a run: no other shard of the run loads it again in vain.
+_FAILED_LOADS: dict[tuple[str | None, LoadConfig], UserError] = {}
 
 
 class ShardIncomplete(Exception):
@@ -48,9 +51,9 @@ def generate_shard_task(
         ShardIncomplete: while there are retries left.
     """
     with THIS_PROCESS.running(), THIS_PROCESS.counting() as count:
-        hooks = Hooks(THIS_PROCESS.on_device, on_images=count, should_stop=THIS_PROCESS.stop.is_set)
+        hooks = Hooks(THIS_PROCESS.on_device, count, THIS_PROCESS.on_step, THIS_PROCESS.stop.is_set)
         try:
-            result = generate_shard(shard, images, context, lambda: load_generator(load_config), hooks)
+            result = generate_shard(shard, images, context, lambda: load_generator(load_config, context.run), hooks)
         except Stopped:
             return Cancelled(message="stopped; the next run goes on")
         task_run = TaskRunContext.get()
@@ -86,12 +89,24 @@ def import_engine() -> None:
     import t2i_core.engine.load  # noqa: F401
 
 
-def load_generator(load_config: LoadConfig) -> "BatchGenerator":
-    """Return the model on its device, loaded once a process."""
-    import_engine()
-    from t2i_core.engine.load import load_model
+def load_generator(load_config: LoadConfig, run: str | None = None) -> "BatchGenerator":
+    """Return the model on its device, loaded once a process.
 
-    return load_model(load_config)
+    Raises:
+        UserError: what is wrong with the model; at once for a `run` that has met it before in this process.
+    """
+    import_engine()
+    from t2i_core.engine import load
+
+    if (run, load_config) in _FAILED_LOADS:
+        raise _FAILED_LOADS[run, load_config].with_traceback(None)
+    try:
+        return load.load_model(load_config)
+    except UserError as error:
+        if run is not None:
+            _FAILED_LOADS.clear()  # of earlier runs: files or memory may be others by now
+            _FAILED_LOADS[run, load_config] = error
+        raise
 
 
 def in_window(shards: Iterator[Shard], submit: Callable[[Shard], Any], window: int) -> Iterator[tuple[Shard, Any]]:

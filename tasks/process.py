@@ -12,16 +12,22 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from t2i_core.errors import Stopped
+from t2i_core.generation.interface import OnStep
 
 T = TypeVar("T")
 
 
 @dataclass(slots=True)
 class ThisProcess:
-    """The shards that run in this process. `on_images` is told how many images were made, by whoever shows progress."""
+    """The shards that run in this process.
+
+    `on_images` and `on_step` are those of whoever shows progress: they are told how many images were made, and which
+    denoising step of how many is done.
+    """
 
     stop: threading.Event = field(default_factory=threading.Event)
     on_images: Callable[[int], None] = lambda count: None
+    on_step: OnStep = lambda step, steps: None
     # One shard uses the device at a time, and always in this thread: on the CPU every thread that calls torch has
     # helpers of its own, and two sets of them cost a third of the speed (measured on two cores).
     _device: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="device"))

@@ -224,7 +224,7 @@ def test_a_path_stays_as_it_was_written_colons_included(option, folder):
     assert resolved(option, path) == path
 
 
-@pytest.mark.parametrize("option", PATH_OPTIONS)
+@pytest.mark.parametrize("option", sorted(PATH_OPTIONS.keys() - {"dataset"}))
 @pytest.mark.parametrize(
     "url",
     ["s3://bucket", "S3://bucket", "gs://bucket", "http://host:80", "https://host", "file:///home", "hf://datasets/a",
@@ -242,6 +242,26 @@ def test_a_url_is_refused_with_what_to_do(option, url):
 )
 def test_what_can_be_no_path_is_refused(option, path, reason):
     assert reason in refusal(option, path)
+
+
+def test_a_data_set_may_be_elsewhere():
+    for url in ("s3://bucket/a.csv", "https://host:8080/a.csv?token=1", "hf://datasets/a/b/*.parquet", "memory://a"):
+        assert Config.from_values({"dataset": url}).dataset == url
+    assert "holds a password" in refusal("dataset", "https://me:secret@host/a.csv")
+
+
+def test_a_data_set_has_one_name_or_several(home):
+    assert Config.from_values({"dataset": ["a.jsonl"]}) == Config.from_values({"dataset": "a.jsonl"})
+    one, several = (Config.from_values({"dataset": names}) for names in ("~/a.jsonl", ["~/a.jsonl", "s3://b/c.jsonl"]))
+    assert (one.dataset_names, one.dataset_title) == ([f"{home}/a.jsonl"], f"{home}/a.jsonl")
+    assert several.dataset == several.dataset_names == [f"{home}/a.jsonl", "s3://b/c.jsonl"]
+    assert several.dataset_title == f"{home}/a.jsonl and 1 more"
+    assert Config.from_values(several.model_dump()) == several
+    assert several.model == "flux-dev"
+    assert Config.from_values({"dataset": ["example"]}) == Config.from_values({"dataset": "example"})
+    for wrong in ([], [""], ["a.jsonl", " "], 5, {"a": 1}):
+        with pytest.raises(ConfigError, match=r"^dataset"):
+            Config.from_values({"dataset": wrong})
 
 
 def test_the_message_for_a_url_names_field_value_and_fix():

@@ -24,7 +24,7 @@ def is_visible(text: str) -> bool:
 
 def is_no_value(text: str) -> bool:
     """Return whether a text only says that there is no value: blank, "nan", "null", "None"."""
-    return len(text) < 20 and text.strip().lower() in NO_VALUE
+    return not text or (len(text) < 20 and text.strip().lower() in NO_VALUE)
 
 
 def is_written_value(text: str) -> bool:

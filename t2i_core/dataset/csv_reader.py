@@ -12,7 +12,7 @@ from t2i_core.dataset.text import whole_lines
 from t2i_core.errors import DatasetError
 
 SAMPLE_LINES = 10_000  # by which separator and quoting are known
-OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", ",": "commas", "|": "bars"}
+SEPARATORS = {";": "semicolons", "\t": "tabs", ",": "commas", "|": "bars"}
 _SEPARATOR_LINE = re.compile(r'"?sep=(?P<separator>[^"\r\n])"?[\r\n]*', re.IGNORECASE)
 
 _MERGED = (
@@ -23,39 +23,27 @@ _MARKS_KEPT = "cells begin with a quotation mark, which is kept as part of the t
 _HEADER_AGAIN = "is the header once more, as in files that were joined; delete the line"
 
 
-def read_csv(file: DataFile, notes: Notes) -> Readings:
-    """Yield the rows of comma-separated values, or of values with the separator that the file shows."""
+def read_table(file: DataFile, notes: Notes) -> Readings:
+    """Yield the rows of comma- or tab-separated values, or of values with another separator that the file shows.
+
+    IANA defines tab-separated values without quoting, so that a quotation mark is text; pandas and Excel quote cells
+    as in CSV. The file itself shows which it is.
+    """
+    usual = "\t" if file.format == "tsv" else ","
     lines = whole_lines(file, notes)
     sample = list(islice(lines, SAMPLE_LINES))
     declared = _SEPARATOR_LINE.fullmatch(sample[0][1]) if sample else None
     if declared:
-        separator = declared["separator"]
         del sample[0]
-    else:
-        separator = _separator(sample, ",")
-    if separator != ",":
-        notes.take(f"its cells are separated by {OTHER_SEPARATORS.get(separator, separator)}", file.name)
-    return _rows(file, notes, CsvRecords(chain(sample, lines), separator), separator)
-
-
-def read_tsv(file: DataFile, notes: Notes) -> Readings:
-    """Yield the rows of tab-separated values.
-
-    IANA defines them without quoting, so that a quotation mark is text; pandas and Excel quote cells as in CSV. The
-    file itself shows which it is.
-    """
-    lines = whole_lines(file, notes)
-    sample = list(islice(lines, SAMPLE_LINES))
-    separator = _separator(sample, "\t")
-    if separator != "\t":
-        notes.take(f"its cells are separated by {OTHER_SEPARATORS[separator]}", file.name)
-    elif is_quoted([line[1] for line in sample]):
-        notes.take(
-            "its cells are quoted as in CSV, so the quotation marks around them are no part of a prompt", file.name
-        )
-    else:
-        return _rows(file, notes, _unquoted(file, notes, chain(sample, lines)), separator)
-    return _rows(file, notes, CsvRecords(chain(sample, lines), separator), separator)
+    separator = declared["separator"] if declared else _separator(sample, usual)
+    all_lines = chain(sample, lines)
+    if separator != usual:
+        notes.take(f"its cells are separated by {SEPARATORS.get(separator, separator)}", file.name)
+    elif separator == "\t":
+        if not is_quoted([line[1] for line in sample]):
+            return _rows(file, notes, _unquoted(file, notes, all_lines), separator)
+        notes.take("its cells are quoted as in CSV: the quotation marks around them are no part of a prompt", file.name)
+    return _rows(file, notes, CsvRecords(all_lines, separator), separator)
 
 
 def _rows(file: DataFile, notes: Notes, records: Iterable[Record], separator: str) -> Readings:
@@ -94,7 +82,7 @@ def _separator(sample: list[Line], usual: str) -> str:
     lines = [text for _, text, problem in sample if problem is None and text.strip()]
     if not lines or usual in lines[0]:
         return usual
-    for other in OTHER_SEPARATORS:
+    for other in SEPARATORS:
         count = lines[0].count(other)
         if count and sum(line.count(other) == count for line in lines[1:]) * 2 > len(lines) - 1:
             return other

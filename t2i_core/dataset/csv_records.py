@@ -42,7 +42,8 @@ class CsvRecords:
         self._columns = 0  # of the first record, the header
         self._ahead: deque[Line] = deque()  # read already, and to be read again
         self._taken: list[Line] = []  # by the record that is being read
-        # The line of the last quotation mark that was left open, and the one where that was noticed.
+        # The line of the last stray quotation mark, until the cell that it broke must have ended; and the line up to
+        # which it has not: where the mark was noticed.
         self._stray, self._noticed = 0, 0
         mark = re.escape(separator)
         self._unquoted_cell = re.compile(rf"[^{mark}\r\n]*+")
@@ -66,8 +67,8 @@ class CsvRecords:
                     yield self._over_several_lines(cells)
                 else:
                     number, text, problem = taken[0]
-                    if number <= self._noticed:
-                        problem = problem or self._mark_below_a_stray_one(text)
+                    if self._stray and '"' in text:
+                        problem = self._end_of_broken_cell(number, text) or problem
                     if cells and text.strip():
                         yield Record(number, number, cells, problem, text if problem else "")
                     continue
@@ -94,8 +95,8 @@ class CsvRecords:
             why = f"has {len(cells)} fields up to line {last} where the header has {self._columns}"
             return self._cut(start, f"{why}; a quotation mark in this line may be one too many: {_FIX}")
         problem = next((line[2] for line in self._taken if line[2]), None)
-        if first <= self._noticed:
-            problem = problem or self._mark_below_a_stray_one(text)
+        if self._stray:
+            problem = self._end_of_broken_cell(last, text) or problem
         return Record(first, last, cells, problem, text if problem else "")
 
     def _broken(self, error: str) -> Record:
@@ -117,19 +118,22 @@ class CsvRecords:
         ends = accumulate(len(line[1]) for line in self._taken)
         count = next(count for count, end in enumerate(ends, 1) if position < end)
         own, below = self._taken[:count], self._taken[count:]
-        if below:
-            self._stray, self._noticed = own[-1][0], below[-1][0]
-            self._ahead.extendleft(reversed(below))
+        self._stray, self._noticed = own[-1][0], self._taken[-1][0]
+        self._ahead.extendleft(reversed(below))
         return Record(own[0][0], own[-1][0], [], own[-1][2] or problem, own[-1][1])
 
-    def _mark_below_a_stray_one(self, text: str) -> str | None:
-        """Return what is wrong with a record among the lines that a stray quotation mark would have swallowed.
+    def _end_of_broken_cell(self, last: int, text: str) -> str | None:
+        """Return what is wrong with the first record below a stray quotation mark that has one, too.
 
-        There a mark in a cell without quotation marks is the end of something else, such as a prompt of several lines.
+        Elsewhere a mark within a cell is text. Here it may end the cell that was broken: what is before it is the last
+        line of a prompt, and no prompt. The lines that the stray mark would have swallowed are all such records.
         """
+        stray = self._stray
+        if last >= self._noticed:
+            self._stray = 0
         if self._by_the_rules.fullmatch(text):
             return None
-        return f"is not CSV: a cell holds a quotation mark, below one in line {self._stray} that was left open; {_FIX}"
+        return f"is not CSV: a cell holds a quotation mark, below a stray one in line {stray}; {_FIX}"
 
     def _text(self) -> str:
         return "".join(line[1] for line in self._taken)

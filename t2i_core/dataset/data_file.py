@@ -87,7 +87,7 @@ class DataFile:
             if isinstance(error, _DAMAGED) or (self.packing and isinstance(error, OSError) and error.errno is None):
                 raise DatasetError(f"{self.name}: {_what_is_damaged(self.packing, error)}") from None
             if is_url(self.location):  # the libraries raise what their many back ends raise
-                raise remote_error(self.name, error) from error
+                raise remote_error(self.name, self.location, error) from None
             if isinstance(error, OSError):
                 raise cannot_be_read(self.name, error) from None
             raise
@@ -98,9 +98,10 @@ def cannot_be_read(name: str, error: OSError) -> DatasetError:
     return DatasetError(f"{name}: cannot be read: {error.strerror or error}; check the path and its permissions")
 
 
-def remote_error(name: str, error: Exception) -> DatasetError:
-    """Return the error for a file that cannot be fetched."""
-    why = type(error).__name__ + (f": {short(error)}" if str(error).strip() else "")
+def remote_error(name: str, url: str, error: Exception) -> DatasetError:
+    """Return the error for a file that cannot be fetched. It has the name only, for the URL may bear a signature."""
+    text = str(error).replace(url, name)
+    why = f"{type(error).__name__}: {short(text)}" if text.strip() else type(error).__name__
     return DatasetError(f"{name}: cannot be read: {why}; check the address, your access and the network")
 
 
@@ -118,15 +119,13 @@ def file_system_of(name: str, url: str) -> tuple[Any, str]:
     try:
         file_system, path = fsspec.core.url_to_fs(url, skip_instance_cache=True)
     except ImportError as error:
-        packages = {"http": "aiohttp", "https": "aiohttp", "s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs"}
-        package = packages.get(protocol)
-        fix = f"pip install {package}" if package else short(error)
+        fix = "pip install 'text2image[remote]'" if protocol in ("http", "https", "s3") else short(error)
         raise DatasetError(f"{name}: {protocol}:// needs a package that is not installed; {fix}") from None
     except ValueError as error:
         fix = "write s3://, https:// or hf://, or download the file"
         raise DatasetError(f"{name}: {short(error)}; {fix}") from None
     except Exception as error:
-        raise remote_error(name, error) from error
+        raise remote_error(name, url, error) from None
     return file_system, path
 
 

@@ -10,10 +10,11 @@ from t2i_core.errors import shorten
 
 log = logging.getLogger(__name__)
 
+_WEIGHT = re.compile(r":(?<=[^\d\s()\[\]:]:)\s*-?(\d?\.\d+|\d)\s*[)\]]")
 # As people know it -> (characters that it always has, its form). A new one needs its characters in `may_carry`, too.
 SYNTAX = {
     "--steps 20": ("--", re.compile(r"--(?<!\S--)[A-Za-z][\w-]*")),
-    "(word:1.3)": (":", re.compile(r":(?<=[^\d\s()\[\]:]:)\s*-?(\d?\.\d+|\d)\s*[)\]]")),
+    "(word:1.3)": (":", _WEIGHT),
     "((word))": ("((", re.compile(r"\(\([^()]+\)\)")),
     "<lora:...>": ("<", re.compile(r"<(lora|lyco|lycoris|hypernet|wildcard|ppp):[^<>]*>", re.IGNORECASE)),
     "<image>": ("<", re.compile(r"<(image|video|audio)>")),
@@ -73,7 +74,7 @@ def may_carry(text: str) -> bool:
         or "__" in text
         or "((" in text
         or "BREAK" in text
-        or (":" in text and (")" in text or "]" in text or "egative prompt:" in text or "Steps: " in text))
+        or (":" in text and ("Steps: " in text or "egative prompt:" in text or _WEIGHT.search(text) is not None))
         or len(text) < 8
         or text[0] in "[{"
     )

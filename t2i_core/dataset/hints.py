@@ -23,6 +23,7 @@ ROWS_ASKED = 16  # of a table, for a hint
 DEPTH = 3  # objects inside objects
 # The ranks of what is known by its name; lower is better.
 BY_PROMPT_NAME, BY_CONVERSATION_NAME, BY_VALUE, BY_PART_OF_NAME, BY_VAGUE_NAME, BY_SENTENCE = range(0, 60, 10)
+DEPTH_COUNTS = 15  # a name inside an object is worth less than the next kind outside
 
 
 def flag_hint(
@@ -114,7 +115,7 @@ def _columns(values: Values, is_table: bool, above: str = "", depth: int = DEPTH
 
 def _rank(path: str, value: object) -> int | None:
     """Return how likely a column holds the prompts, or None: it is known by its name, or by what its values are."""
-    depth = path.count(".")
+    depth = DEPTH_COUNTS * path.count(".")
     name = re.sub(r"[\W_]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", path.rpartition(".")[2])).strip("_").casefold()
     if not path.isprintable() or "negative" in name:
         return None

@@ -1,8 +1,8 @@
 """Data sets on the Hugging Face hub: `hf:name[:config]:split`."""
 
 import hashlib
+import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from t2i_core.dataset.binary_columns import BinaryColumns
@@ -33,7 +33,7 @@ class HubSplit:
         if len(parts) not in (2, 3) or not all(part.strip() for part in parts) or "[" in name:
             hint = "; for a part of a split use --limit" if "[" in name else ""
             raise DatasetError(f"{name}: write hf:name:split or hf:name:config:split{hint}")
-        if parts[0].startswith("~") or Path(parts[0]).exists():
+        if parts[0].startswith("~") or os.path.exists(parts[0]):  # noqa: PTH110 - False for what can be no path
             raise DatasetError(
                 f"{name}: {parts[0]} is on this disk, and hf: is for hub data sets; give the file itself"
             )

@@ -16,7 +16,7 @@ LINES_TRIED = 100
 # line, so that a quotation mark too few costs no other row.
 _TOKEN = re.compile(r'"(?:[^"\\\n]|\\[^\n])*+"|[\[\]{},]')
 _CLOSING = {"[": "]", "{": "}"}
-_BRACKET = re.compile(r"([\[\]{}])\s*(,?)")
+_BRACKET = re.compile(r"[\[\]{}]")
 # The start of an array, alone or under the first key of an object.
 _ARRAY = re.compile(r'\s*(\{\s*"[^"\\\n]*"\s*:\s*)?(?=\[)')
 
@@ -28,6 +28,8 @@ def read_jsonl(file: DataFile, notes: Notes) -> Readings:
             value = None if problem else parse_json(text)
         except ValueError as error:
             value, problem = None, f"is not JSON: {short(error)}; write one JSON object a line"
+            if text.startswith("["):
+                problem += ", or let the file's name end in .json if it is one array"
         yield line, value, problem, text
 
 
@@ -141,13 +143,13 @@ def _values(text: str, damaged: DatasetError) -> list[tuple[int, int]]:
 
 
 def _may_be_several(item: str) -> bool:
-    """Return whether a bad value may be several: between two stray quotation marks, brackets pass for text.
+    """Return whether a bad value may be several: a comma may be missing, or pass for text between two stray marks.
 
-    Then the brackets, counted everywhere, are closed at a place before its end where a comma follows.
+    Then the brackets, counted everywhere, are not closed, or before its end.
     """
     depth = 0
     for token in _BRACKET.finditer(item):
-        depth += 1 if token[1] in _CLOSING else -1
-        if depth == 0 and token[2]:
+        depth += 1 if token[0] in _CLOSING else -1
+        if depth <= 0 and token.end() < len(item):
             return True
-    return False
+    return depth != 0

@@ -72,6 +72,7 @@ class _Parser:
         there = sum(find(row, self.key, self.is_table)[1] not in (ABSENT, None) for row in rows)
         self._rows_have_key = 2 * there > len(rows)
         self._checked: object = ABSENT  # the file whose columns were last checked
+        self._other_file = False  # whether an earlier file has the columns
         self._named: set[str] = set()  # near names that the log has told
         self._hints: dict[object, str] = {}
         self._tell_near_images(rows)
@@ -148,15 +149,19 @@ class _Parser:
         return name, value
 
     def _check_columns(self, raw: RawRow, values: Values) -> None:
-        """Refuse a table without the columns that are needed."""
+        """Refuse a table without the needed columns. Where earlier files have them, another flag does not help."""
         self._checked = raw.file
         for key in [self.key] if self.id_key is None else [self.key, self.id_key]:
             if not has_column(values, key):
-                fix = self._table_fix(raw, values)
-                if key == self.id_key:
+                if self._other_file:
+                    fix = "rename the column that is meant, or leave this file out"
+                elif key == self.id_key:
                     fix = id_hint(values) or "name one of them with --id-key, or leave it out"
+                else:
+                    fix = self._table_fix(raw, values)
                 where = raw.file or self.source.name
                 raise DatasetError(f"{where}: no column {key!r}; the data set has {joined(values)}; {fix}")
+        self._other_file = True
 
     def _table_fix(self, raw: RawRow, values: Values) -> str:
         """Return what to do about a table without the column: what the first rows of its file show."""

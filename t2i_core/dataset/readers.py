@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from t2i_core.dataset.arrow_reader import read_arrow, read_parquet
-from t2i_core.dataset.csv_reader import read_csv, read_tsv
+from t2i_core.dataset.csv_reader import read_table
 from t2i_core.dataset.data_file import DataFile
 from t2i_core.dataset.encodings import other_encoding
 from t2i_core.dataset.hub import HubSplit, check_datasets_package, read_hub
@@ -112,8 +112,8 @@ def _read_txt(file: DataFile, notes: Notes) -> Readings:
 READERS: dict[str, Callable[[Any, Notes], Readings]] = {
     "jsonl": read_jsonl,
     "json": read_json,
-    "csv": read_csv,
-    "tsv": read_tsv,
+    "csv": read_table,
+    "tsv": read_table,
     "parquet": read_parquet,
     "arrow": read_arrow,
     "txt": _read_txt,

@@ -60,7 +60,7 @@ def unique_columns(file: str, names: list[str]) -> list[str]:
     return names
 
 
-def short(error: Exception) -> str:
+def short(error: Exception | str) -> str:
     """Return the first line of a library's message, cut to 200 characters."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 

@@ -46,7 +46,7 @@ class SettingsColumn:
             BadRow: for settings that cannot be used, and for a column of settings that holds something else.
         """
         value = self._value(values) if self._is_path else values.get(self.key)
-        if value is None or value is ABSENT or value == "" or (isinstance(value, str) and is_no_value(value)):
+        if value is None or value is ABSENT or (isinstance(value, str) and is_no_value(value)):
             return NO_SETTINGS
         if self.is_default and not self._has_objects:
             if _is_text(value):
@@ -82,36 +82,47 @@ class SettingsColumn:
         self._left_out = True
 
     def _validated(self, value: object) -> RowSettings:
-        field = self.key
-        other = f"; {OTHER_KEY}" if self.is_default else ""
         if self.is_table and isinstance(value, str):
             try:
                 value = parse_json(value)
             except ValueError as error:
-                reason = f'is not JSON: {error}; write an object such as {{"seed": 7}}'
-                raise BadRow(field, value, reason + other) from None
+                raise self._bad(value, f'is not JSON: {error}; write an object such as {{"seed": 7}}') from None
             if value is None:
                 return NO_SETTINGS
         if not isinstance(value, dict):
-            raise BadRow(field, value, f'is not an object; write one such as {{"seed": 7}}{other}')
+            raise self._bad(value, 'is not an object; write one such as {"seed": 7}')
         try:
-            if any(type(item) is float for item in value.values()):
-                value = {name: _whole(name, item) for name, item in value.items()}
             settings = RowSettings.model_validate(value)
+        except ValidationError:
+            settings = self._with_whole_numbers(value)
+        if settings.negative_prompt:
+            clean(settings.negative_prompt, f"{self.key}.negative_prompt")
+        return settings
+
+    def _with_whole_numbers(self, value: dict[str, object]) -> RowSettings:
+        """Return the settings with integers for floats without a fraction: pandas makes floats of integers with gaps.
+
+        Raises:
+            BadRow: for the first field that is wrong all the same.
+        """
+        whole = {
+            name: int(item) if isinstance(item, float) and item.is_integer() else item for name, item in value.items()
+        }
+        try:
+            return RowSettings.model_validate(whole)
         except ValidationError as error:
             known = RowSettings.model_fields
             problem = problems_of(error, known, f"a row may set {joined(known)}")[0]
-            reason = problem.reason
-            if not problem.field:  # its name cannot be encoded
-                reason = f"unknown option; a row may set {joined(known)}"
-            elif ";" not in reason:
-                reason += "; correct it, or leave it out"
-            if problem.field not in known:
-                reason += other
-            raise BadRow(f"{field}.{problem.field}".rstrip("."), problem.value, reason) from None
-        if settings.negative_prompt:
-            clean(settings.negative_prompt, f"{field}.negative_prompt")
-        return settings
+        if not problem.field:  # its name cannot be encoded
+            raise self._bad(problem.value, f"unknown option; a row may set {joined(known)}")
+        if problem.field not in known:
+            raise self._bad(problem.value, problem.reason, f".{problem.field}")
+        reason = problem.reason + ("" if ";" in problem.reason else "; correct it, or leave it out")
+        raise BadRow(f"{self.key}.{problem.field}", problem.value, reason)
+
+    def _bad(self, value: object, reason: str, field: str = "") -> BadRow:
+        """Return the error for a value that may be no settings at all."""
+        return BadRow(self.key + field, value, reason + (f"; {OTHER_KEY}" if self.is_default else ""))
 
 
 def _is_text(value: object) -> bool:
@@ -119,9 +130,3 @@ def _is_text(value: object) -> bool:
     if isinstance(value, str):
         return not value.lstrip().startswith("{")
     return isinstance(value, list) and bool(value) and all(isinstance(item, str) for item in value)
-
-
-def _whole(name: str, value: object) -> object:
-    """Return an integer for a float without a fraction, as pandas makes of a column of integers with gaps."""
-    whole = name != "guidance_scale" and isinstance(value, float) and value.is_integer()
-    return int(value) if whole else value  # type: ignore[call-overload]

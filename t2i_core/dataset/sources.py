@@ -15,7 +15,7 @@ from t2i_core.bundled import EXAMPLE_FILE
 from t2i_core.config import EXAMPLE, Config
 from t2i_core.dataset.data_file import PACKINGS, DataFile, cannot_be_read, file_system_of, remote_error
 from t2i_core.dataset.hub import HubSplit, check_datasets_package
-from t2i_core.errors import DatasetError, UserError
+from t2i_core.errors import DatasetError, UserError, shorten
 from t2i_core.local_paths import is_file, is_folder, is_url, similar_name
 
 # Suffix of a file's name -> its format.
@@ -32,6 +32,8 @@ FORMATS = {
 TEXT_FORMATS = ("jsonl", "json", "csv", "tsv", "txt")
 PICKLES = (".pkl", ".pickle", ".p", ".pt", ".pth", ".ckpt", ".joblib", ".dill")
 WORKS = f"give a {' '.join(FORMATS)} file (text also {' '.join(f'.{packing}' for packing in PACKINGS)})"
+
+PROMPT = "if it is a prompt, write it into a .txt file, one prompt a line, and give that"
 
 Part = DataFile | HubSplit
 
@@ -58,7 +60,9 @@ def find_parts(dataset: str | Sequence[str]) -> Parts:
     """
     found = [_parts_of(name) for name in ([dataset] if isinstance(dataset, str) else dataset)]
     parts = tuple(part for one in found for part in one.parts)
-    by_format = {part.format: part.name for part in reversed(parts)}
+    by_format: dict[str, str] = {}
+    for part in parts:
+        by_format.setdefault(part.format, part.name)
     if len(by_format) > 1:
         examples = " and ".join(by_format.values())
         raise DatasetError(f"dataset: has files of several formats, such as {examples}; give those of one format")
@@ -108,7 +112,16 @@ def would_read(name: str, file: Path) -> bool:
     path = Path(name)
     if path.is_dir():
         return file.resolve().parent == path.resolve()
-    return file.resolve() == path.resolve() or fnmatch(str(file.absolute()), str(path.absolute()))
+    return file.resolve() == path.resolve() or _matches(file.absolute().parts, path.absolute().parts)
+
+
+def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Return whether the parts of a path match those of a glob."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return any(_matches(parts[count:], pattern[1:]) for count in range(len(parts) + 1))
+    return bool(parts) and fnmatch(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
 
 
 def _parts_of(name: str) -> Parts:
@@ -121,17 +134,19 @@ def _parts_of(name: str) -> Parts:
     if name.startswith("ms:"):
         raise DatasetError(f"{name}: ModelScope is not read directly; download the data set and give its file")
     path = Path(name)
+    suffix, _ = split_suffix(name)
+    is_prompt = suffix not in FORMATS and len(name.split()) > 2
     try:
-        if is_folder(path):
-            return _folder(path)
-        exists = is_file(path)
+        is_a_folder, exists = is_folder(path), is_file(path)
     except ValueError as error:
-        raise DatasetError(f"{name}: {error}") from None
+        raise DatasetError(f"{shorten(name)}: {error}{f'; {PROMPT}' if is_prompt else ''}") from None
+    if is_a_folder:
+        return _folder(path)
     if not exists and glob.has_magic(name):
         return _glob(name)
-    suffix, _ = split_suffix(name)
     if not exists and suffix not in PICKLES:
         fix = "check the path" if suffix in FORMATS else f"{WORKS}, or hf:name:split for a hub data set"
+        fix = PROMPT if is_prompt else fix
         raise DatasetError(f"{name}: no such file (looked in {Path.cwd()}){similar_name(path)}; {fix}")
     return Parts((_data_file(name, name),))
 
@@ -164,26 +179,35 @@ def _folder(folder: Path) -> Parts:
         return _saved_splits(folder)
     if (folder / "state.json").is_file():
         return _saved_split(folder)
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    data = [path for path in files if split_suffix(path.name)[0] in FORMATS]
+    names = sorted(str(path) for path in folder.iterdir() if not path.name.startswith("."))
+    data = _data_files(name for name in names if split_suffix(name)[0] in FORMATS)
+    folders = [name for name in names if Path(name).is_dir()]
     if not data:
-        has_folders = any(path.is_dir() for path in folder.iterdir())
-        fix = f"for what its folders hold, give '{folder / '**' / '*.jsonl'}'" if has_folders else WORKS
+        fix = f"for what its folders hold, give '{folder / '**' / '*.jsonl'}'" if folders else WORKS
         raise DatasetError(f"{folder}: is a folder without a data file; {fix}")
-    return Parts(_data_files(data), tuple(str(path) for path in files if path not in data))
+    read = {file.name for file in data}
+    return Parts(data, tuple(name for name in names if name not in read and name not in folders))
 
 
-def _data_files(paths: Iterable[Path | str]) -> tuple[DataFile, ...]:
-    return tuple(_data_file(str(path), str(path)) for path in paths)
+def _data_files(names: Iterable[str]) -> tuple[DataFile, ...]:
+    """Return the files among these paths. One that cannot be read is an error: its rows would be missed by nobody."""
+    return tuple(_data_file(name, name) for name in names if _is_file(name))
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return is_file(Path(name))
+    except ValueError as error:
+        raise DatasetError(f"{name}: {error}") from None
 
 
 def _glob(pattern: str) -> Parts:
     """Return the files that match, sorted by name. What matches was asked for, so it must have a known format."""
-    found = glob.glob(pattern, recursive=True)  # noqa: PTH207 - a Path would lose how the pattern begins
-    files = sorted(path for path in found if Path(path).is_file())
+    found = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - a Path would lose how the pattern begins
+    files = _data_files(found)
     if not files:
         raise DatasetError(f"{pattern}: no file matches (looked in {Path.cwd()}); check the pattern")
-    return Parts(_data_files(files))
+    return Parts(files)
 
 
 def _saved_split(folder: Path) -> Parts:
@@ -192,7 +216,7 @@ def _saved_split(folder: Path) -> Parts:
     names = [str(folder / file["filename"]) for file in state.get("_data_files") or []]
     if not names or state.get("_indices_data_files"):
         raise DatasetError(f"{folder}: was saved by another version of datasets; load it and save it again")
-    return Parts(_data_files(names))
+    return Parts(tuple(_data_file(name, name) for name in names))
 
 
 def _saved_splits(folder: Path) -> Parts:
@@ -238,7 +262,7 @@ def _remote(url: str) -> Parts:
     except UserError:
         raise
     except Exception as error:  # the libraries raise what their many back ends raise
-        raise remote_error(url, error) from error
+        raise remote_error(url, url, error) from None
     if not names:
         raise DatasetError(f"{url}: no data file is there; {WORKS}")
-    return Parts(_data_files(names))
+    return Parts(tuple(_data_file(name, name) for name in names))

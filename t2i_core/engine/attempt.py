@@ -11,6 +11,8 @@ from t2i_core.errors import Stopped, UserError
 
 T = TypeVar("T")
 
+MESSAGE_SHOWN = 300
+
 
 class OutOfMemory(Exception):
     """Memory was too short for a call. It keeps the message of the library's error, and no traceback."""
@@ -51,3 +53,12 @@ def attempt(device: torch.device, function: Callable[..., T], *arguments: Any) -
     # Outside the `except` block: within it the error's traceback would keep the tensors alive.
     release_memory(device)
     return Outcome(None, OutOfMemory(message))
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of an error on one line of at most `MESSAGE_SHOWN` characters; its class where it has none.
+
+    What matters may be in any line: torch names the weights of another shape only in the second.
+    """
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= MESSAGE_SHOWN else f"{text[: MESSAGE_SHOWN - 1]}…"

@@ -14,7 +14,7 @@ from t2i_core.engine.attempt import Outcome, attempt
 from t2i_core.engine.device import Span, memory_of_others, to_host
 from t2i_core.engine.stages import Stages
 from t2i_core.errors import ImageFailure, Stopped
-from t2i_core.generation.interface import Batch, GeneratedImage, Pixels, TextLength, Timings
+from t2i_core.generation.interface import Batch, GeneratedImage, OnStep, Pixels, TextLength, Timings
 from t2i_core.spec import ImageSpec
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,12 @@ class BatchGenerator:
         return self._stages.device
 
     def generate(
-        self, batches: Sequence[Batch], batch_size: int, should_stop: Callable[[], bool], timings: Timings
+        self,
+        batches: Sequence[Batch],
+        batch_size: int,
+        should_stop: Callable[[], bool],
+        timings: Timings,
+        on_step: OnStep = lambda step, steps: None,
     ) -> Iterator[Sequence[GeneratedImage | Exception]]:
         """Yield the images of each batch, as `ImageGenerator.generate` describes it."""
 
@@ -80,10 +85,14 @@ class BatchGenerator:
             if should_stop():
                 raise Stopped
 
+        def step_done(step: int, steps: int) -> None:
+            on_step(step, steps)
+            stop_if_asked()
+
         waiting = deque(batches)
         while waiting:
             for batch, errors in self._encode_window(waiting, stop_if_asked, timings):
-                yield self._generate_batch(batch, errors, batch_size, stop_if_asked, timings)
+                yield self._generate_batch(batch, errors, batch_size, step_done, timings)
 
     def _encode_window(
         self, waiting: deque[Batch], stop_if_asked: Callable[[], None], timings: Timings
@@ -121,7 +130,7 @@ class BatchGenerator:
         batch: Batch,
         errors: dict[int, Exception],
         batch_size: int,
-        on_step: Callable[[], None],
+        on_step: OnStep,
         timings: Timings,
     ) -> list[GeneratedImage | Exception]:
         """Return the images of a batch whose texts are encoded, and `errors` in place of those whose texts are not."""
@@ -141,7 +150,7 @@ class BatchGenerator:
         return [results[index] for index in range(len(batch))]
 
     def _denoise(
-        self, specs: Sequence[ImageSpec], batch_size: int, fit: Fit, on_step: Callable[[], None]
+        self, specs: Sequence[ImageSpec], batch_size: int, fit: Fit, on_step: OnStep
     ) -> DenoisedBatch:
         """Denoise the first of `specs`, at most `batch_size`; fewer at once for as long as memory is short."""
         while True:

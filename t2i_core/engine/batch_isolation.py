@@ -5,13 +5,14 @@ tensors depends on its batch mates, and with the shape the last bits of its pixe
 whole image.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from t2i_core.engine.stages import WholeCall, call_arguments, run_call
+from t2i_core.generation.interface import OnStep
 from t2i_core.spec import ImageSpec
 
 # Class names of the pipelines that get a call for each image, as they cannot take, or are not yet given, texts of a
@@ -46,7 +47,7 @@ def whole_call(pipeline: Any, device: torch.device) -> WholeCall:
 class FixedTextLength(WholeCall):
     """Qwen-Image, with each text encoded by itself and padded to one length, whatever the batch."""
 
-    def denoise(self, specs: Sequence[ImageSpec], on_step: Callable[[], None]) -> Tensor:
+    def denoise(self, specs: Sequence[ImageSpec], on_step: OnStep) -> Tensor:
         """Encode the texts one by one, then call the pipeline; return images (len(specs), 3, height, width)."""
         arguments = call_arguments(specs, self.pipeline)
         length = arguments.get("max_sequence_length", 512)  # the call's own default
@@ -80,9 +81,14 @@ class OneByOne(WholeCall):
         """Return 1: an image is one call."""
         return 1
 
-    def denoise(self, specs: Sequence[ImageSpec], on_step: Callable[[], None]) -> Tensor:
+    def denoise(self, specs: Sequence[ImageSpec], on_step: OnStep) -> Tensor:
         """Call the pipeline for each image by itself; an image that pads the batch is generated once."""
         generated: dict[ImageSpec, Tensor] = {}
+        calls = len(set(specs))
+
+        def on_step_of_call(step: int, steps: int) -> None:
+            on_step(len(generated) * steps + step, calls * steps)
+
         for spec in dict.fromkeys(specs):
-            generated[spec] = super().denoise([spec], on_step)
+            generated[spec] = super().denoise([spec], on_step_of_call)
         return torch.cat([generated[spec] for spec in specs])

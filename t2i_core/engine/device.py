@@ -23,7 +23,7 @@ def resolve_device(name: str) -> str:
     """Return `name`, or for `auto` the best device of this machine.
 
     Raises:
-        ConfigError: torch does not find the named device.
+        ConfigError: torch does not find the named device, or not so many of its kind.
     """
     available = {
         "cuda": torch.cuda.is_available(),
@@ -32,12 +32,14 @@ def resolve_device(name: str) -> str:
     }
     if name == "auto":
         return next((kind for kind, present in available.items() if present), "cpu")
-    kind = name.partition(":")[0]
+    kind, _, index = name.partition(":")
     if kind != "cpu" and not available[kind]:
         usable = ", ".join(["cpu", *(kind for kind, present in available.items() if present)])
         raise ConfigError(
             [f"device: torch {torch.__version__} finds no {kind} here; use {usable} or auto (got {name!r})"]
         )
+    if index and int(index) >= (count := torch.get_device_module(kind).device_count()):
+        raise ConfigError([f"device: this machine has no {name}; it has {count}, numbered from {kind}:0"])
     return name
 
 

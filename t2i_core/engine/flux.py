@@ -16,6 +16,7 @@ from torch import Tensor
 
 from t2i_core.engine.device import is_out_of_memory, release_memory
 from t2i_core.engine.stages import call_arguments, run_call, set_vae_tiling
+from t2i_core.generation.interface import OnStep
 from t2i_core.spec import ImageSpec
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ class FluxStages:
         """Return True for staged encoders until the window is full: they move as seldom as memory allows."""
         return self.staged and self._window_bytes < EMBEDDING_BYTES // 2
 
-    def denoise(self, specs: Sequence[ImageSpec], on_step: Callable[[], None]) -> Tensor:
+    def denoise(self, specs: Sequence[ImageSpec], on_step: OnStep) -> Tensor:
         """Denoise a batch of encoded texts; return its packed latents (len(specs), tokens, channels)."""
         arguments = call_arguments(specs, self.pipeline)
         for prefix in ("", "negative_"):

@@ -1,6 +1,7 @@
 """Loads a diffusers pipeline from local files, once a process, and brings it to its device."""
 
 import functools
+import logging
 import warnings
 from contextlib import nullcontext
 from importlib.metadata import version
@@ -10,21 +11,34 @@ import diffusers
 import torch
 from diffusers import DiffusionPipeline, FluxPipeline
 
+from t2i_core.engine.attempt import one_line
 from t2i_core.engine.batch_generator import BatchGenerator
 from t2i_core.engine.batch_isolation import whole_call
-from t2i_core.engine.device import device_name, resolve_device
+from t2i_core.engine.device import device_name, is_out_of_memory, release_memory, resolve_device
 from t2i_core.engine.flux import FluxStages
+from t2i_core.engine.loaded_weights import checking_weights
 from t2i_core.engine.quiet import silence_diffusers
 from t2i_core.engine.stages import Stages
 from t2i_core.engine.tokens import TokenCounter
-from t2i_core.engine.tuning import LIBRARIES, compile_denoiser, offload, quantization_config, run_prepare
-from t2i_core.errors import ConfigError, ModelError
+from t2i_core.engine.tuning import (
+    LIBRARIES,
+    check_quantization,
+    compile_denoiser,
+    offload,
+    quantization_config,
+    run_prepare,
+)
+from t2i_core.errors import ConfigError, ModelError, UserError
 from t2i_core.generation.interface import LoadConfig
 from t2i_core.models.pipeline_signature import init_parameters
+
+log = logging.getLogger(__name__)
 
 # Bytes of a device that denoising and decoding need beside the weights, for a batch of two: others measured 1.9 GB for
 # each image of 1024x1024 with FLUX.1-dev.
 ROOM_TO_WORK = 4 << 30
+
+LESS_MEMORY = "use --offload model or group, --quantization int8 or nf4, or wait until other programs end"
 
 
 # Only one: a second model would not fit beside the first on a GPU.
@@ -33,22 +47,35 @@ def load_model(load_config: LoadConfig) -> BatchGenerator:
     """Return the model of `load_config` on its device, ready to generate. It is loaded once a process.
 
     Raises:
-        ModelError: diffusers cannot load the folder, the model does not fit on the device, or an adapter does not fit
-            the model.
+        ModelError: anything that goes wrong while loading, too short a memory included: every shard would meet it.
         ConfigError: torch does not find the device, or the pipeline cannot do what a setting asks for.
     """
+    load_model.cache_clear()  # the model before would stay in memory until this one is loaded
+    try:
+        return _load(load_config)
+    except UserError:
+        raise
+    except Exception as error:
+        # Libraries raise anything, and what one shard meets every other shard would meet again.
+        log.debug("loading %s failed", load_config.path, exc_info=True)
+        if is_out_of_memory(error):
+            reason = f"does not fit into memory: {one_line(error)}; {LESS_MEMORY}"
+        else:
+            reason = f"cannot be loaded: {type(error).__name__}: {one_line(error)}"
+    # Outside the `except` block: within it the error's traceback would keep what was loaded in memory.
+    raise ModelError(f"{load_config.path}: {reason}")
+
+
+def _load(load_config: LoadConfig) -> BatchGenerator:
     device = torch.device(resolve_device(load_config.device))
+    release_memory(device)
+    check_quantization(load_config.quantization, device)
     # Some quantizers load onto the current device, whatever was chosen.
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         pipeline = load_pipeline(load_config)
     if load_config.prepare:
         pipeline = run_prepare(pipeline, load_config.prepare)
-    try:
-        stages = _place(pipeline, device, load_config)
-    except torch.OutOfMemoryError as error:
-        raise ModelError(
-            f"{load_config.path}: does not fit into the memory of {device}: {_first_line(error)}"
-        ) from error
+    stages = _place(pipeline, device, load_config)
     return BatchGenerator(stages, device_name(device), library_versions(load_config), TokenCounter(pipeline))
 
 
@@ -56,32 +83,48 @@ def load_pipeline(load_config: LoadConfig) -> Any:
     """Return the pipeline in host memory, silent, in evaluation mode. Code from the model's folder is never run.
 
     Raises:
-        ModelError: diffusers cannot load the folder, or an adapter does not fit.
-        ConfigError: a quantization's library is not installed.
+        ModelError: diffusers cannot load the folder, a part does not hold the weights of its files, or an adapter does
+            not fit.
+        ConfigError: a library that the quantization or the scheduler needs is not installed.
     """
     silence_diffusers()
     options = _watermark_options(load_config.path)
     if load_config.quantization:
         options["quantization_config"] = quantization_config(load_config)
     try:
-        pipeline = DiffusionPipeline.from_pretrained(
-            load_config.path,
-            dtype=getattr(torch, load_config.dtype),
-            use_safetensors=True,
-            local_files_only=True,
-            **options,
-        )
-    except (OSError, ValueError, AttributeError, KeyError, TypeError, RuntimeError, ImportError) as error:
+        with checking_weights():
+            pipeline = DiffusionPipeline.from_pretrained(
+                load_config.path,
+                dtype=getattr(torch, load_config.dtype),
+                use_safetensors=True,
+                local_files_only=True,
+                **options,
+            )
+    except Exception as error:
+        if isinstance(error, UserError) or is_out_of_memory(error):
+            raise
         raise ModelError(
-            f"{load_config.path}: diffusers {diffusers.__version__} cannot load it: {_first_line(error)}"
+            f"{load_config.path}: diffusers {diffusers.__version__} cannot load it: {one_line(error)}"
         ) from error
     if load_config.scheduler:
-        pipeline.scheduler = getattr(diffusers, load_config.scheduler).from_config(pipeline.scheduler.config)
+        pipeline.scheduler = _scheduler(load_config.scheduler, pipeline.scheduler.config)
     _add_adapters(pipeline, load_config.adapters)
     pipeline.set_progress_bar_config(disable=True)
     for component in _modules(pipeline).values():
         component.eval()
     return pipeline
+
+
+def _scheduler(name: str, config: Any) -> Any:
+    """Return the scheduler of class `name` with the settings of the model's own.
+
+    Raises:
+        ConfigError: it needs a package that is not installed, or cannot take the model's settings.
+    """
+    try:
+        return getattr(diffusers, name).from_config(config)
+    except (ImportError, ValueError, TypeError, NotImplementedError) as error:
+        raise ConfigError([f"scheduler: {name} cannot be used: {one_line(error)}; choose another"]) from error
 
 
 def _place(pipeline: Any, device: torch.device, load_config: LoadConfig) -> Stages:
@@ -152,12 +195,8 @@ def _add_adapters(pipeline: Any, adapters: tuple[tuple[str, float], ...]) -> Non
                 warnings.simplefilter("error", UserWarning)
                 pipeline.load_lora_weights(file, adapter_name=name)
         except (OSError, ValueError, KeyError, RuntimeError, UserWarning) as error:
-            raise ModelError(f"{file}: does not fit {type(pipeline).__name__}: {_first_line(error)}") from error
+            raise ModelError(f"{file}: does not fit {type(pipeline).__name__}: {one_line(error)}") from error
         if name not in {n for names in pipeline.get_list_adapters().values() for n in names}:
             raise ModelError(f"{file}: holds no LoRA weights for {type(pipeline).__name__}")
     if names:
         pipeline.set_adapters(names, [weight for _, weight in adapters])
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,13 +1,14 @@
 """`Stages`, the interface to a pipeline stage by stage, and `WholeCall`, its implementation for any pipeline."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from t2i_core.generation.interface import OnStep
 from t2i_core.spec import SHARED_ARGUMENTS, ImageSpec
 
 # Arguments by which pipelines change a request unasked, with the values that turn this off where a pipeline has them.
@@ -39,7 +40,7 @@ class Stages(Protocol):
     def wants_more_texts(self) -> bool:
         """Return whether more texts should be encoded before the first batch is denoised."""
 
-    def denoise(self, specs: Sequence[ImageSpec], on_step: Callable[[], None]) -> Tensor:
+    def denoise(self, specs: Sequence[ImageSpec], on_step: OnStep) -> Tensor:
         """Denoise a batch of `len(specs)` images and return what `decode` takes.
 
         Calls `on_step` after each denoising step, where the pipeline offers a callback.
@@ -82,7 +83,7 @@ class WholeCall:
         """Return False: no text is encoded ahead of the call."""
         return False
 
-    def denoise(self, specs: Sequence[ImageSpec], on_step: Callable[[], None]) -> Tensor:
+    def denoise(self, specs: Sequence[ImageSpec], on_step: OnStep) -> Tensor:
         """Call the pipeline; return images (len(specs), 3, height, width) in 0..1."""
         arguments = call_arguments(specs, self.pipeline)
         result: Tensor = run_call(self.pipeline, arguments, specs, on_step, output_type="pt")
@@ -121,7 +122,7 @@ def run_call(
     pipeline: Any,
     arguments: dict[str, Any],
     specs: Sequence[ImageSpec],
-    on_step: Callable[[], None],
+    on_step: OnStep,
     *,
     output_type: str,
 ) -> Any:
@@ -130,8 +131,9 @@ def run_call(
     Each image has a random generator of its own, on the CPU, so that batch mates do not change its noise.
     """
 
-    def on_step_end(_pipeline: Any, _step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        on_step()
+    def on_step_end(_pipeline: Any, step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        # A scheduler of second order takes nearly twice the steps that were asked for.
+        on_step(step + 1, getattr(pipeline, "num_timesteps", specs[0].steps))
         return tensors
 
     if "callback_on_step_end" in _parameters(pipeline):

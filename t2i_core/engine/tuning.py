@@ -13,11 +13,12 @@ from diffusers import BitsAndBytesConfig, DiffusionPipeline, PipelineQuantizatio
 from transformers import BitsAndBytesConfig as TextBitsAndBytesConfig
 from transformers import TorchAoConfig as TextTorchAoConfig
 
-from t2i_core.errors import ConfigError
+from t2i_core.errors import ConfigError, shorten
 from t2i_core.generation.interface import LoadConfig
 from t2i_core.models.prepare import find_source, load_function
 
 LIBRARIES = {"fp8": "torchao", "int8": "torchao", "nf4": "bitsandbytes"}
+FP8_CAPABILITY = (8, 9)  # of a CUDA card, from which on it calculates in fp8
 
 
 def check_installed(quantization: str | None) -> None:
@@ -35,6 +36,24 @@ def check_installed(quantization: str | None) -> None:
         raise ConfigError(
             [f"quantization: {quantization} needs {library} ({error}); `pip install {library}`"]
         ) from None
+
+
+def check_quantization(quantization: str | None, device: torch.device) -> None:
+    """Refuse a quantization whose library is not installed, and fp8 on a device that does not calculate in it.
+
+    Raises:
+        ConfigError: naming the library, or what the device would need.
+    """
+    check_installed(quantization)
+    if quantization != "fp8" or device.type == "xpu":
+        return
+    # AMD's cards have numbers of their own; torchao itself refuses those that cannot.
+    if device.type != "cuda":
+        raise ConfigError([f"quantization: fp8 needs a GPU, and the device is {device}; use int8"])
+    capability = torch.cuda.get_device_capability(device)
+    if torch.version.cuda and capability < FP8_CAPABILITY:
+        found = f"{torch.cuda.get_device_name(device)} has {capability[0]}.{capability[1]}"
+        raise ConfigError([f"quantization: fp8 needs a GPU of compute capability 8.9, and {found}; use int8 or nf4"])
 
 
 def quantization_config(load_config: LoadConfig) -> PipelineQuantizationConfig | None:
@@ -109,19 +128,24 @@ def run_prepare(pipeline: Any, name: str) -> Any:
         What the function returns, or the pipeline where that is None.
 
     Raises:
-        ConfigError: the function raised; the message names the file and line.
+        ConfigError: the function raised, and the message names file and line; or it returned no pipeline.
     """
     file = find_source(name.rpartition(":")[0]).absolute()
     try:
-        return load_function(name)(pipeline) or pipeline
+        prepared = load_function(name)(pipeline)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         # The user's own code may raise anything, SystemExit included; its file and line help to find the cause.
         frames = traceback.extract_tb(error.__traceback__)
         lines = [f", line {frame.lineno}" for frame in frames if Path(frame.filename) == file]
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
         raise ConfigError([f"prepare: {name} raised {reason} ({file}{lines[-1] if lines else ''})"]) from error
+    if prepared is not None and not isinstance(prepared, DiffusionPipeline):
+        raise ConfigError(
+            [f"prepare: {name} returned {shorten(prepared)}; let it return the pipeline, or nothing ({file})"]
+        )
+    return prepared or pipeline
 
 
 def _large_components(path: str) -> tuple[list[str], list[str]]:

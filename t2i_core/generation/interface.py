@@ -15,6 +15,8 @@ from t2i_core.spec import ImageSpec
 
 Pixels = npt.NDArray[np.float32]
 Batch = Sequence[ImageSpec]
+# Told of each denoising step that is done: its number, from 1, and how many steps the batch has.
+OnStep = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +94,16 @@ class ImageGenerator(Protocol):
         """The versions of the libraries that decide the pixels."""
 
     def generate(
-        self, batches: Sequence[Batch], batch_size: int, should_stop: Callable[[], bool], timings: "Timings"
+        self,
+        batches: Sequence[Batch],
+        batch_size: int,
+        should_stop: Callable[[], bool],
+        timings: "Timings",
+        on_step: OnStep,
     ) -> Iterator[Sequence[GeneratedImage | Exception]]:
         """Yield, for each of `batches`, its images in order; in place of an image that failed, its error.
 
-        The specs of a batch share a call group.
+        The specs of a batch share a call group. `on_step` is told of steps where the pipeline tells of them.
 
         Raises:
             Stopped: at the end of a denoising step after `should_stop` turned true.

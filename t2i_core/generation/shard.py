@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from t2i_core.errors import Stopped
 from t2i_core.generation.image_writer import ImageWriter, RecordWriter, RunContext
-from t2i_core.generation.interface import ImageGenerator, Timings
+from t2i_core.generation.interface import ImageGenerator, OnStep, Timings
 from t2i_core.planning.pending import ImageRequest
 from t2i_core.planning.shards import Shard
 from t2i_core.storage.image_store import ImageStore
@@ -27,11 +27,13 @@ class Hooks:
     """What the process that runs a shard provides.
 
     `on_device` runs the part that uses the device. It is over before the last images are written, so that the next
-    shard can go on generating. `on_images` is told how many images are done, as they are.
+    shard can go on generating. `on_images` is told how many images are done, as they are; `on_step` of each denoising
+    step of the batch in flight.
     """
 
     on_device: Callable[[Callable[[], ImageWriter]], ImageWriter]
     on_images: Callable[[int], None]
+    on_step: OnStep
     should_stop: Callable[[], bool]
 
 
@@ -58,7 +60,7 @@ def generate_shard(
         writer = ImageWriter(RecordWriter(images, context, model, timings), 2 * shard.batch_size, hooks.on_images)
         batches = [[request.spec for request in requests] for requests in missing]
         with writer.draining_on_error():
-            generated = model.generate(batches, shard.batch_size, hooks.should_stop, timings)
+            generated = model.generate(batches, shard.batch_size, hooks.should_stop, timings, hooks.on_step)
             for requests, results in zip(missing, generated, strict=True):
                 for request, result in zip(requests, results, strict=True):
                     writer.submit(request, result)

@@ -248,8 +248,8 @@ def repository_of(name: str) -> str:
 
 def similar_model(name: str) -> str:
     """Return `; did you mean flux-dev?` for a name that is like a preset's or its repository's, else nothing."""
-    known = {*PRESETS, *(preset.repository for preset in PRESETS.values() if preset.name != DEMO)}
-    names = {name.casefold(): name for name in sorted(known)}
+    repositories = [preset.repository for preset in PRESETS.values() if preset.name != DEMO]
+    names = {name.casefold(): name for name in (*PRESETS, *repositories)}
     given = re.sub(r"[_ ]", "-", name.casefold())
     close = difflib.get_close_matches(given, names, n=1, cutoff=0.7)
     if not close and len(given) >= 3:

@@ -8,7 +8,7 @@ from t2i_core.planning.catalog import CatalogRow, ImageState
 
 
 def failures_of(row: CatalogRow, dataset: str) -> Iterator[dict[str, Any]]:
-    """Yield the failures of a row: its rejection, or those of its images; `dataset` is the file if the row names none."""
+    """Yield the failures of a row: its rejection, or those of its images. `dataset`: the file if the row names none."""
     where = {"file": row.file or dataset, "row": row.row, "line": row.line}
     if row.rejection is not None:
         yield where | {

@@ -14,8 +14,9 @@ from pathlib import Path
 from t2i_core.config import EXAMPLE, Config
 from t2i_core.dataset.sources import would_read
 from t2i_core.errors import OutputError
-from t2i_core.local_paths import check_writable, is_url
+from t2i_core.local_paths import is_url
 from t2i_core.output.layout import FAILURES, PROVENANCE, RUN, ManifestForm
+from t2i_core.output.writable import check_output
 from t2i_core.storage.files import write_text
 from t2i_core.storage.workspace import Workspace
 
@@ -38,20 +39,6 @@ class OutputIdentity:
     manifest: ManifestForm | None = None
 
 
-def check_output(workspace: Workspace) -> None:
-    """Refuse a folder that cannot be made or written, or that has such a folder of ours in it; leave it as it is.
-
-    Raises:
-        OutputError: naming the folder.
-    """
-    _check_writable(workspace.root)
-    if os.path.lexists(workspace.hidden):
-        _check_writable(workspace.hidden)
-        for path in workspace.hidden.iterdir():
-            if path.is_dir():
-                _check_writable(path)
-
-
 def open_output(workspace: Workspace, config: Config, fingerprint: str) -> OutputIdentity:
     """Return what the folder is for, or for a new one will be.
 
@@ -63,7 +50,7 @@ def open_output(workspace: Workspace, config: Config, fingerprint: str) -> Outpu
             if the data set is one of the files that the run writes, or if `limit` would take rows away from a larger
             manifest.
     """
-    check_output(workspace)
+    check_output(workspace.root)
     written = [workspace.root / name for name in (config.manifest_name, *_OUR_FILES)]
     for name in config.dataset_names:
         if any(would_read(name, path) for path in written):
@@ -162,13 +149,6 @@ def _refuse_files_of_others(workspace: Workspace, manifest_name: str) -> None:
             f"output: {workspace.root} holds {found[0]}, which this tool did not write; "
             "choose another --output, or add --replace to overwrite it"
         )
-
-
-def _check_writable(folder: Path) -> None:
-    try:
-        check_writable(folder)
-    except ValueError as error:
-        raise OutputError(f"output: {folder} {error}") from None
 
 
 def _is_same(names: list[str], stored: str | list[str]) -> bool:

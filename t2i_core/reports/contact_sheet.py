@@ -1,13 +1,16 @@
-"""A contact sheet of the first images, so that there is something to look at."""
+"""A contact sheet of some images, so that there is something to look at."""
 
 import io
-import textwrap
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from t2i_core.planning.catalog import Picture
+from t2i_core.reports.captions import Typesetter
+from t2i_core.reports.fonts import fonts_of_size
 from t2i_core.storage.files import atomic_write
 from t2i_core.storage.image_store import ImageStore
 
@@ -17,32 +20,52 @@ CAPTION = 40
 MARGIN = 8
 TITLE = 24
 FONT_SIZE = 12
+TITLE_SIZE = 14
+LINE = 18  # from one base line of a caption to the next
 
 
-def write_contact_sheet(path: Path, pictures: Iterable[Picture], images: ImageStore, title: str) -> None:
-    """Write a contact sheet of `pictures`; where there is none, remove the sheet of an earlier run."""
-    contents = ((images.read(picture.key), picture.prompt) for picture in pictures)
-    readable = [(data, prompt) for data, prompt in contents if data is not None]
-    if not readable:
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What a cell of a contact sheet shows."""
+
+    data: bytes  # of the image
+    caption: str
+    name: str  # by which to look the caption up, where it cannot be drawn
+    note: str = ""  # below the caption
+
+
+def write_contact_sheet(path: Path, pictures: Sequence[Picture], images: ImageStore, title: str, total: int) -> None:
+    """Write a contact sheet of `pictures`, of `total` that there are; where there is none, remove an earlier sheet."""
+    prompts = Counter(picture.prompt for picture in pictures)
+    cells = []
+    for picture in pictures:
+        data = images.read(picture.key)
+        if data is not None:
+            note = f"image {picture.image}, seed {picture.seed}" if prompts[picture.prompt] > 1 else ""
+            cells.append(Cell(data, picture.prompt, f"row {picture.row}", note))
+    if not cells:
         path.unlink(missing_ok=True)
         return
+    shown = f"{len(cells)} of {total} images" if len(cells) < total else f"{total} image{'s' if total > 1 else ''}"
     with atomic_write(path) as file:
-        file.write(contact_sheet(readable, title))
+        file.write(contact_sheet(cells, f"{shown}, {title}"))
 
 
-def contact_sheet(images: Sequence[tuple[bytes, str]], title: str) -> bytes:
-    """Return a JPEG of `images` (content, caption): six in a row, each fitted into a cell over its caption."""
-    font = ImageFont.load_default(FONT_SIZE)
-    rows = -(-len(images) // COLUMNS)
-    width = min(len(images), COLUMNS) * (CELL + MARGIN) + MARGIN
+def contact_sheet(cells: Sequence[Cell], title: str) -> bytes:
+    """Return a JPEG of `cells`: six in a row, each image over its caption."""
+    rows = -(-len(cells) // COLUMNS)
+    width = min(len(cells), COLUMNS) * (CELL + MARGIN) + MARGIN
     sheet = Image.new("RGB", (width, rows * (CELL + CAPTION + MARGIN) + MARGIN + TITLE), "white")
-    canvas = ImageDraw.Draw(sheet)
-    canvas.text((MARGIN, MARGIN), title, fill="black", font=ImageFont.load_default(FONT_SIZE + 2))
-    for i, (data, caption) in enumerate(images):
+    heading = Typesetter(fonts_of_size(TITLE_SIZE))
+    for line in heading.fit(title, width - 2 * MARGIN, lines=1):
+        heading.draw(sheet, (MARGIN, MARGIN + TITLE_SIZE), line)
+    typesetter = Typesetter(fonts_of_size(FONT_SIZE))
+    for i, cell in enumerate(cells):
         x = MARGIN + i % COLUMNS * (CELL + MARGIN)
         y = MARGIN + TITLE + i // COLUMNS * (CELL + CAPTION + MARGIN)
-        sheet.paste(_fitted_image(data), (x, y))
-        canvas.text((x, y + CELL + 2), _fitted_caption(caption, font), fill="black", font=font)
+        sheet.paste(_fitted_image(cell.data), (x, y))
+        for number, line in enumerate(_caption_lines(cell, typesetter)):
+            typesetter.draw(sheet, (x, y + CELL + FONT_SIZE + 2 + number * LINE), line)
     buffer = io.BytesIO()
     sheet.save(buffer, format="JPEG", quality=88)
     return buffer.getvalue()
@@ -58,10 +81,8 @@ def _fitted_image(data: bytes) -> Image.Image:
         return picture.convert("RGB").resize(size, method)
 
 
-def _fitted_caption(caption: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """Return the caption on two lines of a cell's width; what does not fit ends in an ellipsis."""
-    for characters in range(40, 8, -1):
-        lines = textwrap.wrap(caption, characters, max_lines=2, placeholder=" …")
-        if all(font.getlength(line) <= CELL for line in lines):
-            return "\n".join(lines)
-    return ""
+def _caption_lines(cell: Cell, typesetter: Typesetter) -> list[str]:
+    """Return two lines at most: the caption on both, or on the first where a note follows."""
+    caption = typesetter.drawable(cell.caption, cell.name)
+    notes = typesetter.fit(cell.note, CELL, lines=1)
+    return typesetter.fit(caption, CELL, lines=2 - len(notes)) + notes

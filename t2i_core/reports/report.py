@@ -149,7 +149,8 @@ def _write_contact_sheet(report: Report, catalog: Catalog) -> None:
     """Write a sheet of the first images."""
     pictures = list(islice(catalog.pictures(), SHEET_IMAGES))
     title = report.preset.name + (f": {report.preset.about}" if report.preset.about else "")
-    write_contact_sheet(catalog.workspace.root / CONTACT_SHEET, pictures, catalog.workspace.images, title)
+    total = report.accounting.images_present
+    write_contact_sheet(catalog.workspace.root / CONTACT_SHEET, pictures, catalog.workspace.images, title, total)
 
 
 def _stored_images(unused: Unreferenced) -> str:

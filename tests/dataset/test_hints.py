@@ -94,6 +94,7 @@ def prompts(rows: list[Row]) -> list[list[str]]:
         ([{"id": 1, "scene": FOX, "path": "/a b/c"}], None, None),
         ([{"id": 1, "scene": FOX, "link": "https://a.b/c"}], "--prompt-key scene", [[FOX]]),
         ([{"meta": {"text": FOX}, "key": "k"}], "--prompt-key meta.text", [[FOX]]),
+        ([{"meta": {"text": "some words"}, "messages": [user(FOX)]}], "--conversation-key messages", [[FOX]]),
         ([{"-p": FOX}], "--prompt-key=-p", [[FOX]]),
         ([{"it's": FOX}], "--prompt-key", [[FOX]]),
     ],
@@ -147,6 +148,15 @@ def test_a_row_without_the_column_that_other_rows_have_is_told_to_add_it(tmp_pat
     path = write(tmp_path / "rows.jsonl", [{"prompt": "a"}, {"text": "b"}, {"prompt": "c"}])
     rows = list(read_rows(Config(dataset=str(path), prompt_key="prompt")))
     assert rows[1].rejection.reason == "is missing; the row has text; add it, as other rows have it"
+
+
+def test_a_file_whose_columns_are_called_otherwise_is_not_told_a_flag_that_fails_the_other_files(tmp_path):
+    write(tmp_path / "a.csv", [{"prompt": FOX}])
+    write(tmp_path / "b.csv", [{"caption": FOX}])
+    with pytest.raises(DatasetError, match=r"b\.csv: no column 'prompt'; .* caption; rename the column that is meant"):
+        list(read_rows(Config(dataset=str(tmp_path), prompt_key="prompt")))
+    with pytest.raises(DatasetError, match=r"a\.csv: no column 'conversations'; .*; use --prompt-key prompt"):
+        list(read_rows(Config(dataset=str(tmp_path))))
 
 
 def test_columns_that_hold_something_else_are_not_advised(tmp_path):

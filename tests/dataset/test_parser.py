@@ -11,6 +11,7 @@ from t2i_core.bundled import EXAMPLE_FILE
 from t2i_core.config import Config, RowSettings
 from t2i_core.dataset.parser import read_rows
 from t2i_core.dataset.rows import Prompt, Row
+from t2i_core.json_values import parse_json
 
 FOX, KITE = "a fox darting between snow-covered pines at dusk", "a kite surfer riding emerald waves under a cloudy sky"
 
@@ -320,7 +321,7 @@ def test_any_json_is_a_row_of_exactly_one_kind(tmp_path, values):
                 text.encode()
 
 
-@given(st.text(st.characters(exclude_characters="\r\0\ufeff"), max_size=200))
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\r\0\ufeff"), max_size=200))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_as_jsonl_is_a_row_for_each_line_that_is_not_blank(tmp_path, content):
     path = tmp_path / "rows.jsonl"

@@ -15,8 +15,8 @@ from t2i_core.config import Config, RowSettings
 from t2i_core.dataset.parser import read_rows
 from t2i_core.dataset.sources import fingerprint
 from t2i_core.errors import DatasetError, UserError
+from tests.dataset.test_hub import FakeDatasets
 from tests.dataset.test_parser import rows_of, texts, user
-from tests.dataset.test_readers_sources import FakeDatasets
 
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.tsv", "rows.parquet", "rows.csv.gz"])

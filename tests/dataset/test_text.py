@@ -61,7 +61,9 @@ def test_carriage_returns_end_lines_where_they_are_the_line_ends_of_the_file(tmp
 def test_a_carriage_return_among_line_feeds_is_text(tmp_path, caplog):
     path = write(tmp_path / "rows.txt", "a\rb\nc\r\nd\r\r\n\r\r\ne\rf\n")
     assert values(path) == [{"prompt": text} for text in ("a\rb", "c", "d", "e\rf")]
-    assert f"{path}, line 1: lines hold a carriage return, which is kept as part of the prompt (lines: 2)" in caplog.text
+    assert (
+        f"{path}, line 1: lines hold a carriage return, which is kept as part of the prompt (lines: 2)" in caplog.text
+    )
 
 
 def test_a_unicode_line_separator_is_text(tmp_path):
@@ -77,7 +79,11 @@ def test_blank_lines_keep_their_number_and_single_bad_lines_are_marked(tmp_path)
         (7, "\0", HAS_NUL),
         (8, "last", None),
     ]
-    assert [(line, text) for line, text, _ in lines_of(path, whole_lines)][:3] == [(1, "\n"), (2, "a\n"), (3, " \t\r\n")]
+    assert [(line, text) for line, text, _ in lines_of(path, whole_lines)][:3] == [
+        (1, "\n"),
+        (2, "a\n"),
+        (3, " \t\r\n"),
+    ]
 
 
 @pytest.mark.parametrize("encoding", FOREIGN)
@@ -86,7 +92,9 @@ def test_a_file_in_another_encoding_is_refused_with_the_command_that_converts_it
     path = write(tmp_path / "my prompts.txt", "\n".join(prompts).encode(encoding))
     with pytest.raises(DatasetError) as error:
         read(path)
-    likely = f"{path}: is not UTF-8, but most likely {encoding.upper()}, in which it has {prompts[0]!r}; convert it with: "
+    likely = (
+        f"{path}: is not UTF-8, but most likely {encoding.upper()}, in which it has {prompts[0]!r}; convert it with: "
+    )
     assert str(error.value).startswith(likely)
     subprocess.run(str(error.value).partition("convert it with: ")[2], shell=True, check=True)
     assert values(tmp_path / "my prompts.utf8.txt") == [{"prompt": prompt} for prompt in prompts]
@@ -155,7 +163,9 @@ def test_what_is_no_text_is_called_what_it_is(tmp_path, content, message, suffix
         read(write(tmp_path / f"rows.{suffix}", content))
 
 
-pieces = st.lists(st.sampled_from([b"a", b"bc", b"\n", b"\r", b"\r\n", b"\r\r\n", b" ", "狐".encode(), b"\xef\xbb\xbf"]))
+pieces = st.lists(
+    st.sampled_from([b"a", b"bc", b"\n", b"\r", b"\r\n", b"\r\r\n", b" ", "狐".encode(), b"\xef\xbb\xbf"])
+)
 
 
 @given(pieces, st.integers(4, 9))

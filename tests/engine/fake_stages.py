@@ -43,7 +43,7 @@ class FakeStages:
         return False
 
     def denoise(self, specs, on_step):
-        on_step()
+        on_step(1, 1)
         self.calls.append(specs)
         if len(specs) > self.max_batch or (not self.decodes_apart and not self.decodes(specs[0], self.tiling)):
             raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")

@@ -76,7 +76,7 @@ def test_the_prompt_and_the_seed_decide_the_image(family):
 def test_the_image_is_the_one_that_the_pipeline_generates_for_the_prompt_alone(family):
     spec = family.spec(WORDS[:20])
     with torch.inference_mode():
-        expected = WholeCall(family.pipeline, CPU).denoise([spec], lambda: None)[0].permute(1, 2, 0).numpy()
+        expected = WholeCall(family.pipeline, CPU).denoise([spec], lambda *step: None)[0].permute(1, 2, 0).numpy()
     assert np.abs(family.generate(spec)[0] - expected).max() < 1e-4
 
 
@@ -106,5 +106,14 @@ def test_padding_of_a_batch_is_not_generated_one_by_one():
     family = Family(tiny_pipelines.z_image)
     steps = []
     with torch.inference_mode():
-        family.stages.denoise([family.spec(["fox"])] * BATCH, lambda: steps.append(1))
-    assert len(steps) == 2
+        family.stages.denoise([family.spec(["fox"])] * BATCH, lambda *step: steps.append(step))
+    assert steps == [(1, 2), (2, 2)]
+
+
+def test_steps_of_images_that_are_called_one_by_one_are_those_of_the_batch():
+    family = Family(tiny_pipelines.z_image)
+    steps = []
+    with torch.inference_mode():
+        specs = [family.spec([word]) for word in WORDS[:2]]
+        family.stages.denoise([*specs, specs[1]], lambda *step: steps.append(step))
+    assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]

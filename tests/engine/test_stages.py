@@ -56,29 +56,37 @@ def test_what_would_change_a_request_silently_is_turned_off():
 
 def test_an_image_has_the_noise_of_its_seed_at_any_index():
     stages = WholeCall(Pipeline(), CPU)
-    one, two, three = stages.denoise([spec("a", seed=5), spec("b", seed=6), spec("c", seed=5)], lambda: None)
+    one, two, three = stages.denoise([spec("a", seed=5), spec("b", seed=6), spec("c", seed=5)], lambda *step: None)
     assert (one == three).all()
     assert (one != two).any()
-    assert (stages.denoise([spec("d", seed=6)], lambda: None)[0] == two).all()
+    assert (stages.denoise([spec("d", seed=6)], lambda *step: None)[0] == two).all()
 
 
 def test_a_whole_call_is_one_call_and_calls_back_after_each_step():
     steps = []
     stages = WholeCall(Pipeline(), CPU)
-    stages.denoise([spec("a"), spec("b", seed=1)], lambda: steps.append(1))
+    stages.denoise([spec("a"), spec("b", seed=1)], lambda *step: steps.append(step))
     assert stages.pipeline.calls == [["a", "b"]]
-    assert len(steps) == 2
+    assert steps == [(1, 2), (2, 2)]
+
+
+def test_a_scheduler_that_takes_more_steps_than_asked_for_is_believed():
+    steps = []
+    stages = WholeCall(Pipeline(), CPU)
+    stages.pipeline.num_timesteps = 3
+    stages.denoise([spec("a")], lambda *step: steps.append(step))
+    assert steps == [(1, 3), (2, 3)]
     assert stages.images_a_call(4) == 4
 
 
 def test_one_by_one_calls_the_pipeline_once_for_each_image_and_never_for_padding():
     stages = OneByOne(Pipeline(), CPU)
     a, b = spec("a", seed=1), spec("b", seed=2)
-    images = stages.denoise([a, b, b, b], lambda: None)
+    images = stages.denoise([a, b, b, b], lambda *step: None)
     assert stages.pipeline.calls == [["a"], ["b"]]
     assert images.shape == (4, 3, 8, 16)
     assert (images[1] == images[3]).all()
-    assert (images[0] == WholeCall(Pipeline(), CPU).denoise([a], lambda: None)[0]).all()
+    assert (images[0] == WholeCall(Pipeline(), CPU).denoise([a], lambda *step: None)[0]).all()
     assert stages.images_a_call(4) == 1
 
 

@@ -51,6 +51,13 @@ def test_the_users_own_function_gets_the_loaded_pipeline(module):
     assert changed.mean() > plain.mean() + 0.1
 
 
+def test_a_function_in_a_file_gets_the_pipeline_as_one_in_a_module_does(module):
+    file = module("def brighter(pipeline):\n    pipeline.vae.decoder.conv_out.bias.data += 0.5\n")
+    by_module = first_image(load_model(load_config(prepare="my_settings:brighter")))
+    by_file = first_image(load_model(load_config(prepare=f"{file}:brighter")))
+    assert np.array_equal(by_module, by_file)
+
+
 def test_another_source_of_the_function_is_another_image_and_its_name_is_recorded(module, run, output, prompts):
     keys = set()
     for amount in (0.25, 0.5):
@@ -86,14 +93,21 @@ def test_a_function_that_does_not_exist_is_refused_before_any_work(module, run, 
     [
         ("def f(pipeline):\n    pipeline.nothing()\n", 2, "AttributeError"),
         ("import no_such_library\ndef f(pipeline): pass\n", 1, "ModuleNotFoundError"),
+        ("raise SystemExit(3)\ndef f(pipeline): pass\n", 1, "SystemExit: 3"),
+        ("class Odd(BaseException): pass\nraise Odd\ndef f(pipeline): pass\n", 2, "Odd"),
+        ("def f(pipeline):\n    raise ValueError('two\\nlines')\n", 2, "ValueError: two lines"),
     ],
 )
-def test_an_error_in_the_function_is_one_line_with_file_and_line(module, source, line, kind):
+@pytest.mark.parametrize("form", ["module", "file", "relative file"])
+def test_an_error_in_the_function_is_one_line_with_file_and_line(module, monkeypatch, source, line, kind, form):
     file = module(source)
+    monkeypatch.chdir(file.parent)
+    name = {"module": "my_settings", "file": str(file), "relative file": "./my_settings.py"}[form]
     with pytest.raises(ConfigError) as error:
-        load_model(load_config(prepare="my_settings:f"))
-    assert f"({file}, line {line})" in str(error.value)
-    assert f"prepare: my_settings:f raised {kind}" in str(error.value)
+        load_model(load_config(prepare=f"{name}:f"))
+    assert str(error.value).startswith(f"prepare: {name}:f raised {kind}")
+    assert str(error.value).endswith(f" ({file}, line {line})")
+    assert "\n" not in str(error.value)
 
 
 def test_the_module_is_not_run_to_be_hashed(module):

@@ -224,10 +224,17 @@ def test_a_wrong_path_is_answered_without_prefect_and_torch():
 def test_in_a_folder_that_was_deleted_it_says_so(tmp_path):
     gone = tmp_path / "gone"
     gone.mkdir()
-    code = "import os, sys; os.chdir(sys.argv[1]); os.rmdir(sys.argv[1]); from flows.cli import main; sys.exit(main([]))"
+    code = (
+        "import os, sys; os.chdir(sys.argv[1]); os.rmdir(sys.argv[1]); from flows.cli import main; sys.exit(main([]))"
+    )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-c", code, str(gone)], env=environment, capture_output=True, text=True, timeout=100, check=False
+        [sys.executable, "-c", code, str(gone)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (2, "error: the current folder was deleted; change to another one\n")
 

@@ -6,6 +6,7 @@ import pytest
 import yaml
 from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.importtools import import_object
+from prefect.utilities.schema_tools.validation import validate
 
 from flows.text2image import text2image
 from t2i_core.config import FIRST_IN_FORM, Config
@@ -31,6 +32,16 @@ def test_the_form_shows_descriptions_bounds_and_choices():
     assert {"type": "string", "const": "auto"} in properties["batch_size"]["anyOf"]
     assert properties["dtype"]["enum"] == ["auto", "bfloat16", "float16", "float32"]
     assert {"type": "integer", "minimum": 1, "maximum": 1000} in properties["steps"]["anyOf"]
+
+
+@pytest.mark.parametrize("dataset", ["prompts.jsonl", "s3://bucket/a.csv", ["a.jsonl", "b.jsonl"]])
+def test_the_data_set_of_a_deployed_run_is_one_name_or_several(dataset):
+    assert SCHEMA["properties"]["dataset"]["default"] == "example"
+    assert SCHEMA["properties"]["dataset"]["anyOf"][0] == {"type": "string", "minLength": 1}  # what the form offers
+    text2image.validate_parameters({"dataset": dataset})
+    assert not validate({"dataset": dataset}, SCHEMA, preprocess=False)  # as the server checks a request
+    for wrong in ("", [], 5):
+        assert validate({"dataset": wrong}, SCHEMA, preprocess=False)
 
 
 def test_prefect_refuses_values_out_of_bounds():

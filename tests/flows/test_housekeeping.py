@@ -93,7 +93,7 @@ def test_prune_removes_earlier_manifests_and_images_that_no_row_asks_for_and_not
 
 def test_the_picture_of_a_replaced_image_is_asked_for(workspace, full):
     prune(workspace, full.unreferenced())
-    assert workspace.images.status(image_spec(2, seed=77).key) is not None
+    assert workspace.images.stat(image_spec(2, seed=77).key) is not None
 
 
 def test_what_is_not_known_to_this_run_stays(workspace, full):
@@ -101,7 +101,7 @@ def test_what_is_not_known_to_this_run_stays(workspace, full):
     late = store_image(workspace, image_spec(50))  # by another run, since the scan
     (workspace.manifests / "late.jsonl").write_text("x")
     prune(workspace, unreferenced)
-    assert workspace.images.status(late.key) is not None
+    assert workspace.images.stat(late.key) is not None
     assert (workspace.manifests / "late.jsonl").exists()
 
 

@@ -106,29 +106,108 @@ def prepared(folder, option, kind):
     return value if kind in ("blank", "empty") else form.format(value)
 
 
+PROMPT = "a fox darting between snow-covered pines at dusk, " * 6
+
+
+def ours_read_only(folder):
+    (folder / ".t2i/results").mkdir(parents=True)
+    (folder / ".t2i").chmod(0o777)
+    (folder / ".t2i/results").chmod(0o555)
+    return [f"--output={folder}"]
+
+
+def model_with(mode, path):
+    def prepare(folder):
+        shutil.copytree(DEMO_MODEL, folder, dirs_exist_ok=True)
+        (folder / path).chmod(mode)
+        return [f"--model={folder}"]
+
+    return prepare
+
+
+def data_folder(folder):
+    (folder / "a.jsonl").write_text(CONTENT["dataset"])
+    (folder / "b.jsonl").write_text(CONTENT["dataset"])
+    (folder / "b.jsonl").chmod(0)
+    return [f"--dataset={folder}"]
+
+
+def locked(folder):
+    (folder / "locked").mkdir(mode=0)
+    return [f"--dataset={folder}/locked/*.jsonl"]
+
+
+def lora_with_weight(folder):
+    (folder / "style.safetensors").write_text("weights")
+    (folder / "style.safetensors").chmod(0)
+    return [f"--lora={folder}/style.safetensors:0.5"]
+
+
+# What was done -> (what makes it in a folder of its own and returns the arguments, words of the answer).
+OTHER_MISTAKES = {
+    "a folder of ours cannot be written": (ours_read_only, ".t2i/results cannot be written"),
+    "weights cannot be read": (
+        model_with(0, "vae/diffusion_pytorch_model.safetensors"),
+        "vae/diffusion_pytorch_model.safetensors: Permission denied",
+    ),
+    "a component cannot be entered": (model_with(0, "vae"), "vae"),
+    "one file of a folder cannot be read": (data_folder, "b.jsonl: cannot be read: Permission denied"),
+    "a LoRA with a weight cannot be read": (lora_with_weight, "cannot be read: Permission denied"),
+    "a prompt in place of a file": (lambda folder: [f"--dataset={PROMPT}"], "if it is a prompt, write it into a .txt"),
+    "a prompt without a flag": (lambda folder: [PROMPT], "if it is a prompt, write it into a .txt"),
+    "a short prompt": (lambda folder: ["a fox in the snow"], "if it is a prompt, write it into a .txt"),
+    "a pattern in a folder that may not be entered": (locked, "cannot be read: Permission denied"),
+    "a module of a long name": (lambda folder: [f"--prepare={'x' * 300}:f"], "Python finds no module"),
+}
+
+
+def with_the_rest(folder, arguments):
+    """The arguments, and those that make everything else right."""
+    flags = {argument.partition("=")[0] for argument in arguments}
+    given = "--dataset" in flags or not all(flag.startswith("--") for flag in flags)
+    arguments += [] if given else [f"--dataset={folder / 'rows.jsonl'}"]
+    arguments += [] if "--model" in flags else ["--model=demo"]
+    return arguments + ([] if "--output" in flags else [f"--output={folder / 'out'}"])
+
+
 @pytest.fixture(scope="module")
 def answers():
-    """(option, kind) -> what came of it, for an ordinary user."""
+    """(option, kind), or an other mistake -> what came of it, for an ordinary user."""
     with tempfile.TemporaryDirectory(prefix="sweep") as name:
         folder = Path(name)
         folder.chmod(0o777)
-        cases = [(option, kind) for option in OPTIONS for kind in KINDS]
-        lines = [[f"--{option}={prepared(folder, option, kind)}"] for option, kind in cases]
-        # Everything but the option under test is in order.
         (folder / "rows.jsonl").write_text(CONTENT["dataset"])
-        for (option, _), line in zip(cases, lines, strict=True):
-            line += [] if option == "dataset" else [f"--dataset={folder / 'rows.jsonl'}"]
-            line += [] if option == "model" else ["--model=demo"]
-            line += [] if option == "output" else [f"--output={folder / 'out'}"]
+        lines = {
+            (option, kind): [f"--{option}={prepared(folder, option, kind)}"] for option in OPTIONS for kind in KINDS
+        }
+        for mistake, (prepare, _) in OTHER_MISTAKES.items():
+            own = folder / mistake
+            own.mkdir()
+            own.chmod(0o777)
+            lines[mistake] = prepare(own)
         done = subprocess.run(
             [sys.executable, "-m", "tests.flows.ordinary_user"],
-            cwd=ROOT, input=json.dumps(lines), capture_output=True, text=True, timeout=250, check=False,
-        )  # fmt: skip
+            cwd=ROOT,
+            input=json.dumps([with_the_rest(folder, line) for line in lines.values()]),
+            capture_output=True,
+            text=True,
+            timeout=250,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
-        yield dict(zip(cases, json.loads(done.stdout), strict=True))
+        yield dict(zip(lines, json.loads(done.stdout), strict=True))
         for path in folder.rglob("*"):
             if path.is_dir() and not path.is_symlink():
                 path.chmod(0o777)
+
+
+def refused(answer):
+    """The one line that a mistake was answered with."""
+    assert answer["code"] == 2, answer["text"]
+    assert answer["text"].startswith("error: ")
+    assert answer["text"].count("\n") == 1
+    assert len(answer["text"]) < 700
+    return answer["text"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -139,8 +218,12 @@ def test_a_mistake_in_a_path_is_one_line_and_exit_code_2_at_once(answers, option
     assert answer["seconds"] < 5
     if (option, kind) in FINE:
         assert (answer["code"], answer["text"]) == (0, "accepted\n")
-        return
-    assert answer["code"] == 2, answer["text"]
-    assert answer["text"].startswith("error: ")
-    assert answer["text"].count("\n") == 1
-    assert len(answer["text"]) < 600
+    else:
+        refused(answer)
+
+
+@pytest.mark.parametrize("mistake", OTHER_MISTAKES)
+def test_other_mistakes_of_an_ordinary_user_are_one_line_too(answers, mistake):
+    _, words = OTHER_MISTAKES[mistake]
+    assert words in refused(answers[mistake])
+    assert answers[mistake]["seconds"] < 5

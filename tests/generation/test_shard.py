@@ -18,7 +18,12 @@ from t2i_core.storage.image_store import ImageStore
 from t2i_core.storage.png import decode_png
 
 CONTEXT = RunContext(run="r1", refresh=False, model_name="fake", commit=None, tuning={}, png_compress_level=1)
-HOOKS = Hooks(on_device=lambda generate: generate(), on_images=lambda count: None, should_stop=lambda: False)
+HOOKS = Hooks(
+    on_device=lambda generate: generate(),
+    on_images=lambda count: None,
+    on_step=lambda step, steps: None,
+    should_stop=lambda: False,
+)
 SECONDS = 20  # a wait that is longer than this has nothing to wait for
 
 
@@ -52,7 +57,7 @@ class FakeGenerator:
         self.image, self.before = image, before
         self.batches = []  # the prompts of each batch
 
-    def generate(self, batches, batch_size, should_stop, timings):
+    def generate(self, batches, batch_size, should_stop, timings, on_step):
         for number, batch in enumerate(batches):
             if should_stop():
                 raise Stopped

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from t2i_core.errors import HubUnavailable, ModelError
-from t2i_core.models.adapters import Adapter, fetch_adapter, resolve_adapter
+from t2i_core.models.adapters import Adapter, adapter_fingerprint, fetch_adapter, find_adapter, resolve_adapter
 from tests.fake_hub import FakeHub, go_offline, message_of
 
 DATA = b"lora weights" * 50
@@ -61,6 +61,26 @@ def test_what_is_no_lora(hub: FakeHub, tmp_path: Path) -> None:
         with pytest.raises(ModelError, match=expected) as caught:
             resolve_adapter(entry, cache_dir=str(tmp_path / "cache"))
         message_of(caught)
+
+
+def test_a_name_is_a_file_or_may_be_on_the_hub(tmp_path: Path) -> None:
+    file = tmp_path / "style.safetensors"
+    file.write_bytes(DATA)
+    assert find_adapter(str(file)) == file
+    for name in ("owner/style", "owner/style/file.safetensors", "owner/style/sub/file.safetensors"):
+        assert find_adapter(name) is None
+    with pytest.raises(ModelError, match=r"does not exist; .*; did you mean .*/style\.safetensors\?$"):
+        find_adapter(str(tmp_path / "stile.safetensors"))
+
+
+def test_a_fingerprint_follows_size_and_time_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "style.safetensors"
+    file.write_bytes(DATA)
+    before = adapter_fingerprint(f"{file}:0.5")
+    assert before == adapter_fingerprint(str(file)) == [len(DATA), file.stat().st_mtime_ns]
+    assert adapter_fingerprint("owner/style:0.5") is None
+    with pytest.raises(ModelError, match="does not exist"):
+        adapter_fingerprint("style")
 
 
 def test_offline_a_cached_lora_is_used_instead(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from t2i_core.bundled import DEMO_MODEL
 from t2i_core.errors import ModelError
-from t2i_core.models.identity import ResolvedModel, bundled_identity, folder_fingerprint, resolve_model
+from t2i_core.models.identity import ResolvedModel, bundled_identity, check_model, folder_fingerprint, resolve_model
 from t2i_core.models.weights import fetch_weights, locate
 from tests.fake_hub import SECRET, FakeHub, write_tree
 from tests.tiny_model import clutter, model_files
@@ -105,3 +105,41 @@ def test_a_fingerprint_follows_size_and_time_of_what_is_loaded(tmp_path: Path) -
 def test_a_folder_whose_name_is_too_long_is_refused() -> None:
     with pytest.raises(ModelError, match=r"^model: 'x+… cannot be read: File name too long; check the path"):
         resolve_model("x" * 300)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("flux-dve", "model: 'flux-dve' is neither a preset, nor a folder, nor a hub id .*; did you mean flux-dev?"),
+        ("folder", "nor a hub id .* .--list-models shows the presets.$"),
+        ("./flx", "./flx: this folder does not exist; check the path; did you mean flux?"),
+        ("flx", "did you mean flux?"),
+        ("weights.ckpt", "is a pickle file"),
+        ("weights.safetensors", "is a file, not a folder"),
+        ("empty", "empty: no model_index.json"),
+    ],
+)
+def test_what_can_be_no_model_is_refused_without_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("flux", "empty"):
+        (tmp_path / folder).mkdir()
+    for file in ("weights.ckpt", "weights.safetensors"):
+        (tmp_path / file).write_text("")
+    with pytest.raises(ModelError, match=message) as caught:
+        check_model(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_can_be_a_model_is_accepted_without_network(tmp_path: Path) -> None:
+    folder = write_tree(tmp_path / "m", model_files())
+    for name in ("demo", "owner/name", "black-forest-labs/FLUX.1-dev", str(folder)):
+        check_model(name)
+    check_model("owner/name", revision="main")
+    with pytest.raises(ModelError, match="revision: 'main' concerns hub models"):
+        check_model(str(folder), revision="main")
+    (folder / "vae/config.json").unlink()
+    (folder / "vae/diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(ModelError, match="get it again"):
+        check_model(str(folder))

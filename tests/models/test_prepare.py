@@ -1,6 +1,7 @@
 """The hash of the user's own function: from its source file, which is not run."""
 
 import hashlib
+import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from t2i_core.errors import ConfigError
-from t2i_core.models.prepare import prepare_digest
+from t2i_core.models.prepare import find_source, load_function, prepare_digest
 
 Module = Callable[..., Path]
 
@@ -46,6 +47,35 @@ def test_the_module_is_not_run(module: Module) -> None:
     assert "prepared_by_test" not in sys.modules
 
 
+def test_a_file_and_the_module_in_it_have_one_digest(module: Module) -> None:
+    file = module("def f(pipeline): pass\n")
+    assert prepare_digest(f"{file}:f") == prepare_digest("prepared_by_test:f")
+
+
+def test_a_module_in_a_package_is_found_without_running_the_package(tmp_path: Path, module: Module) -> None:
+    (tmp_path / "bad_package/inner").mkdir(parents=True)
+    (tmp_path / "bad_package/__init__.py").write_text("raise SystemExit('run')")
+    (tmp_path / "bad_package/inner/__init__.py").write_text("raise OSError('run')")
+    file = tmp_path / "bad_package/inner/prep.py"
+    file.write_text("def f(pipeline): pass\n")
+    module("")
+    assert prepare_digest("bad_package.inner.prep:f") == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert not any(name.startswith("bad_package") for name in sys.modules)
+
+
+def test_a_module_without_a_package_around_it_is_found_like_python_does(module: Module, tmp_path: Path) -> None:
+    module("")
+    (tmp_path / "namespace").mkdir()
+    file = tmp_path / "namespace/prep.py"
+    file.write_text("def f(pipeline): pass\n")
+    assert find_source("namespace.prep") == file
+    for name in ("json", "json.decoder", "email.mime.text"):
+        found = importlib.util.find_spec(name)
+        assert found is not None
+        assert found.origin is not None
+        assert find_source(name) == Path(found.origin)
+
+
 @pytest.mark.parametrize(
     ("source", "name", "message"),
     [
@@ -56,6 +86,11 @@ def test_the_module_is_not_run(module: Module) -> None:
         ("def h(p): pass\ndef g(p): pass\n", "prepared_by_test:f", "defines no function 'f' (it defines g, h)"),
         ("class f: pass\n", "prepared_by_test:f", "defines no function 'f' (it defines none)"),
         ("def f(:", "prepared_by_test:f", "is no Python source"),
+        ("def f(p): pass\nx = " + "(" * 5000 + ")" * 5000, "prepared_by_test:f", "is no Python source"),
+        ("def f(p): pass\n# caf\0", "prepared_by_test:f", "is no Python source"),
+        ("", "prepared_by_test.below:f", "Python finds no module 'prepared_by_test.below'"),
+        ("", "a..b:f", "Python finds no module 'a..b'"),
+        ("", "/nowhere/prep.py:f", "prepare: '/nowhere/prep.py' does not exist; check the path"),
     ],
 )
 def test_what_is_no_function_is_refused_in_one_line(module: Module, source: str, name: str, message: str) -> None:
@@ -65,3 +100,32 @@ def test_what_is_no_function_is_refused_in_one_line(module: Module, source: str,
     assert message in str(error.value)
     assert len(error.value.problems) == 1
     assert "\n" not in str(error.value)
+
+
+def test_a_path_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "folder.py").mkdir()
+    (tmp_path / "prep.py").write_text("")
+    for name, message in {
+        "folder.py": "is a folder; name the file",
+        "perp.py": f"does not exist; check the path; did you mean {tmp_path}/prep.py?",
+    }.items():
+        with pytest.raises(ConfigError) as error:
+            find_source(f"{tmp_path}/{name}")
+        assert message in str(error.value)
+
+
+def test_the_function_of_a_file_is_loaded_whatever_the_file_is_called(tmp_path: Path) -> None:
+    file = tmp_path / "json.py"
+    file.write_text(
+        "from dataclasses import dataclass\n@dataclass\nclass Mark:\n    text: str\n"
+        "def f(pipeline): return Mark(pipeline)\n"
+    )
+    assert load_function(f"{file}:f")("x").text == "x"
+    assert not hasattr(sys.modules["json"], "Mark")
+    file.write_text("def f(pipeline): return 'again'\n")
+    assert load_function(f"{file}:f")(None) == "again"
+
+
+def test_the_function_of_a_module_is_loaded(module: Module) -> None:
+    module("def f(pipeline): return [pipeline]\n", name="prepared_by_load_test")
+    assert load_function("prepared_by_load_test:f")("x") == ["x"]

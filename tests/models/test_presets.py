@@ -52,3 +52,25 @@ def test_a_pipeline_without_a_preset_takes_its_defaults_from_its_code_and_config
     )
     assert (found.steps, found.guidance_scale, found.height, found.width) == (50, 7.5, 512, 512)
     assert "no preset" in found.about
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("flux-dve", "flux-dev"),
+        ("flux_dev", "flux-dev"),
+        ("Flux Dev", "flux-dev"),
+        ("FLUX-schnell", "flux-schnell"),
+        ("schnell", "flux-schnell"),
+        ("sd3.5", "sd3.5-large"),
+        ("qwen", "qwen-image"),
+        ("sdxl-base", "sdxl"),
+        ("black-forest-labs/FLUX.1-de", "black-forest-labs/FLUX.1-dev"),
+        ("my-own-model", None),
+        ("bundled", None),
+        ("x", None),
+        ("", None),
+    ],
+)
+def test_a_name_that_is_like_a_presets_is_told_which(name: str, meant: str | None) -> None:
+    assert similar_model(name) == (f"; did you mean {meant}?" if meant else "")

@@ -60,3 +60,10 @@ def test_a_long_prompt_is_cut(workspace):
     (failure,) = failures(make_catalog(workspace, image_spec(0, prompt="fox " * 100)))
     assert len(failure["value"]) == VALUE_SHOWN
     assert failure["value"].endswith("…")
+
+
+def test_a_row_that_names_its_file_is_a_failure_there(workspace):
+    rejection = Rejection(0, 7, "row", "", "is not JSON")
+    (row,) = make_catalog(workspace, rejection).rows()
+    (failure,) = failures_of(replace(row, line=7, file="set/b.jsonl"), "set")
+    assert (failure["file"], failure["row"], failure["line"]) == ("set/b.jsonl", 0, 7)

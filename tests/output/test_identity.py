@@ -256,3 +256,74 @@ def test_the_form_of_a_manifest_is_noted_once(free, claimed):
 def test_a_folder_that_nobody_claimed_has_no_manifest(free):
     assert manifest_form(free) is None
     assert not Path(free.root).exists()
+
+
+def test_a_data_set_behind_a_link_that_moves_stays_the_same(free, config, dataset):
+    latest = dataset.with_name("latest.jsonl")
+    latest.symlink_to(dataset.name)
+    claim_output(free, open_output(free, config(dataset=str(latest)), "one"))
+    assert stored(free)["dataset"] == str(latest)
+    dataset.with_name("day2.jsonl").write_text("{}\n{}\n")
+    latest.unlink()
+    latest.symlink_to("day2.jsonl")
+    assert open_output(free, config(dataset=str(latest)), "two").dataset == str(latest)
+
+
+def test_a_folder_behind_a_link_that_moves_stays_the_same(free, config, dataset, monkeypatch):
+    for day in ("day1", "day2"):
+        (dataset.parent / day).mkdir()
+        (dataset.parent / day / "a.jsonl").write_text(day)
+    current = dataset.with_name("current")
+    current.symlink_to("day1")
+    claim_output(free, open_output(free, config(dataset=f"{current}/a.jsonl"), "one"))
+    current.unlink()
+    current.symlink_to("day2")
+    monkeypatch.chdir(dataset.parent)
+    assert open_output(free, config(dataset="./current/a.jsonl"), "two").dataset == f"{current}/a.jsonl"
+
+
+def test_the_path_that_release_0_1_0_stored_is_the_same_data_set(free, config, dataset):
+    link = dataset.with_name("link.jsonl")
+    link.symlink_to(dataset.name)
+    claim_output(free, OutputIdentity(str(dataset.resolve()), "one"))
+    identity = open_output(free, config(dataset=str(link)), "two")
+    assert identity.dataset == str(link)
+
+
+def test_more_files_are_the_same_data_set_and_fewer_are_not(free, config, dataset, monkeypatch):
+    monkeypatch.chdir(dataset.parent)
+    names = ["prompts.jsonl", "b.jsonl", "c.jsonl"]
+    for name in names:
+        Path(name).write_text(name)
+    absolute = [str(Path(name).absolute()) for name in names]
+    claim_output(free, open_output(free, config(dataset=names[0]), "one"))
+    two = open_output(free, config(dataset=[names[1], str(dataset)]), "two")
+    assert two.dataset == [absolute[1], str(dataset)]
+    claim_output(free, two)
+    assert open_output(free, config(dataset=names), "three").dataset == absolute
+    with pytest.raises(
+        OutputError, match=r"holds the images of .*b\.jsonl and 1 more; choose another --output, or add"
+    ):
+        open_output(free, config(dataset=[names[0], names[2]]), "four")
+    assert open_output(free, config(dataset=names[2]), "two").dataset == absolute[2]  # by its content
+
+
+def test_a_folder_or_a_glob_is_the_same_data_set_whatever_is_in_it(free, config, dataset, monkeypatch):
+    monkeypatch.chdir(dataset.parent)
+    for name in (".", "*.jsonl", "s3://bucket/night"):
+        workspace = Workspace(free.root / name.partition("*")[0].partition(":")[0])
+        claim_output(workspace, open_output(workspace, config(dataset=name), "one"))
+        assert stored(workspace)["dataset"] == (name if "s3" in name else str(dataset.parent / name).removesuffix("/."))
+        open_output(workspace, config(dataset=name), "two")
+
+
+def test_a_data_set_that_holds_a_file_that_the_run_writes_is_refused(free, config, monkeypatch):
+    free.root.mkdir()
+    (free.root / "prompts.jsonl").write_text("{}\n")
+    monkeypatch.chdir(free.root.parent)
+    for name in ("free", "free/*.jsonl", ["free/prompts.jsonl", "free/failures.jsonl"]):
+        with pytest.raises(
+            OutputError, match=r"is or holds a file that the run itself writes; choose another --output"
+        ):
+            open_output(free, config(dataset=name, replace=True), "one")
+    open_output(free, config(dataset="free/prompts.jsonl"), "one")

@@ -359,3 +359,17 @@ def test_a_row_that_is_rejected_for_something_else_leaves_its_id_to_a_later_row(
     wrong = row(0, "a", id="x", settings=RowSettings(height=65))
     plan = write(wrong, row(1, "b", id="x"), row(2, "c", id="X"), id_key="id")
     assert (plan.usable, plan.rejected) == (1, 2)
+
+
+def test_a_row_keeps_the_file_that_holds_it(write, folder):
+    plan = write(row(0, "a fox", file="set/a.jsonl", line=1), row(1, "a cat", file="set/b.jsonl", line=1), row(2, "b"))
+    found = [(row["file"], row["line"]) for row in read_rows(plan.rows_file(folder))]
+    assert found == [("set/a.jsonl", 1), ("set/b.jsonl", 1), (None, 3)]
+
+
+def test_the_first_rejections_of_an_unusable_data_set_name_their_files(write):
+    bad = [row(n, rejection=Rejection(n, 4, "row", "", "is bad"), line=4, file=f"set/{n}.jsonl") for n in range(5)]
+    with pytest.raises(DatasetError) as error:
+        write(*bad, dataset=["set", "more"])
+    shown = "".join(f"\n  set/{n}.jsonl: line 4, row: is bad" for n in range(3))
+    assert str(error.value) == "set and 1 more: no usable row among 5" + shown

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFont
+from PIL import Image
 
 from t2i_core.planning.catalog import Picture
 from t2i_core.reports import contact_sheet as module
@@ -12,13 +12,15 @@ from t2i_core.reports.contact_sheet import (
     CAPTION,
     CELL,
     COLUMNS,
-    FONT_SIZE,
     MARGIN,
     TITLE,
+    Cell,
     contact_sheet,
     write_contact_sheet,
 )
+from t2i_core.reports.fonts import Fonts
 from tests.builders import image_spec, store_image
+from tests.reports.small_fonts import ALL
 
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255), (255, 0, 255), (128, 64, 0)]
 NEAR = 12  # a JPEG is not exact
@@ -30,9 +32,20 @@ def png(colour, width=16, height=16):
     return buffer.getvalue()
 
 
+@pytest.fixture(autouse=True)
+def fonts(monkeypatch):
+    """The same fonts on every machine."""
+    monkeypatch.setattr(module, "fonts_of_size", lambda size: Fonts(size, ALL))
+
+
 def sheet(*images, title="demo"):
-    """The sheet as an array (height, width, 3), after a look at its format."""
-    with Image.open(io.BytesIO(contact_sheet(images, title))) as picture:
+    """The sheet of (content, caption) as an array (height, width, 3), after a look at its format."""
+    cells = [Cell(data, caption, f"row {number}") for number, (data, caption) in enumerate(images)]
+    return opened(contact_sheet(cells, title))
+
+
+def opened(data):
+    with Image.open(io.BytesIO(data)) as picture:
         assert picture.format == "JPEG"
         return np.asarray(picture).astype(int)
 
@@ -110,23 +123,38 @@ def test_the_title_stands_above():
     assert is_white(sheet((png("red"), ""), title="")[:height])
 
 
-@pytest.fixture
-def font():
-    return ImageFont.load_default(FONT_SIZE)
+@pytest.mark.parametrize("caption", ["word " * 100, "x" * 500, "狐" * 200, "🦊" * 60, "שועל " * 60])
+@pytest.mark.parametrize("note", ["", "image 0, seed 7"])
+def test_a_caption_stays_below_its_picture(caption, note):
+    image = png("red")
+    pixels = opened(contact_sheet([Cell(image, "", "row 0"), Cell(image, caption, "row 1", note)] * 4, "demo"))
+    for number in range(8):
+        picture, below = cell(pixels, number)
+        assert shows(picture[4:-4, 4:-4], (255, 0, 0))
+        if number % 2 == 0:
+            assert is_white(below[4:])
 
 
-@pytest.mark.parametrize(
-    "caption", ["word " * 100, "x" * 500, "狐" * 200, "a fox", "", "line\nbreak\ttab", "W" * 30 + " " + "W" * 30]
-)
-def test_a_caption_takes_two_lines_of_a_cell_s_width_at_most(caption, font):
-    lines = module._fitted_caption(caption, font).splitlines()
-    assert len(lines) <= 2
-    assert all(font.getlength(line) <= CELL for line in lines)
+def without_note(cell):
+    return Cell(cell.data, cell.caption, cell.name)
 
 
-def test_a_short_caption_is_whole_and_a_long_one_ends_in_an_ellipsis(font):
-    assert module._fitted_caption("a fox in the snow", font) == "a fox in the snow"
-    assert module._fitted_caption("word " * 100, font).endswith(" …")
+def test_a_note_stands_below_its_caption_which_then_has_one_line():
+    noted = Cell(png("red"), "a fox in the snow " * 5, "row 0", "image 1, seed 7")
+    below, plain = (cell(opened(contact_sheet([one], "")), 0)[1] for one in (noted, without_note(noted)))
+    lines = [slice(4, 18), slice(21, CAPTION)]
+    short = cell(opened(contact_sheet([Cell(png("red"), "", "row 0", "image 1, seed 7")], "")), 0)[1]
+    assert np.abs(below[lines[1]] - short[4 : 4 + CAPTION - 21]).mean() < 40
+    assert np.abs(below[lines[1]] - plain[lines[1]]).mean() > 5
+    assert below[lines[0]].min() < 128
+
+
+def test_a_caption_that_no_font_can_draw_is_the_row_s_name():
+    cells = [Cell(png("red"), caption, "row 17") for caption in ("ถ้าสุนัข", "row 17", "狐")]
+    pixels = opened(contact_sheet(cells, ""))
+    captions = [cell(pixels, number)[1] for number in range(3)]
+    assert np.abs(captions[0] - captions[1]).mean() < 2
+    assert np.abs(captions[1] - captions[2]).mean() > 2
 
 
 def test_a_picture_with_a_palette_or_an_alpha_channel_is_shown_too():
@@ -135,28 +163,62 @@ def test_a_picture_with_a_palette_or_an_alpha_channel_is_shown_too():
     assert shows(cell(sheet((buffer.getvalue(), "")), 0)[0][4:-4, 4:-4], (255, 0, 0))
 
 
+def stored(workspace, *prompts):
+    """Stored pictures of these prompts, each of a row and a seed of its own."""
+    return [
+        Picture(store_image(workspace, image_spec(i)).key, prompt, row=10 + i, image=i, seed=i)
+        for i, prompt in enumerate(prompts)
+    ]
+
+
 @pytest.fixture
 def pictures(workspace):
     """Three stored images, one of which has vanished since it was listed."""
-    found = [Picture(store_image(workspace, image_spec(i)).key, f"prompt {i}") for i in range(3)]
+    found = stored(workspace, *(f"prompt {i}" for i in range(3)))
     workspace.images.delete(found[1].key)
     return found
 
 
-def test_an_image_that_vanished_since_it_was_listed_is_left_out(workspace, pictures, tmp_path, monkeypatch):
+@pytest.fixture
+def shown(monkeypatch):
+    """What contact sheets were made of: [(cells, title)]."""
     seen = []
     original = module.contact_sheet
     monkeypatch.setattr(module, "contact_sheet", lambda *both: seen.append(both) or original(*both))
-    write_contact_sheet(tmp_path / "sheet.jpg", pictures, workspace.images, "a title")
-    contents = [(workspace.images.read(picture.key), picture.prompt) for picture in (pictures[0], pictures[2])]
-    assert seen == [(contents, "a title")]
-    assert (tmp_path / "sheet.jpg").read_bytes() == original(contents, "a title")
+    return seen
+
+
+def test_an_image_that_vanished_since_it_was_listed_is_left_out(workspace, pictures, tmp_path, shown):
+    write_contact_sheet(tmp_path / "sheet.jpg", pictures, workspace.images, "a title", 3)
+    cells = [
+        Cell(workspace.images.read(picture.key), picture.prompt, f"row {picture.row}")
+        for picture in (pictures[0], pictures[2])
+    ]
+    assert shown == [(cells, "2 of 3 images, a title")]
+    assert (tmp_path / "sheet.jpg").read_bytes() == contact_sheet(cells, "2 of 3 images, a title")
+
+
+@pytest.mark.parametrize(("count", "total", "told"), [(1, 1, "1 image"), (2, 2, "2 images"), (2, 40, "2 of 40 images")])
+def test_the_title_says_how_many_images_of_all_are_shown(workspace, tmp_path, shown, count, total, told):
+    prompts = [f"prompt {i}" for i in range(count)]
+    write_contact_sheet(tmp_path / "sheet.jpg", stored(workspace, *prompts), workspace.images, "demo", total)
+    assert [title for _, title in shown] == [f"{told}, demo"]
+
+
+def test_images_of_one_prompt_are_told_apart_by_their_number_and_seed(workspace, tmp_path, shown):
+    write_contact_sheet(tmp_path / "s.jpg", stored(workspace, "a fox", "a cat", "a fox"), workspace.images, "demo", 3)
+    ((cells, _),) = shown
+    assert [(cell.caption, cell.name, cell.note) for cell in cells] == [
+        ("a fox", "row 10", "image 0, seed 0"),
+        ("a cat", "row 11", ""),
+        ("a fox", "row 12", "image 2, seed 2"),
+    ]
 
 
 def test_the_sheet_of_an_earlier_run_is_removed_where_there_is_no_image(workspace, pictures, tmp_path):
     sheet = tmp_path / "sheet.jpg"
     for none in ([], pictures[1:2]):
         sheet.write_bytes(b"old")
-        write_contact_sheet(sheet, none, workspace.images, "a title")
+        write_contact_sheet(sheet, none, workspace.images, "a title", 3)
         assert not sheet.exists()
-    write_contact_sheet(sheet, [], workspace.images, "a title")  # nor is there one to remove
+    write_contact_sheet(sheet, [], workspace.images, "a title", 0)  # nor is there one to remove

@@ -209,8 +209,9 @@ def test_the_contact_sheet_shows_the_first_images_that_there_are(report, catalog
     monkeypatch.setattr(
         module, "write_contact_sheet", lambda *arguments: seen.append(arguments) or original(*arguments)
     )
-    write_report(report(), catalog(SHEET_IMAGES + 3))
-    ((path, pictures, images, title),) = seen
+    write_report(report(accounting=replace(MADE, images=40, images_failed=1)), catalog(SHEET_IMAGES + 3))
+    ((path, pictures, images, title, total),) = seen
+    assert total == 39
     assert path == workspace.root / "contact_sheet.jpg"
     assert title == "demo: demo model, 64x64, for trying the tool"
     assert [picture.prompt for picture in pictures] == [f"prompt {i}" for i in range(SHEET_IMAGES)]
@@ -221,6 +222,8 @@ def test_the_contact_sheet_shows_the_first_images_that_there_are(report, catalog
 
 def test_a_preset_without_a_description_is_the_title_alone(report, catalog, monkeypatch):
     titles = []
-    monkeypatch.setattr(module, "write_contact_sheet", lambda path, pictures, images, title: titles.append(title))
+    monkeypatch.setattr(
+        module, "write_contact_sheet", lambda path, pictures, images, title, total: titles.append(title)
+    )
     write_report(report(preset=replace(PRESETS["demo"], about="")), catalog(1))
     assert titles == ["demo"]

@@ -66,7 +66,7 @@ class FakeGenerator:
     def __init__(self, failing=(), error=None):
         self.failing, self.error = failing, error or RuntimeError("busy")
 
-    def generate(self, batches, batch_size, should_stop, timings):
+    def generate(self, batches, batch_size, should_stop, timings, on_step):
         for batch in batches:
             if should_stop():
                 raise Stopped

@@ -1,0 +1,115 @@
+"""The check that a part of a pipeline holds the weights of its files: all of them, and no others.
+
+transformers and diffusers fill weights that the files lack with random numbers, and leave out weights that the part has
+no place for. Both only log it, and the images are wrong without an error.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from diffusers import ModelMixin
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers import PreTrainedModel
+
+from t2i_core.engine.attempt import one_line
+from t2i_core.engine.device import is_out_of_memory
+from t2i_core.errors import ModelError, UserError
+
+NAMES_SHOWN = 3
+
+
+@contextmanager
+def checking_weights() -> Iterator[None]:
+    """Check every part that transformers or diffusers loads within the block.
+
+    A pipeline loads its parts itself and does not pass on what each of them reports. So within the block the two
+    `from_pretrained` that all parts come from are replaced by ones that ask for the report, and read it.
+
+    Raises:
+        ModelError: within the block, for a part that cannot be loaded, lacks weights or leaves some out; one line.
+    """
+    with ExitStack() as stack:
+        # Without the option, transformers only says that shapes differ, not whose.
+        stack.enter_context(_checked(PreTrainedModel, ignore_mismatched_sizes=True))
+        stack.enter_context(_checked(ModelMixin))
+        yield
+
+
+@contextmanager
+def _checked(base: Any, **more: Any) -> Iterator[None]:
+    original = vars(base)["from_pretrained"]
+    load: Callable[..., Any] = original.__func__
+
+    def from_pretrained(cls: Any, path: Any, *arguments: Any, **options: Any) -> Any:
+        try:
+            part, report = load(cls, path, *arguments, **options, **more, output_loading_info=True)
+        except Exception as error:
+            # The libraries raise anything for files that they cannot read.
+            if isinstance(error, UserError) or is_out_of_memory(error):
+                raise
+            raise ModelError(_why_not(Path(path), cls.__name__, error)) from error
+        check_report(part, Path(path), report)
+        return part
+
+    base.from_pretrained = classmethod(from_pretrained)
+    try:
+        yield
+    finally:
+        base.from_pretrained = original
+
+
+def check_report(part: nn.Module, folder: Path, report: Mapping[str, Any]) -> None:
+    """Refuse a part by the loading report of its library, which leaves tied weights and those of no effect out.
+
+    Raises:
+        ModelError: naming the folder, how many weights are missing, left over or of another shape, and the first.
+    """
+    missing, unused = report["missing_keys"], _unused(part, report["unexpected_keys"])
+    shapes = [f"{name}: {list(found)} for {list(wanted)}" for name, found, wanted in report["mismatched_keys"]]
+    name, faults = type(part).__name__, []
+    if shapes:
+        faults.append(f"{len(shapes)} weights have another shape than in {name} ({_first(shapes)})")
+    if missing:
+        faults.append(f"{len(missing)} weights of {name} are not in its files ({_first(missing)})")
+    if unused:
+        faults.append(f"{len(unused)} weights in its files have no place in {name} ({_first(unused)})")
+    if not faults:
+        return
+    raise ModelError(
+        f"{folder}: {', and '.join(faults)}; images would be wrong: check its config.json, or download or convert the "
+        "model again"
+    )
+
+
+def _unused(part: nn.Module, unexpected: Collection[str]) -> list[str]:
+    """Return the weights that the part should have used.
+
+    Files of transformers may hold a larger model, of which the pipeline takes one part: a language model without its
+    head, a text encoder without the vision tower beside it. They say so in `architectures`. Then weights outside the
+    modules of the part are no fault.
+    """
+    architectures = getattr(getattr(part, "config", None), "architectures", None) or []
+    if not isinstance(part, PreTrainedModel) or type(part).__name__ in architectures or not architectures:
+        return sorted(unexpected)
+    prefix = f"{part.base_model_prefix}."
+    own = {name for name, _ in part.named_children()} | {name for name, _ in part.named_parameters(recurse=False)}
+    return sorted(name for name in unexpected if name.removeprefix(prefix).partition(".")[0] in own)
+
+
+def _first(names: Collection[str]) -> str:
+    more = f", and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(sorted(names)[:NAMES_SHOWN]) + more
+
+
+def _why_not(folder: Path, name: str, error: Exception) -> str:
+    """Return the line for a part that could not be loaded; it names a broken file, which the libraries do not."""
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as fault:
+            return f"{file}: cannot be read ({one_line(fault)}); download or copy it again"
+    return f"{folder}: {name} cannot be loaded: {one_line(error)}"

@@ -1,0 +1,147 @@
+"""The progress of a run: a bar in a terminal, lines in a log file, an artifact in Prefect's UI."""
+
+import contextvars
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from typing import Any
+
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from tqdm import tqdm
+
+from tasks.process import THIS_PROCESS
+from tasks.reports import data_set_name, not_shown
+
+# Between two looks at what has changed.
+LOOK_SECONDS = 0.5
+# Between two lines in a log file.
+LINE_INTERVAL_SECONDS = 30
+# Between two updates of the progress that Prefect shows: each is a request.
+ARTIFACT_INTERVAL_SECONDS = 10
+# How long the last update is waited for, where a silent server holds it up.
+LAST_UPDATE_SECONDS = 5
+
+
+class Progress:
+    """How far a run has come: its images, and the denoising steps of the batch in flight.
+
+    The shards of this process tell it in several threads; others show it.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.done = 0
+        self._batch, self._step = 0, (0, 0)
+        self._lock = threading.Lock()
+        self._started = time.monotonic()
+
+    def add_images(self, count: int) -> None:
+        """Count images."""
+        with self._lock:
+            self.done += count
+
+    def reach(self, done: int) -> None:
+        """Count up to `done` images: shards elsewhere tell nothing of single ones. A shard here may be ahead of it."""
+        with self._lock:
+            self.done = min(self.total, max(self.done, done))
+
+    def note_step(self, step: int, steps: int) -> None:
+        """Note that a denoising step is done. Called between two steps: it must not take time."""
+        if step == 1:
+            self._batch += 1
+        self._step = step, steps
+
+    def images(self) -> str:
+        """Return for example `3 of 40 images`."""
+        return f"{self.done} of {self.total} images"
+
+    def speed(self) -> str:
+        """Return for example `, 0.42/s, 01:28 left`; nothing before the first image and after the last."""
+        done, seconds = self.done, time.monotonic() - self._started
+        if not 0 < done < self.total or not seconds:
+            return ""
+        left = tqdm.format_interval((self.total - done) * seconds / done)
+        return f", {done / seconds:.2f}/s, {left} left"
+
+    def step(self) -> str:
+        """Return for example `batch 1: step 7 of 28`; nothing as long as the model has told of no step."""
+        return f"batch {self._batch}: step {self._step[0]} of {self._step[1]}" if self._batch else ""
+
+
+@contextmanager
+def progress(total: int, dataset: Sequence[str]) -> Iterator[Progress]:
+    """Show for the block how many of `total` images are made, in a terminal or a log file, and in Prefect."""
+    shown = Progress(total)
+    THIS_PROCESS.on_images, THIS_PROCESS.on_step = shown.add_images, shown.note_step
+    here = _show_bar if sys.stderr.isatty() else _show_lines
+    try:
+        with _beside(here, shown), _beside(_show_in_prefect, shown, f"progress-{data_set_name(dataset)}"):
+            yield shown
+    finally:
+        THIS_PROCESS.on_images, THIS_PROCESS.on_step = lambda count: None, lambda step, steps: None
+
+
+@contextmanager
+def _beside(show: Callable[..., None], *arguments: Any) -> Iterator[None]:
+    """Run `show(ended, *arguments)` in a thread during the block: no image waits for a terminal or a server."""
+    ended = threading.Event()
+    follow = contextvars.copy_context().run  # the artifact belongs to this flow run
+    thread = threading.Thread(target=follow, args=(show, ended, *arguments), name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(LAST_UPDATE_SECONDS)
+
+
+def _show_bar(ended: threading.Event, shown: Progress) -> None:
+    """Draw a bar. It outlives its terminal: that of a killed worker, or of `| head`."""
+    with suppress(OSError), tqdm(total=shown.total, unit="image") as bar:
+        last = False
+        while not last:
+            last = ended.wait(LOOK_SECONDS)
+            bar.n = shown.done
+            bar.set_postfix_str("" if last else shown.step(), refresh=False)
+            bar.refresh()
+
+
+def _show_lines(ended: threading.Event, shown: Progress) -> None:
+    """Write a line at the first image, at the end, and every so often before and between."""
+    next_line, begun = time.monotonic() + LINE_INTERVAL_SECONDS, False
+    while not ended.wait(LOOK_SECONDS):
+        first = shown.done > 0 and not begun
+        if first or time.monotonic() >= next_line:
+            begun = shown.done > 0
+            next_line = time.monotonic() + LINE_INTERVAL_SECONDS
+            step = shown.step()
+            _write_line(shown.images() + shown.speed() + (f", {step}" if step else ""))
+    _write_line(shown.images())
+
+
+def _write_line(text: str) -> None:
+    with suppress(OSError):  # whoever read the log is gone; no image is lost for it
+        print(f"{datetime.now():%Y-%m-%d %H:%M:%S} progress  {text}", file=sys.stderr, flush=True)
+
+
+def _show_in_prefect(ended: threading.Event, shown: Progress, key: str) -> None:
+    """Keep a progress artifact up to date."""
+    artifact: Any = None
+    last = False
+    while not last:
+        last = ended.wait(ARTIFACT_INTERVAL_SECONDS if artifact else 0)
+        text = shown.images()  # the UI's card shows some 40 characters
+        if not last:
+            text += shown.speed() or (f", {shown.step()}" if shown.step() else "")
+        percent = round(100 * shown.done / shown.total, 1)
+        try:
+            if artifact is None:
+                artifact = create_progress_artifact(percent, key=key, description=text)
+            else:
+                update_progress_artifact(artifact, percent, description=text)
+        except Exception as error:  # the server may be back for the next update
+            not_shown("the progress", error)
+            last = last or ended.wait(ARTIFACT_INTERVAL_SECONDS)
