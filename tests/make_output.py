@@ -1,6 +1,6 @@
-"""Make the output folder that a release leaves in `tests/data`: `python -m tests.make_output tests/data/VERSION.tar.gz`.
+"""Make the output of a release for `tests/data`: `python -m tests.make_output tests/data/VERSION.tar.gz`.
 
-Run once by each release, with the release's own code. `tests/test_old_outputs.py` then runs every later version over it.
+Each release runs this once, with its own code; `tests/test_old_outputs.py` runs every later version over the result.
 The folder holds what an output may hold: several images of a prompt, rows with settings of their own, a row that has
 images already, a row that is no JSON, an image that failed, one that was replaced under a new seed, images of two model
 settings, and earlier manifests.

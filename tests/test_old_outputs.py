@@ -1,4 +1,4 @@
-"""Output folders that earlier releases left: every image is reused and every file is right. See `tests/make_output.py`."""
+"""Output folders of earlier releases (`tests/make_output.py`): every image is reused and every file is right."""
 
 import json
 import shutil

@@ -53,17 +53,19 @@ def load_model(load_config: LoadConfig) -> BatchGenerator:
     load_model.cache_clear()  # the model before would stay in memory until this one is loaded
     try:
         return _load(load_config)
-    except UserError:
-        raise
     except Exception as error:
         # Libraries raise anything, and what one shard meets every other shard would meet again.
         log.debug("loading %s failed", load_config.path, exc_info=True)
-        if is_out_of_memory(error):
-            reason = f"does not fit into memory: {one_line(error)}; {LESS_MEMORY}"
-        else:
-            reason = f"cannot be loaded: {type(error).__name__}: {one_line(error)}"
-    # Outside the `except` block: within it the error's traceback would keep what was loaded in memory.
-    raise ModelError(f"{load_config.path}: {reason}")
+        problem = error if isinstance(error, UserError) else ModelError(f"{load_config.path}: {_why(error)}")
+    # Without the tracebacks, which would keep what was loaded in memory for as long as the error is kept.
+    problem.__cause__ = problem.__context__ = None
+    raise problem.with_traceback(None)
+
+
+def _why(error: Exception) -> str:
+    if is_out_of_memory(error):
+        return f"does not fit into memory: {one_line(error)}; {LESS_MEMORY}"
+    return f"cannot be loaded: {type(error).__name__}: {one_line(error)}"
 
 
 def _load(load_config: LoadConfig) -> BatchGenerator:

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 
 from flows.cli import main
 from t2i_core import __version__
@@ -79,115 +78,6 @@ def test_the_command_runs_in_a_prefect_project_and_finds_the_users_module(server
     assert done.returncode == 0, done.stdout + done.stderr
     assert "prepared" in done.stdout
     assert "1 generated" in done.stdout
-
-
-def test_a_yaml_file_names_itself_in_errors(capsys, tmp_path):
-    file = tmp_path / "run.yaml"
-    file.write_text("stpes: 3\n")
-    assert main(["--config", str(file)]) == 2
-    assert f"{file}: stpes: unknown option; did you mean steps?" in capsys.readouterr().err
-    for wrong in ("- a\n- b\n", "a: [", "1: 2\n"):
-        file.write_text(wrong)
-        assert main(["--config", str(file)]) == 2
-
-
-@pytest.fixture
-def parsed(monkeypatch):
-    """What the command line makes of its flags, without a run."""
-    seen = []
-    monkeypatch.setattr("flows.cli._run", lambda config, verbose: seen.append(config) or 0)
-    monkeypatch.setattr("flows.cli.check_at_once", lambda config: None)
-
-    def parse(*arguments):
-        assert main(list(arguments)) == 0
-        return seen.pop()
-
-    return parse
-
-
-def test_flags_may_have_dashes_or_underscores(parsed):
-    for flag in ("--batch-size", "--batch_size"):
-        assert parsed(flag, "3").batch_size == 3
-        assert parsed(f"{flag}=3").batch_size == 3
-
-
-@pytest.mark.parametrize(
-    ("flag", "value", "field"),
-    [
-        ("--first_entry_file_name", "a_b.jsonl", "dataset"),
-        ("--first-entry-file-name", "a_b.jsonl", "dataset"),
-        ("--prompt-file", "a.txt", "dataset"),
-        ("--hf_model_name_or_path", "owner/name", "model"),
-        ("--pretrained_model_name_or_path", "owner/name", "model"),
-        ("--hf_cache_dir", "cache", "cache_dir"),
-        ("--hf_local_dir", "models", "local_dir"),
-        ("--output-dir", "out", "output"),
-        ("--torch-dtype", "float16", "dtype"),
-        ("--num-inference-steps", 3, "steps"),
-        ("--num_images_per_prompt", 2, "images_per_prompt"),
-    ],
-)
-def test_what_diffusers_and_the_reference_call_an_option_is_accepted(parsed, flag, value, field):
-    assert getattr(parsed(flag, str(value)), field) == value
-    assert getattr(parsed(f"{flag}={value}"), field) == value
-
-
-def test_a_value_that_looks_like_a_name_of_another_tool_is_a_value(parsed):
-    assert parsed("--negative-prompt=--prompt").negative_prompt == "--prompt"
-    assert parsed("--prompt-key", "prompt_file").prompt_key == "prompt_file"
-
-
-def test_the_data_set_needs_no_flag_and_may_be_several_files(parsed):
-    assert parsed("a.jsonl").dataset == "a.jsonl"
-    assert parsed("a.jsonl", "--steps", "3").steps == 3
-    assert parsed("--steps", "3", "a.jsonl").dataset == "a.jsonl"
-    several = ["a.jsonl", "b.jsonl"]
-    assert parsed(*several).dataset == several
-    assert parsed("--dataset", *several).dataset == several
-    assert parsed("--dataset", "a.jsonl", "--dataset=b.jsonl").dataset == several
-    assert parsed().dataset == "example"
-
-
-def test_flags_go_before_the_file(parsed, tmp_path):
-    file = tmp_path / "run.yaml"
-    file.write_text(yaml.safe_dump({"steps": 3, "seed": 5, "roles": ["user", "human"]}))
-    config = parsed("--config", str(file), "--steps", "4")
-    assert (config.steps, config.seed, config.roles) == (4, 5, ["user", "human"])
-
-
-def test_a_tilde_is_the_home_folder_in_flags_in_the_file_and_in_its_name(parsed, tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "run.yaml").write_text("dataset: ~/prompts.txt\n")
-    config = parsed("--config=~/run.yaml", "--output=~/out")
-    assert (config.dataset, config.output) == (f"{tmp_path}/prompts.txt", f"{tmp_path}/out")
-
-
-def test_lists_are_given_by_repeating_or_in_a_row(parsed):
-    assert parsed("--sizes", "64x64", "72x64").sizes == ["64x64", "72x64"]
-    assert parsed("--sizes", "64x64", "--sizes", "72x64").sizes == ["64x64", "72x64"]
-
-
-def test_help_lists_every_field(capsys):
-    from t2i_core.config import Config
-
-    assert main(["--help"]) == 0
-    text = capsys.readouterr().out
-    assert all(f"--{name.replace('_', '-')}" in text for name in Config.model_fields)
-
-
-@pytest.mark.parametrize("columns", [80, 120])
-def test_the_help_fits_the_terminal_and_has_a_box_for_each_heading(columns):
-    done = subprocess.run(
-        [sys.executable, "-m", "flows.text2image", "--help"],
-        cwd=ROOT, env=os.environ | {"COLUMNS": str(columns)}, capture_output=True, text=True, timeout=100, check=True,
-    )  # fmt: skip
-    lines = done.stdout.splitlines()
-    assert max(map(len, lines)) <= columns
-    boxes = [line.strip("╭╮─ ") for line in lines if line.startswith("╭")]
-    assert boxes == ["Data set", "Model", "Sampling (default: the model's own)", "Run", "Output", "Command"]
-    assert "[default: 0]" in done.stdout
-    assert "[default: False]" not in done.stdout
-    assert "[default: user]" in done.stdout
 
 
 def test_the_presets_are_a_table_that_imports_no_torch():

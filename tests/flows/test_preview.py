@@ -21,7 +21,8 @@ def test_a_preview_makes_its_images_and_a_sheet_and_the_run_goes_on_from_them(ru
     assert state.message == f"preview: 5 of 5 images, see {output.folder}/preview.jpg"
     assert "rest      25 images, about" in caplog.text
     assert len(output.stored()) == 5
-    assert Image.open(output.folder / "preview.jpg").width > 900
+    with Image.open(output.folder / "preview.jpg") as sheet:
+        assert sheet.width > 900
     assert sorted(path.name for path in output.folder.iterdir()) == [".t2i", "preview.jpg"]
     before = output.pixels()
     assert run(dataset=dataset).is_completed()
@@ -41,7 +42,7 @@ def test_the_sample_is_the_same_with_other_settings_and_nearly_the_same_with_oth
 def test_a_preview_over_a_finished_run_leaves_its_files_alone(run, output, prompts):
     dataset = prompts(*TEXTS[:4])
     run(dataset=dataset)
-    files = {path: path.stat().st_mtime_ns for path in output.folder.iterdir()}
+    files = {path: path.stat().st_mtime_ns for path in output.folder.iterdir() if path.name != ".t2i"}
     assert run(dataset=dataset, preview=2, height=72).is_completed()
     assert {path: path.stat().st_mtime_ns for path in files} == files
     assert output.manifest_is_true()
