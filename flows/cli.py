@@ -56,7 +56,9 @@ def _run(config: Config, *, verbose: bool) -> int:
 
     try:
         from flows.text2image import text2image
+        from tasks.process import THIS_PROCESS
 
+        THIS_PROCESS.started_for_run = True
         _log_to_terminal(verbose)
         if problem := _prepare_server(config):
             return _refuse(problem)

@@ -104,6 +104,7 @@ def fetch(resolved: Resolved, cache: ResultCache) -> LoadConfig:
         device=config.device,
         scheduler=resolved.settings.sampling.scheduler,
         adapters=tuple(zip(paths["adapters"], weights, strict=True)),
+        lora_partial=config.lora_partial,
         text_encoder=config.text_encoder,
         offload=config.offload,
         compile=config.compile,

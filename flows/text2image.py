@@ -13,7 +13,7 @@ if __name__ == "__main__":
 import logging
 import time
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from prefect.client.schemas.objects import State
@@ -80,6 +80,7 @@ class Text2Image:
         self.runner = runner_process()
         self.workspace = Workspace(config.output)
         self.cache = ResultCache(self.workspace.results, config.retries)
+        self.startup_seconds = THIS_PROCESS.startup_seconds()
         self.started = time.perf_counter()
         self.generating_seconds = 0.0
         self.errors: dict[str, str] = {}  # key -> why the image could not be made in this run
@@ -234,7 +235,7 @@ class Text2Image:
             catalog.plan.digest,
             [catalog.index.name, catalog.index.only_run],
             sorted(self.errors.items()),
-            [self.config.output, self.config.manifest_name, self.config.image_key, layout.named],
+            asdict(layout),
         )
         stored = self.cache.call(write_manifest_task, key, catalog, self.config, is_valid=still_right)
         accounting = Accounting(**stored["accounting"])
@@ -307,6 +308,7 @@ class Text2Image:
             preset=resolved.preset,
             work=work,
             accounting=accounting,
+            startup_seconds=self.startup_seconds,
             seconds=time.perf_counter() - self.started,
             generating_seconds=self.generating_seconds,
             timings=dict(self.timings),

@@ -107,6 +107,9 @@ class ModelOptions(BaseModel):
         "image's identity.",
     )
     lora: list[Key] = Field([], description="LoRA files or hub ids, with an optional weight: style.safetensors:0.8")
+    lora_partial: bool = Field(
+        False, description="Use a LoRA file even if the model has no place for some of its weights."
+    )
 
 
 class SamplingOptions(BaseModel):
@@ -203,6 +206,11 @@ class OutputOptions(BaseModel):
     )
     manifest_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_. -]*\.jsonl$", max_length=200)] = Field(
         "manifest.jsonl", description="File name of the manifest."
+    )
+    manifest_paths: Literal["output", "relative"] = Field(
+        "output",
+        description="Paths of images in the manifest: with the output folder as given, or relative to the manifest, so "
+        "that the folder may be moved.",
     )
     named_images: Literal["auto", "always", "never"] = Field(
         "auto", description="Give images readable names (sample0_condition0_0.png), too; auto: up to 100,000 images."

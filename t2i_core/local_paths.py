@@ -8,8 +8,6 @@ import tempfile
 from itertools import islice
 from pathlib import Path
 
-from t2i_core.json_values import encodable
-
 # Two letters at least, for C:/ is a Windows drive.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
@@ -33,8 +31,6 @@ def local_path(text: str, instead: str) -> str:
         raise ValueError("is blank; write a path")
     if "\0" in text:
         raise ValueError("holds a NUL character; remove it")
-    if not encodable(text):
-        raise ValueError("is not UTF-8, as manifest and records are; rename it")
     if not text.startswith("~"):
         return text
     try:

@@ -1,15 +1,22 @@
 """What a process shares between the flow and the shards that run in it: the device's thread, a stop, news of images.
 
+It also knows how long it took until the flow began.
+
 A shard in another process has a `ThisProcess` of its own: it stops with its process, and the flow counts whole shards.
 """
 
 import contextvars
+import os
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+
+import psutil
 
 from t2i_core.errors import Stopped
 from t2i_core.generation.interface import OnStep
@@ -28,6 +35,8 @@ class ThisProcess:
     stop: threading.Event = field(default_factory=threading.Event)
     on_images: Callable[[int], None] = lambda count: None
     on_step: OnStep = lambda step, steps: None
+    # Whether this process was started for the run that comes next: by a worker; the command line says so itself.
+    started_for_run: bool = field(default_factory=lambda: "PREFECT__FLOW_RUN_ID" in os.environ)
     # One shard uses the device at a time, and always in this thread: on the CPU every thread that calls torch has
     # helpers of its own, and two sets of them cost a third of the speed (measured on two cores).
     _device: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="device"))
@@ -41,6 +50,12 @@ class ThisProcess:
         """Forget the stop of an earlier run in this process."""
         self.stop.clear()
         self._given_up = Future()
+
+    def startup_seconds(self) -> float:
+        """Return how long ago this process was started, where that was for the run that begins now; else 0."""
+        seconds = _age() if self.started_for_run else 0.0
+        self.started_for_run = False
+        return seconds
 
     def on_device(self, call: Callable[[], T]) -> T:
         """Run `call` in the device's thread; its log lines belong to the task run of the calling thread.
@@ -107,6 +122,17 @@ class ThisProcess:
         """Wait until no shard runs, or for `seconds`; return whether none runs."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._running, seconds)
+
+
+def _age() -> float:
+    """Return the seconds since this process was started."""
+    created = psutil.Process().create_time()
+    if sys.platform == "linux":
+        # Linux counts a process's start from its boot, and gives the time of the boot in whole seconds.
+        seconds = time.clock_gettime(time.CLOCK_BOOTTIME) - (created - psutil.boot_time())
+    else:
+        seconds = time.time() - created
+    return max(0.0, seconds)
 
 
 THIS_PROCESS = ThisProcess()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from t2i_core.local_paths import check_writable, is_file, is_folder, local_path, similar_name
+from t2i_core.local_paths import check_writable, is_file, is_folder, similar_name
 
 
 @pytest.fixture
@@ -98,9 +98,3 @@ def test_a_folder_in_which_the_system_makes_none_is_refused_for_root_too():
 )
 def test_a_similar_name_beside_it_is_suggested(here, name, hint):
     assert similar_name(Path(name)) == hint
-
-
-def test_bytes_that_are_not_utf8_are_refused():
-    with pytest.raises(ValueError, match="is not UTF-8, as manifest and records are; rename it"):
-        local_path(os.fsdecode(b"caf\xe9.jsonl"), "")
-    assert local_path("café.jsonl", "") == "café.jsonl"

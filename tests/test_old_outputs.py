@@ -93,3 +93,37 @@ def test_the_earlier_manifests_of_an_earlier_release_stay_true(old):
     assert run(**TWO_STEPS, prune=True).name == "TooManyFailures"
     assert len(old.stored()) == IMAGES - 1
     check(old, steps=2)
+
+
+def test_the_output_of_an_earlier_release_may_be_moved_once_its_paths_are_relative(old):
+    assert run(**TWO_STEPS, manifest_paths="relative").name == "TooManyFailures"
+    manifest = old.manifest()
+    assert named_images(manifest, old.folder) == IMAGES - 1
+    moved = Output(old.folder.rename(Path("moved").absolute()))
+    assert named_images(manifest, moved.folder) == IMAGES - 1
+    before = moved.pixels()
+    for paths in ("relative", "output", "relative"):
+        assert run(**TWO_STEPS, output="moved", manifest_paths=paths).name == "TooManyFailures"
+        assert moved.run()["accounting"]["images_reused"] == IMAGES - 1
+        folder = moved.folder if paths == "relative" else Path()
+        assert named_images(moved.manifest(), folder) == IMAGES - 1
+        retired = [path for path in (moved.folder / ".t2i/manifests").glob("*") if '"../images' in path.read_text()]
+        for path in retired:
+            rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+            assert named_images(rows, path.parent) == IMAGES - 1
+    assert len(retired) >= 1
+    assert moved.manifest() == manifest
+    assert moved.pixels() == before
+
+
+def named_images(manifest, folder):
+    """How many images a manifest names, relative to a folder, each a picture of a prompt of its row."""
+    found = 0
+    for row in manifest:
+        for path in row["images"]:
+            if path == "mine.png":
+                continue
+            image = decode_png((folder / path).read_bytes())
+            assert image.record["spec"]["prompt"] in [message["content"] for message in row["conversations"]]
+            found += 1
+    return found

@@ -52,9 +52,10 @@ def _rows(file: DataFile, notes: Notes, records: Iterable[Record], separator: st
     first = next(records, None)
     if first is None:
         return
-    if first.problem:
-        raise DatasetError(f"{file.name}, line {first.first}: the header {first.problem}")
-    header = unique_columns(file.name, first.cells)
+    line, _, cells, problem, _ = first
+    if problem:
+        raise DatasetError(f"{file.name}, line {line}: the header {problem}")
+    header = unique_columns(file.name, cells)
     for line, last, cells, problem, shown in records:
         if problem is None:
             if len(cells) != len(header):
@@ -74,16 +75,15 @@ def _unquoted(file: DataFile, notes: Notes, lines: Iterator[Line]) -> Iterator[R
         if problem or text.strip():
             if text.startswith('"') or '\t"' in text:
                 notes.take(_MARKS_KEPT, file.name, number)
-            yield Record(number, number, text.rstrip("\r\n").split("\t"), problem)
+            yield number, number, text.rstrip("\r\n").split("\t"), problem, ""
 
 
 def _separator(sample: list[Line], usual: str) -> str:
-    """Return the separator that a table has: another than the usual one where the header shows it, and rows agree."""
-    lines = [text for _, text, problem in sample if problem is None and text.strip()]
-    if not lines or usual in lines[0]:
-        return usual
+    """Return the separator of a table: another than the usual one where the header has that alone, and rows agree."""
+    header = next((text for _, text, _ in sample if text.strip()), "")
     for other in SEPARATORS:
-        count = lines[0].count(other)
-        if count and sum(line.count(other) == count for line in lines[1:]) * 2 > len(lines) - 1:
-            return other
+        if usual not in header and other in header:
+            columns, *rows = (len(cells) for _, _, cells, _, _ in CsvRecords(iter(sample), other))
+            if columns > 1 and rows.count(columns) > len(rows) / 2:
+                return other
     return usual

@@ -5,7 +5,6 @@ import re
 from collections import deque
 from collections.abc import Iterator
 from itertools import accumulate
-from typing import NamedTuple
 
 # Characters. A longer cell is taken for a quotation mark that is never closed; the csv module's own limit is 131,072.
 MAX_CELL = 1 << 25
@@ -15,18 +14,9 @@ _FIX = "quote the cell, and double the quotation marks in it"
 
 Line = tuple[int, str, str | None]  # its number, its text with its end, what is wrong with it
 
-
-class Record(NamedTuple):
-    """One record, which takes up the lines `first` to `last`: its cells, or what is wrong with it.
-
-    shown: the line at fault where something is wrong.
-    """
-
-    first: int
-    last: int
-    cells: list[str]
-    problem: str | None = None
-    shown: str = ""
+# (the first line that it takes up; the last; its cells; what is wrong with it; then also the line at fault). A plain
+# tuple: one is made for every row, and a class of its own would cost eight times as much.
+Record = tuple[int, int, list[str], str | None, str]
 
 
 class CsvRecords:
@@ -70,7 +60,7 @@ class CsvRecords:
                     if self._stray and '"' in text:
                         problem = self._end_of_broken_cell(number, text) or problem
                     if cells and text.strip():
-                        yield Record(number, number, cells, problem, text if problem else "")
+                        yield number, number, cells, problem, text if problem else ""
                     continue
             if self._ahead:
                 reader = self._reader()
@@ -97,7 +87,7 @@ class CsvRecords:
         problem = next((line[2] for line in self._taken if line[2]), None)
         if self._stray:
             problem = self._end_of_broken_cell(last, text) or problem
-        return Record(first, last, cells, problem, text if problem else "")
+        return first, last, cells, problem, text if problem else ""
 
     def _broken(self, error: str) -> Record:
         """Return a record that breaks the rules: it ends with the line in which its last cell begins."""
@@ -120,7 +110,7 @@ class CsvRecords:
         own, below = self._taken[:count], self._taken[count:]
         self._stray, self._noticed = own[-1][0], self._taken[-1][0]
         self._ahead.extendleft(reversed(below))
-        return Record(own[0][0], own[-1][0], [], own[-1][2] or problem, own[-1][1])
+        return own[0][0], own[-1][0], [], own[-1][2] or problem, own[-1][1]
 
     def _end_of_broken_cell(self, last: int, text: str) -> str | None:
         """Return what is wrong with the first record below a stray quotation mark that has one, too.

@@ -58,6 +58,9 @@ def read_json(file: DataFile, notes: Notes) -> Readings:
 def _rows_in(file: DataFile, value: object) -> list[object]:
     """Return the rows that a JSON value holds: the items of a list, or one object."""
     if isinstance(value, dict):
+        if _is_table_of_pandas(value):
+            fix = 'write it with orient="records"'
+            raise DatasetError(f"{file.name}: holds columns, as to_json of pandas writes them by default; {fix}")
         only = next(iter(value.values())) if len(value) == 1 else None
         if isinstance(value.get(LIST_KEY), list):
             value = value[LIST_KEY]
@@ -68,6 +71,16 @@ def _rows_in(file: DataFile, value: object) -> list[object]:
     if not isinstance(value, list):
         raise DatasetError(f"{file.name}: holds {shorten(value)}; a .json data set is an array of objects")
     return value
+
+
+def _is_table_of_pandas(value: dict[str, object]) -> bool:
+    """Return whether an object holds a table by columns: of each a value by row number, or {"columns", "data"}."""
+    if value.keys() >= {"columns", "index", "data"}:
+        return True
+    columns = [column for column in value.values() if isinstance(column, dict)]
+    numbers = columns[0].keys() if columns else ()
+    by_number = all(column.keys() == numbers for column in columns) and all(map(str.isdecimal, numbers))
+    return bool(numbers) and len(columns) == len(value) and by_number
 
 
 def _are_rows(items: list[object]) -> bool:

@@ -68,8 +68,9 @@ def find_parts(dataset: str | Sequence[str]) -> Parts:
         raise DatasetError(f"dataset: has files of several formats, such as {examples}; give those of one format")
     seen: dict[str, str] = {}
     for part in parts:
-        is_local = isinstance(part, DataFile) and not is_url(part.location)
-        same = os.path.realpath(part.name) if is_local else part.name
+        same = part.name
+        if isinstance(part, DataFile) and not is_url(part.location):
+            same = os.path.realpath(part.location)
         if same in seen:
             twice = part.name if seen[same] == part.name else f"{part.name} (the same file as {seen[same]})"
             raise DatasetError(f"dataset: {twice} is there twice, so its rows would count twice; name it once")

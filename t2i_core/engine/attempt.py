@@ -41,7 +41,8 @@ def attempt(device: torch.device, function: Callable[..., T], *arguments: Any) -
         UserError: the use is wrong, whatever the image.
     """
     try:
-        with torch.inference_mode():
+        # Not `inference_mode`: weights that torchao quantized cannot be moved under it, and offloading moves them.
+        with torch.no_grad():
             return Outcome(function(*arguments))
     except (Stopped, UserError):
         raise

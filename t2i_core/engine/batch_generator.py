@@ -149,9 +149,7 @@ class BatchGenerator:
                 results[index] = self._finish_image(denoised, position, batch[index], fit, timings)
         return [results[index] for index in range(len(batch))]
 
-    def _denoise(
-        self, specs: Sequence[ImageSpec], batch_size: int, fit: Fit, on_step: OnStep
-    ) -> DenoisedBatch:
+    def _denoise(self, specs: Sequence[ImageSpec], batch_size: int, fit: Fit, on_step: OnStep) -> DenoisedBatch:
         """Denoise the first of `specs`, at most `batch_size`; fewer at once for as long as memory is short."""
         while True:
             size = min(batch_size, fit.batch_size)

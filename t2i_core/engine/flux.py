@@ -7,7 +7,7 @@ texts to be encoded once, and makes an embedding independent of the other prompt
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 

@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import warnings
 from contextlib import nullcontext
 from importlib.metadata import version
 from typing import Any
@@ -17,6 +16,7 @@ from t2i_core.engine.batch_isolation import whole_call
 from t2i_core.engine.device import device_name, is_out_of_memory, release_memory, resolve_device
 from t2i_core.engine.flux import FluxStages
 from t2i_core.engine.loaded_weights import checking_weights
+from t2i_core.engine.lora import add_loras
 from t2i_core.engine.quiet import silence_diffusers
 from t2i_core.engine.stages import Stages
 from t2i_core.engine.tokens import TokenCounter
@@ -72,6 +72,8 @@ def _load(load_config: LoadConfig) -> BatchGenerator:
     device = torch.device(resolve_device(load_config.device))
     release_memory(device)
     check_quantization(load_config.quantization, device)
+    if load_config.quantization == "fp8" and not load_config.compile:
+        log.warning("speed     fp8 without --compile was slower than bfloat16 where others measured it; add --compile")
     # Some quantizers load onto the current device, whatever was chosen.
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         pipeline = load_pipeline(load_config)
@@ -110,7 +112,7 @@ def load_pipeline(load_config: LoadConfig) -> Any:
         ) from error
     if load_config.scheduler:
         pipeline.scheduler = _scheduler(load_config.scheduler, pipeline.scheduler.config)
-    _add_adapters(pipeline, load_config.adapters)
+    add_loras(pipeline, load_config.adapters, partial=load_config.lora_partial)
     pipeline.set_progress_bar_config(disable=True)
     for component in _modules(pipeline).values():
         component.eval()
@@ -183,22 +185,3 @@ def _watermark_options(path: str) -> dict[str, Any]:
     """
     takes = init_parameters(DiffusionPipeline.load_config(path)["_class_name"])
     return {"add_watermarker": False} if "add_watermarker" in takes else {}
-
-
-def _add_adapters(pipeline: Any, adapters: tuple[tuple[str, float], ...]) -> None:
-    """Load each LoRA, a pair of its file and weight, and turn all of them on."""
-    names = [f"lora{i}" for i in range(len(adapters))]
-    for name, (file, _) in zip(names, adapters, strict=True):
-        if not hasattr(pipeline, "load_lora_weights"):
-            raise ModelError(f"{type(pipeline).__name__} takes no LoRA; leave --lora out")
-        try:
-            with warnings.catch_warnings():
-                # diffusers only warns of a file without a single matching key; for a data set it is an error.
-                warnings.simplefilter("error", UserWarning)
-                pipeline.load_lora_weights(file, adapter_name=name)
-        except (OSError, ValueError, KeyError, RuntimeError, UserWarning) as error:
-            raise ModelError(f"{file}: does not fit {type(pipeline).__name__}: {one_line(error)}") from error
-        if name not in {n for names in pipeline.get_list_adapters().values() for n in names}:
-            raise ModelError(f"{file}: holds no LoRA weights for {type(pipeline).__name__}")
-    if names:
-        pipeline.set_adapters(names, [weight for _, weight in adapters])

@@ -4,6 +4,7 @@ transformers and diffusers fill weights that the files lack with random numbers,
 no place for. Both only log it, and the images are wrong without an error.
 """
 
+import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -35,6 +36,7 @@ def checking_weights() -> Iterator[None]:
         # Without the option, transformers only says that shapes differ, not whose.
         stack.enter_context(_checked(PreTrainedModel, ignore_mismatched_sizes=True))
         stack.enter_context(_checked(ModelMixin))
+        stack.enter_context(_quiet(logging.getLogger(ModelMixin.__module__)))
         yield
 
 
@@ -61,6 +63,17 @@ def _checked(base: Any, **more: Any) -> Iterator[None]:
         base.from_pretrained = original
 
 
+@contextmanager
+def _quiet(logger: logging.Logger) -> Iterator[None]:
+    """Let only errors through: the error of `check_report` says in a line what the warnings list name by name."""
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def check_report(part: nn.Module, folder: Path, report: Mapping[str, Any]) -> None:
     """Refuse a part by the loading report of its library, which leaves tied weights and those of no effect out.
 
@@ -71,16 +84,16 @@ def check_report(part: nn.Module, folder: Path, report: Mapping[str, Any]) -> No
     shapes = [f"{name}: {list(found)} for {list(wanted)}" for name, found, wanted in report["mismatched_keys"]]
     name, faults = type(part).__name__, []
     if shapes:
-        faults.append(f"{len(shapes)} weights have another shape than in {name} ({_first(shapes)})")
+        faults.append(f"{len(shapes)} of another shape than in {name} ({_first(shapes)})")
     if missing:
-        faults.append(f"{len(missing)} weights of {name} are not in its files ({_first(missing)})")
+        faults.append(f"{len(missing)} of {name} missing from its files ({_first(missing)})")
     if unused:
-        faults.append(f"{len(unused)} weights in its files have no place in {name} ({_first(unused)})")
+        faults.append(f"{len(unused)} in its files without a place in {name} ({_first(unused)})")
     if not faults:
         return
     raise ModelError(
-        f"{folder}: {', and '.join(faults)}; images would be wrong: check its config.json, or download or convert the "
-        "model again"
+        f"{folder}: weights: {', and '.join(faults)}; images would be wrong: check its config.json, or "
+        "download or convert the model again"
     )
 
 

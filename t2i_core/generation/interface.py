@@ -28,6 +28,7 @@ class LoadConfig:
     device: str
     scheduler: str | None = None
     adapters: tuple[tuple[str, float], ...] = ()  # (local file, weight)
+    lora_partial: bool = False  # whether an adapter's file may be used in part
     text_encoder: str = "auto"  # resident | staged | auto
     offload: str = "none"  # none | model | group
     compile: bool = False

@@ -167,7 +167,8 @@ def cached_repository(name: str, revision: str, cache_dir: str | None) -> tuple[
         except (OSError, ValueError):
             return None
     folder = storage / "snapshots" / commit
-    if not is_commit(commit) or not folder.is_dir():
+    # Where the cache may not be entered, it holds nothing for this user.
+    if not is_commit(commit) or not os.path.isdir(folder):  # noqa: PTH112 - False where Path.is_dir raises
         return None
     try:
         # Written by snapshot_download; the library's own reader leaves the hashes out.

@@ -22,13 +22,14 @@ class ManifestForm:
     """The form of a manifest: its file name, what stands before each path, and the column of the paths."""
 
     name: str
-    prefix: str
+    prefix: str  # empty where paths are relative to the manifest
     image_key: str
 
     @classmethod
     def of(cls, config: Config) -> Self:
-        """Return the form that a run writes: each path is the output as given, then the file."""
-        return cls(config.manifest_name, config.output.rstrip("/") + "/", config.image_key)
+        """Return the form that a run writes: each path is the output as given, then the file; or the file alone."""
+        prefix = "" if config.manifest_paths == "relative" else config.output.rstrip("/") + "/"
+        return cls(config.manifest_name, prefix, config.image_key)
 
 
 @dataclass(frozen=True, slots=True)

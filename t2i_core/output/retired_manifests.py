@@ -5,6 +5,8 @@ meaning, and until the new one is written there is none.
 """
 
 import json
+import posixpath
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +18,9 @@ from t2i_core.output.layout import ManifestForm
 from t2i_core.output.named_links import NamedLinks
 from t2i_core.storage.files import atomic_write
 from t2i_core.storage.workspace import Workspace
+
+# What a run itself names an image, relative to the output.
+_OURS = re.compile(r"([^/]+_condition\d+)/\1_\d+\.png|\.t2i/images/.+")
 
 
 def is_outdated(manifest: Path, form: ManifestForm, new_form: ManifestForm, outdated_names: set[str]) -> bool:
@@ -34,12 +39,17 @@ def retire_manifest(manifest: Path, form: ManifestForm, workspace: Workspace, li
 
     What it says there stays true until an image is pruned. A name whose picture cannot be told any more is left out.
     """
+    new_folder = f"/{workspace.manifests.relative_to(workspace.root).as_posix()}"
 
     def by_key(path: object) -> object:
-        if not (isinstance(path, str) and path.startswith(form.prefix)):
+        name = _name(path, form)
+        if name is None:
             return path  # an image the row came with
-        key = links.key_of(path.removeprefix(form.prefix))
-        return None if key is None else form.prefix + workspace.images.location(key)
+        key = links.key_of(name)
+        if key is None:
+            return None
+        location = workspace.images.location(key)
+        return form.prefix + location if form.prefix else posixpath.relpath(f"/{location}", new_folder)
 
     target = workspace.manifests / f"{digest([manifest.stat().st_mtime_ns, manifest.name])[:16]}.jsonl"
     with atomic_write(target) as file:
@@ -54,8 +64,17 @@ def _names_in(manifest: Path, form: ManifestForm) -> Iterator[str]:
     """Yield the names, relative to the output, that a manifest gives its images."""
     for row in _rows(manifest):
         for path in _paths(row, form):
-            if isinstance(path, str) and path.startswith(form.prefix):
-                yield path.removeprefix(form.prefix)
+            if (name := _name(path, form)) is not None:
+                yield name
+
+
+def _name(path: object, form: ManifestForm) -> str | None:
+    """Return a path that the run itself gave, relative to the output; None for one that the row came with."""
+    if not (isinstance(path, str) and path.startswith(form.prefix)):
+        return None
+    name = path.removeprefix(form.prefix)
+    # Where nothing stands before the names, they are told by their form.
+    return name if form.prefix or _OURS.fullmatch(name) else None
 
 
 def _rows(manifest: Path) -> Iterator[dict[str, Any]]:

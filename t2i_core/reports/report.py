@@ -33,7 +33,8 @@ class Report:
     preset: Preset
     work: WorkEstimate
     accounting: Accounting
-    seconds: float
+    startup_seconds: float  # from the start of the command until the flow began; 0 where that is not one run's
+    seconds: float  # of the flow
     generating_seconds: float
     timings: dict[str, float]  # seconds by stage, added up over threads
     unreferenced: Unreferenced
@@ -59,6 +60,15 @@ class Report:
             text += f", {counts.failures} failures: see {self.config.output.rstrip('/')}/{FAILURES}"
         return text
 
+    def time_spent(self) -> str:
+        """Return how long the run took since its command was started, and how fast it made its images."""
+        text = f"{self.startup_seconds + self.seconds:.1f} s"
+        if self.startup_seconds:
+            text += f", of which {self.startup_seconds:.1f} s start-up"
+        if self.accounting.images_generated:
+            text += f", {self.images_per_second:.2f} images/s"
+        return text
+
     def summary(self) -> str:
         """Return the lines that a person reads after a run."""
         a, output = self.accounting, self.config.output.rstrip("/")
@@ -68,8 +78,7 @@ class Report:
             f"{a.rows_skipped} skipped (had images), {a.rows_failed} failed" + _pending(a.rows_pending),
             f"images    {a.images}: {a.images_generated} generated, {a.images_reused} reused, "
             f"{a.images_failed} failed" + _pending(a.images_pending),
-            f"time      {self.seconds:.1f} s"
-            + (f", {self.images_per_second:.2f} images/s" if a.images_generated else ""),
+            f"time      {self.time_spent()}",
             f"manifest  {output}/{self.config.manifest_name}",
         ]
         if a.failures:
@@ -136,6 +145,7 @@ def run_json(report: Report, catalog: Catalog) -> dict[str, Any]:
         },
         "accounting": asdict(report.accounting),
         "work": work,
+        "startup_seconds": round(report.startup_seconds, 3),
         "seconds": round(report.seconds, 3),
         "generating_seconds": round(report.generating_seconds, 3),
         "timings": {stage: round(seconds, 3) for stage, seconds in report.timings.items()},

@@ -27,7 +27,6 @@ CAPTION_CHARACTERS = 100
 def summary_markdown(report: Report, catalog: Catalog) -> str:
     """Return what was made, how fast, with what, where it lies, and how it looks; below 100 KB."""
     a, config, message = report.accounting, report.config, report.message()
-    speed = f", {report.images_per_second:.2f} images/s" if a.images_generated else ""
     licence = report.preset.licence_note or report.model.licence or "not stated"
     model = config.model if report.model.source == "bundled" else report.model.location
     commit = f" at `{report.model.commit}`" if report.model.commit else ""
@@ -39,7 +38,7 @@ def summary_markdown(report: Report, catalog: Catalog) -> str:
         _table_row("rows", a.rows, a.rows_generated, a.rows_reused, a.rows_skipped, a.rows_failed, a.rows_pending),
         _table_row("images", a.images, a.images_generated, a.images_reused, "", a.images_failed, a.images_pending),
         "",
-        f"- **Time** {report.seconds:.1f} s{speed}",
+        f"- **Time** {report.time_spent()}",
         f"- **Data set** {_plain(config.dataset_title)}",
         f"- **Model** {_plain(model)}{commit}",
         f"- **Licence** {_plain(licence)}",

@@ -58,7 +58,7 @@ def test_the_header_of_a_file_that_was_joined_is_no_row(tmp_path):
 @pytest.mark.parametrize(("separator", "name"), [(";", "semicolons"), ("\t", "tabs"), (",", "commas"), ("|", "bars")])
 def test_another_separator_is_known_by_the_header(tmp_path, caplog, suffix, separator, name):
     path = tmp_path / f"rows.{suffix}"
-    rows = [{"prompt": text.replace("\n", " "), "n": str(n)} for n, text in enumerate(PROMPTS * 3)]
+    rows = [{"prompt": text, "n": str(n)} for n, text in enumerate([*PROMPTS, "three\nlines\nof a cell"] * 3)]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, ["prompt", "n"], delimiter=separator)
         writer.writeheader()

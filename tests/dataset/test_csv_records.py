@@ -2,18 +2,27 @@
 
 import csv
 import io
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from t2i_core.dataset import csv_records as module
-from t2i_core.dataset.csv_records import CsvRecords, Record, holds_rows
+from t2i_core.dataset.csv_records import CsvRecords, holds_rows
+
+
+class Record(NamedTuple):
+    first: int
+    last: int
+    cells: list[str]
+    problem: str | None = None
+    shown: str = ""
 
 
 def records_of(text, separator=","):
     lines = ((number, line, None) for number, line in enumerate(io.StringIO(text, newline="\n"), 1))
-    return list(CsvRecords(lines, separator))
+    return [Record(*record) for record in CsvRecords(lines, separator)]
 
 
 def cells_of(text, separator=","):
@@ -120,7 +129,7 @@ def test_a_long_cell_is_read_and_one_without_end_is_a_stray_mark(monkeypatch):
 
 def test_what_is_wrong_with_a_line_is_wrong_with_its_record():
     lines = [(1, "a,b\n", None), (2, '"x\n', None), (3, 'y",1\n', "is bad"), (4, "c,2\n", "is bad"), (5, "d,3\n", None)]
-    assert [(r.first, r.last, r.problem) for r in CsvRecords(iter(lines), ",")] == [
+    assert [(first, last, problem) for first, last, _, problem, _ in CsvRecords(iter(lines), ",")] == [
         (1, 1, None),
         (2, 3, "is bad"),
         (4, 4, "is bad"),

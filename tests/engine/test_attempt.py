@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from t2i_core.engine import attempt as module
-from t2i_core.engine.attempt import OutOfMemory, attempt
+from t2i_core.engine.attempt import OutOfMemory, attempt, one_line
 from t2i_core.errors import ConfigError, Stopped
 
 CPU = torch.device("cpu")
@@ -24,6 +24,24 @@ def test_a_value_is_returned_and_computed_without_gradients():
     assert not outcome.out_of_memory
     assert outcome.value.item() == 2
     assert not outcome.value.requires_grad
+
+
+def test_weights_may_move_in_a_call():
+    """Offloading moves weights in a call, and those that torchao quantized cannot be moved in inference mode."""
+    outcome = attempt(CPU, lambda: (torch.is_inference_mode_enabled(), torch.is_grad_enabled(), torch.ones(1)))
+    in_inference_mode, with_gradients, made = outcome.value
+    assert not in_inference_mode
+    assert not with_gradients
+    assert not made.is_inference()
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [("", "ValueError"), ("Errors:\n\tthis one", "Errors: this one"), ("x" * 400, f"{'x' * 299}…")],
+    ids=["none", "two lines", "long"],
+)
+def test_the_message_of_an_error_is_one_line(message, line):
+    assert one_line(ValueError(message)) == line
 
 
 @pytest.mark.parametrize(

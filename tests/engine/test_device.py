@@ -29,7 +29,14 @@ def test_auto_is_the_first_accelerator_or_else_the_cpu(monkeypatch):
     assert resolve_device("auto") == "mps"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert resolve_device("auto") == "cuda"
+
+
+def test_a_card_beyond_those_of_this_machine_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
     assert resolve_device("cuda:7") == "cuda:7"
+    with pytest.raises(ConfigError, match="this machine has no cuda:8; it has 8, numbered from cuda:0"):
+        resolve_device("cuda:8")
 
 
 def test_the_free_memory_of_the_cpu_is_what_the_machine_has_available(monkeypatch):

@@ -1,6 +1,8 @@
 """Each prompt of a batch gets its own image, whatever shares the batch; LoRA; pipelines without a preset."""
 
+import gc
 import shutil
+import weakref
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -111,6 +113,46 @@ def test_a_broken_weights_file_is_one_line(tmp_path):
         load_pipeline(load_config(path=str(folder)))
     assert str(folder) in str(error.value)
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_model_leaves_memory_before_another_is_loaded(monkeypatch, stable_diffusion):
+    """The two together would not fit on a GPU."""
+    load_model.cache_clear()
+    before = weakref.ref(load_model(load_config()))
+    original, alive = module.load_pipeline, []
+
+    def load_pipeline_and_look(load_config):
+        alive.append(before() is not None)
+        return original(load_config)
+
+    monkeypatch.setattr(module, "load_pipeline", load_pipeline_and_look)
+    load_model(load_config(path=stable_diffusion))
+    assert alive == [False]
+
+
+def test_an_error_of_a_failed_load_holds_nothing_that_was_loaded(monkeypatch):
+    held = []
+
+    def fail(pipeline, *arguments):
+        held.append(weakref.ref(pipeline))
+        raise AssertionError
+
+    monkeypatch.setattr(module, "_place", fail)
+    with pytest.raises(ModelError, match="cannot be loaded: AssertionError") as error:
+        load_model(load_config(dtype="bfloat16"))
+    assert error.value.__cause__ is None
+    gc.collect()
+    assert held[0]() is None
+
+
+def test_fp8_asks_to_be_compiled(monkeypatch, caplog):
+    monkeypatch.setattr(module, "check_quantization", lambda quantization, device: None)
+    monkeypatch.setattr(module, "load_pipeline", lambda load_config: None)
+    monkeypatch.setattr(module, "_place", lambda *arguments: 1 / 0)
+    for compiled in (True, False):
+        with pytest.raises(ModelError):
+            load_model(load_config(quantization="fp8", compile=compiled))
+        assert ("add --compile" in caplog.text) is not compiled
 
 
 def test_a_loaded_pipeline_is_in_evaluation_mode_and_counts_tokens(demo):

@@ -11,6 +11,7 @@ import torch
 
 from t2i_core.bundled import DEMO_MODEL
 from t2i_core.config import Config
+from t2i_core.engine import tuning
 from t2i_core.engine.load import load_model
 from t2i_core.engine.tuning import quantization_config
 from t2i_core.errors import ConfigError
@@ -108,6 +109,39 @@ def test_an_error_in_the_function_is_one_line_with_file_and_line(module, monkeyp
     assert str(error.value).startswith(f"prepare: {name}:f raised {kind}")
     assert str(error.value).endswith(f" ({file}, line {line})")
     assert "\n" not in str(error.value)
+
+
+def test_a_function_that_returns_something_else_than_the_pipeline_is_refused(module):
+    file = module("def f(pipeline):\n    return pipeline.transformer\n")
+    with pytest.raises(ConfigError) as error:
+        load_model(load_config(prepare="my_settings:f"))
+    assert str(error.value).startswith("prepare: my_settings:f returned FluxTransformer2DModel(")
+    assert str(error.value).endswith(f"let it return the pipeline, or nothing ({file})")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("capability", "reason"),
+    [((8, 0), "fp8 needs a GPU of compute capability 8.9, and Old Card has 8.0; use int8 or nf4"), ((8, 9), None)],
+)
+def test_fp8_needs_a_card_that_calculates_in_it(monkeypatch, capability, reason):
+    monkeypatch.setattr(tuning, "check_installed", lambda quantization: None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Old Card")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    card = torch.device("cuda", 0)
+    tuning.check_quantization("int8", card)
+    if reason is None:
+        tuning.check_quantization("fp8", card)
+    else:
+        with pytest.raises(ConfigError, match=reason):
+            tuning.check_quantization("fp8", card)
+
+
+def test_fp8_on_the_cpu_is_refused_before_anything_is_loaded(monkeypatch):
+    monkeypatch.setattr(tuning, "check_installed", lambda quantization: None)
+    with pytest.raises(ConfigError, match="fp8 needs a GPU, and the device is cpu; use int8"):
+        load_model(load_config(quantization="fp8"))
 
 
 def test_the_module_is_not_run_to_be_hashed(module):

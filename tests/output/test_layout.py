@@ -30,6 +30,19 @@ def test_a_path_is_the_output_as_given_then_the_file(config, output, prefix):
     assert form == ManifestForm("rows.jsonl", prefix, "pictures")
 
 
+def test_a_path_relative_to_the_manifest_is_the_file_alone(workspace, config):
+    form = ManifestForm.of(config(output="/a/b", manifest_paths="relative"))
+    assert form == ManifestForm("manifest.jsonl", "", "images")
+    record = store_image(workspace, image_spec(0))
+    (image,) = make_catalog(workspace, image_spec(0)).images()
+    named, by_key = (
+        Layout.of(config(output="/a/b", manifest_paths="relative", named_images=choice), 1)
+        for choice in ("always", "never")
+    )
+    assert named.path(image, workspace.images) == "sample0_condition0/sample0_condition0_0.png"
+    assert (workspace.root / by_key.path(image, workspace.images)).stat().st_size == record.file_size
+
+
 def test_an_image_has_a_path_by_name_or_by_key_and_none_without_a_picture(workspace, config):
     record = store_image(workspace, image_spec(0))
     there, missing = make_catalog(workspace, image_spec(0), image_spec(1)).images()

@@ -123,6 +123,31 @@ def test_the_column_of_paths_is_that_of_the_manifest_itself(manifest, named, ret
     assert retire(manifest(row), form) == [{"pictures": [by_key], "images": ["out/" + NAME]}]
 
 
+RELATIVE = ManifestForm("manifest.jsonl", "", "images")
+
+
+def test_relative_paths_of_a_retired_manifest_are_relative_to_its_new_place(workspace, manifest, named, retire):
+    by_key = named(NAME).removeprefix(FORM.prefix)
+    ((row,),) = [retire(manifest({"images": [NAME, by_key]}), RELATIVE)]
+    assert row["images"] == [by_key.replace(".t2i/", "../")] * 2
+    for path in row["images"]:
+        assert (workspace.manifests / path).samefile(workspace.root / NAME)
+
+
+def test_relative_images_that_a_row_came_with_stay_as_they_are(manifest, named, retire):
+    named(NAME)
+    own = ["mine.png", "photos/1.png", "/data/2.png", "", "a_condition0/b_condition0_0.png", "x/" + NAME]
+    assert retire(manifest({"images": [*own, OTHER]}), RELATIVE) == [{"images": own}]
+
+
+def test_a_manifest_with_relative_paths_is_outdated_if_it_gives_a_name_that_changes(manifest):
+    path = manifest({"images": [OTHER, "mine.png"]})
+    assert is_outdated(path, RELATIVE, RELATIVE, {OTHER})
+    assert not is_outdated(path, RELATIVE, RELATIVE, {NAME, "mine.png"})
+    assert is_outdated(path, RELATIVE, FORM, set())
+    assert is_outdated(path, FORM, RELATIVE, set())
+
+
 def test_no_retired_manifest_takes_the_place_of_another(workspace, manifest, retire):
     for number, seconds in enumerate((10, 20)):
         path = manifest({"number": number, "images": []})

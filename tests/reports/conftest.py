@@ -43,8 +43,8 @@ def report(workspace):
         )
         defaults = {
             "state": "finished", "run": "r1", "config": config, "model": MODEL, "preset": PRESETS["demo"], "work": WORK,
-            "accounting": Accounting(), "seconds": 12.34, "generating_seconds": 4.0, "timings": {},
-            "unreferenced": Unreferenced([], 0, []),
+            "accounting": Accounting(), "startup_seconds": 0.0, "seconds": 12.34, "generating_seconds": 4.0,
+            "timings": {}, "unreferenced": Unreferenced([], 0, []),
         }  # fmt: skip
         return Report(**defaults | values)
 

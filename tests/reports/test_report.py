@@ -68,6 +68,12 @@ def test_where_nothing_was_made_there_is_no_speed(report):
     assert report(accounting=MADE, generating_seconds=0.0).images_per_second == 0.0
 
 
+def test_the_time_counts_from_the_start_of_the_command_and_says_what_the_start_up_took(report):
+    made = report(accounting=MADE, startup_seconds=4.12)
+    assert lines(made)["time"] == "16.5 s, of which 4.1 s start-up, 0.75 images/s"
+    assert lines(report(startup_seconds=4.12))["time"] == "16.5 s, of which 4.1 s start-up"
+
+
 def test_the_output_is_named_as_given_without_its_slash(report):
     said = lines(report(accounting=FAILED, output="./out/", manifest_name="my rows.jsonl"))
     assert said["manifest"] == "./out/my rows.jsonl"
@@ -152,10 +158,11 @@ def catalog(workspace):
 
 
 def test_run_json_holds_configuration_data_set_model_accounting_and_versions(report, catalog):
-    made = report(accounting=MADE, timings={"denoise": 1.23456}, seed=7)
+    made = report(accounting=MADE, timings={"denoise": 1.23456}, seed=7, startup_seconds=4.1234)
     values = json.loads(json.dumps(run_json(made, catalog(1))))
     assert set(values) == {
         *("state", "run", "message", "configuration", "data_set", "model", "accounting", "work", "seconds"),
+        "startup_seconds",
         *("generating_seconds", "timings", "images_per_second", "versions"),
     }
     assert (values["state"], values["run"], values["message"]) == ("finished", "r1", "3 images made, 1 reused")
@@ -174,6 +181,7 @@ def test_run_json_holds_configuration_data_set_model_accounting_and_versions(rep
     }
     assert values["accounting"] == asdict(MADE)
     assert (values["seconds"], values["generating_seconds"], values["images_per_second"]) == (12.34, 4.0, 0.75)
+    assert values["startup_seconds"] == 4.123
     assert values["timings"] == {"denoise": 1.235}
     assert values["versions"]["text2image"] == __version__
     assert {"python", "prefect", "torch", "diffusers", "transformers", "huggingface_hub", "pillow"} < set(

@@ -1,13 +1,17 @@
 """What the shards of a process share: one thread for the device, a count of images, and when all is quiet."""
 
 import contextvars
+import subprocess
+import sys
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
 
 from t2i_core.errors import Stopped
 from tasks.process import ThisProcess
+from tests.conftest import ROOT
 
 SECONDS = 20
 
@@ -175,3 +179,26 @@ def test_a_new_run_forgets_the_stop_of_an_earlier_one(process):
     process.start_run()
     assert not process.stop.is_set()
     assert process.on_device(lambda: 5) == 5
+
+
+def test_start_up_counts_for_the_first_run_of_a_process_that_was_started_for_it(process, monkeypatch):
+    assert process.startup_seconds() == 0.0
+    process.started_for_run = True
+    assert process.startup_seconds() > 0.0
+    assert process.startup_seconds() == 0.0
+    monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "x")  # as in a process that a worker started
+    worker = ThisProcess()
+    assert worker.startup_seconds() > 0.0
+    assert worker.startup_seconds() == 0.0
+
+
+def test_start_up_is_the_time_since_the_process_was_started():
+    program = (
+        "import time; time.sleep(0.4)\n"
+        "from tasks.process import THIS_PROCESS\n"
+        "THIS_PROCESS.started_for_run = True\n"
+        "print(THIS_PROCESS.startup_seconds())"
+    )
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert 0.4 <= float(done.stdout) <= time.perf_counter() - started + 0.02

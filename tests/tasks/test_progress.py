@@ -170,17 +170,8 @@ class Stream:
         return [line[30:] for line in lines]
 
 
-@pytest.fixture
-def log_file(shown, monkeypatch):
-    return Stream(monkeypatch, terminal=False)
-
-
-@pytest.fixture
-def terminal(shown, monkeypatch):
-    return Stream(monkeypatch, terminal=True)
-
-
-def test_a_log_file_gets_a_line_at_the_first_image_and_one_at_the_end(log_file):
+def test_a_log_file_gets_a_line_at_the_first_image_and_one_at_the_end(shown, monkeypatch):
+    log_file = Stream(monkeypatch, terminal=False)
     with progress(400, ["prompts.jsonl"]):
         THIS_PROCESS.on_step(1, 28)
         THIS_PROCESS.on_images(4)
@@ -192,7 +183,8 @@ def test_a_log_file_gets_a_line_at_the_first_image_and_one_at_the_end(log_file):
     assert "\r" not in log_file.text
 
 
-def test_a_log_file_of_a_slow_model_tells_its_steps(log_file, monkeypatch):
+def test_a_log_file_of_a_slow_model_tells_its_steps(shown, monkeypatch):
+    log_file = Stream(monkeypatch, terminal=False)
     monkeypatch.setattr(module, "LINE_INTERVAL_SECONDS", 0.02)
     with progress(400, ["prompts.jsonl"]):
         THIS_PROCESS.on_step(1, 28)
@@ -202,7 +194,8 @@ def test_a_log_file_of_a_slow_model_tells_its_steps(log_file, monkeypatch):
     assert "0 of 400 images, batch 1: step 2 of 28" in log_file.lines()
 
 
-def test_a_log_file_gets_no_more_than_a_line_in_half_a_minute(log_file):
+def test_a_log_file_gets_no_more_than_a_line_in_half_a_minute(shown, monkeypatch):
+    log_file = Stream(monkeypatch, terminal=False)
     assert module.LINE_INTERVAL_SECONDS == 30
     with progress(400, ["prompts.jsonl"]):
         for _ in range(10):
@@ -211,7 +204,8 @@ def test_a_log_file_gets_no_more_than_a_line_in_half_a_minute(log_file):
     assert len(log_file.lines()) == 2
 
 
-def test_a_terminal_gets_a_bar_with_the_steps_of_the_batch_in_flight(terminal):
+def test_a_terminal_gets_a_bar_with_the_steps_of_the_batch_in_flight(shown, monkeypatch):
+    terminal = Stream(monkeypatch, terminal=True)
     with progress(400, ["prompts.jsonl"]):
         for step in range(1, 8):
             THIS_PROCESS.on_step(step, 28)
