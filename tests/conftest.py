@@ -34,7 +34,9 @@ def header_of(path):
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     """The API URL of a server for the whole session."""
-    with serve(tmp_path_factory.mktemp("prefect")) as url:
+    with serve(tmp_path_factory.mktemp("prefect")) as url, pytest.MonkeyPatch.context() as patch:
+        # Of runs in this process: their end would wait up to a second for the thread that sends heartbeats.
+        patch.setattr("prefect.flow_engine.FlowRunEngine.heartbeat_seconds", None)
         yield url
 
 
