@@ -107,9 +107,7 @@ class ModelOptions(BaseModel):
         "image's identity.",
     )
     lora: list[Key] = Field([], description="LoRA files or hub ids, with an optional weight: style.safetensors:0.8")
-    lora_partial: bool = Field(
-        False, description="Use a LoRA file even if the model has no place for some of its weights."
-    )
+    lora_partial: bool = Field(False, description="Use a LoRA even if the model has no place for some of its weights.")
 
 
 class SamplingOptions(BaseModel):

@@ -50,7 +50,7 @@ def load_model(load_config: LoadConfig) -> BatchGenerator:
         ModelError: anything that goes wrong while loading, too short a memory included: every shard would meet it.
         ConfigError: torch does not find the device, or the pipeline cannot do what a setting asks for.
     """
-    load_model.cache_clear()  # the model before would stay in memory until this one is loaded
+    _forget_model()  # the one before would stay in memory until this one is loaded
     try:
         return _load(load_config)
     except Exception as error:
@@ -60,6 +60,9 @@ def load_model(load_config: LoadConfig) -> BatchGenerator:
     # Without the tracebacks, which would keep what was loaded in memory for as long as the error is kept.
     problem.__cause__ = problem.__context__ = None
     raise problem.with_traceback(None)
+
+
+_forget_model = load_model.cache_clear
 
 
 def _why(error: Exception) -> str:

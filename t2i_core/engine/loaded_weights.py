@@ -4,6 +4,7 @@ transformers and diffusers fill weights that the files lack with random numbers,
 no place for. Both only log it, and the images are wrong without an error.
 """
 
+import json
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -80,7 +81,7 @@ def check_report(part: nn.Module, folder: Path, report: Mapping[str, Any]) -> No
     Raises:
         ModelError: naming the folder, how many weights are missing, left over or of another shape, and the first.
     """
-    missing, unused = report["missing_keys"], _unused(part, report["unexpected_keys"])
+    missing, unused = report["missing_keys"], _unused(part, folder, report["unexpected_keys"])
     shapes = [f"{name}: {list(found)} for {list(wanted)}" for name, found, wanted in report["mismatched_keys"]]
     name, faults = type(part).__name__, []
     if shapes:
@@ -97,15 +98,18 @@ def check_report(part: nn.Module, folder: Path, report: Mapping[str, Any]) -> No
     )
 
 
-def _unused(part: nn.Module, unexpected: Collection[str]) -> list[str]:
+def _unused(part: nn.Module, folder: Path, unexpected: Collection[str]) -> list[str]:
     """Return the weights that the part should have used.
 
     Files of transformers may hold a larger model, of which the pipeline takes one part: a language model without its
-    head, a text encoder without the vision tower beside it. They say so in `architectures`. Then weights outside the
-    modules of the part are no fault.
+    head, a text encoder without the vision tower beside it. Their config.json says so in `architectures`. Then weights
+    outside the modules of the part are no fault.
     """
-    architectures = getattr(getattr(part, "config", None), "architectures", None) or []
-    if not isinstance(part, PreTrainedModel) or type(part).__name__ in architectures or not architectures:
+    if not unexpected or not isinstance(part, PreTrainedModel):
+        return sorted(unexpected)
+    # Not `part.config`: of a larger model that is the configuration of the part.
+    architectures = json.loads((folder / "config.json").read_text("utf-8")).get("architectures")
+    if not architectures or type(part).__name__ in architectures:
         return sorted(unexpected)
     prefix = f"{part.base_model_prefix}."
     own = {name for name, _ in part.named_children()} | {name for name, _ in part.named_parameters(recurse=False)}

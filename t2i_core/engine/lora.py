@@ -47,6 +47,8 @@ class NamedTensor(Tensor):  # type: ignore[misc]
 def add_loras(pipeline: Any, adapters: Sequence[tuple[str, float]], *, partial: bool) -> None:
     """Load each LoRA, a pair of its file and weight, and turn all of them on.
 
+    They are not fused into the weights, which would change the last bits of images that have the same key.
+
     Args:
         partial: whether a file may be used in part.
 
@@ -72,7 +74,7 @@ def _add(pipeline: Any, file: str, name: str, partial: bool) -> None:
     left = _left_out(present, used)
     found = _widths(pipeline)
     # diffusers makes FLUX wider for a LoRA of a wider model, and then every image fails.
-    changed = [module for module, width in widths.items() if found[module] != width]
+    changed = [module for module, width in widths.items() if found.get(module, width) != width]
     if changed:
         reason = f"it is for a model of another width, {found[changed[0]]} for {widths[changed[0]]} in {changed[0]}"
     if changed or not used:
@@ -195,7 +197,8 @@ def _module(name: str) -> str:
 def _own_names(present: Sequence[str], pipeline: Any) -> dict[str, str]:
     """Return the names that diffusers reads for those of other trainers, which are modules of the denoiser alone."""
     part = "unet" if hasattr(pipeline, "unet") else "transformer"
-    modules = {name for name, _ in getattr(pipeline, part).named_modules()}
+    denoiser = getattr(pipeline, part, None)
+    modules = {name for name, _ in denoiser.named_modules()} if denoiser is not None else set()
     found = {}
     for name in present:
         for prefix in FOREIGN_PREFIXES:

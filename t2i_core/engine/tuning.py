@@ -13,7 +13,7 @@ from diffusers import BitsAndBytesConfig, DiffusionPipeline, PipelineQuantizatio
 from transformers import BitsAndBytesConfig as TextBitsAndBytesConfig
 from transformers import TorchAoConfig as TextTorchAoConfig
 
-from t2i_core.errors import ConfigError, shorten
+from t2i_core.errors import ConfigError
 from t2i_core.generation.interface import LoadConfig
 from t2i_core.models.prepare import find_source, load_function
 
@@ -143,7 +143,7 @@ def run_prepare(pipeline: Any, name: str) -> Any:
         raise ConfigError([f"prepare: {name} raised {reason} ({file}{lines[-1] if lines else ''})"]) from error
     if prepared is not None and not isinstance(prepared, DiffusionPipeline):
         raise ConfigError(
-            [f"prepare: {name} returned {shorten(prepared)}; let it return the pipeline, or nothing ({file})"]
+            [f"prepare: {name} returned a {type(prepared).__name__}; let it return the pipeline, or nothing ({file})"]
         )
     return prepared or pipeline
 

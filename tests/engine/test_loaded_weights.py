@@ -7,7 +7,15 @@ import pytest
 import torch
 from diffusers import ModelMixin
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    Gemma2ForCausalLM,
+    GlmForCausalLM,
+    PreTrainedModel,
+    Qwen3ForCausalLM,
+    T5ForConditionalGeneration,
+)
 
 from t2i_core.bundled import DEMO_MODEL
 from t2i_core.engine.load import load_pipeline
@@ -162,6 +170,63 @@ def test_a_head_that_the_pipeline_does_not_take_is_no_fault_where_the_files_say_
     load(tmp_path)
     change_config(tmp_path, "text_encoder", num_hidden_layers=2, layer_types=["full_attention"] * 2)
     assert "layers.2." in refusal(tmp_path)
+
+
+def whole_clip(text_encoder):
+    text = text_encoder.config.to_dict()
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = sizes | {"image_size": 8, "patch_size": 4}
+    return CLIPModel(
+        CLIPConfig(text_config=text, vision_config=vision, projection_dim=text_encoder.config.projection_dim)
+    )
+
+
+@pytest.mark.parametrize(
+    ("family", "part", "larger"),
+    [
+        ("stable_diffusion_xl", "text_encoder", whole_clip),
+        ("stable_diffusion_xl", "text_encoder_2", whole_clip),
+        ("pixart_sigma", "text_encoder", lambda encoder: T5ForConditionalGeneration(encoder.config)),
+        ("z_image", "text_encoder", lambda encoder: Qwen3ForCausalLM(encoder.config)),
+        ("lumina2", "text_encoder", lambda encoder: Gemma2ForCausalLM(encoder.config)),
+        ("cogview4", "text_encoder", lambda encoder: GlmForCausalLM(encoder.config)),
+    ],
+)
+def test_files_of_a_larger_model_are_complete_for_the_part_that_the_pipeline_takes(family, part, larger, tmp_path):
+    pipeline = getattr(tiny_pipelines, family)()
+    pipeline.save_pretrained(tmp_path)
+    larger(getattr(pipeline, part)).save_pretrained(tmp_path / part)
+    load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["encoder.embed_tokens.weight", "shared.weight"])
+def test_tied_weights_need_to_be_in_the_files_once(name, tmp_path):
+    tiny_pipelines.pixart_sigma().save_pretrained(tmp_path)
+    change_weights(
+        tmp_path, "text_encoder", lambda weights: weights.update({name: weights.pop("shared.weight").clone()})
+    )
+    load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("family", "part", "older"),
+    [
+        ("qwen_image", "text_encoder", {"model.language_model.": "model.", "model.visual.": "visual."}),
+        ("stable_diffusion_xl", "vae", {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}),
+    ],
+)
+def test_names_of_older_versions_are_those_of_a_complete_model(family, part, older, tmp_path):
+    getattr(tiny_pipelines, family)().save_pretrained(tmp_path)
+
+    def rename(weights):
+        for name in list(weights):
+            new = name
+            for now, then in older.items():
+                new = new.replace(now, then)
+            weights[new] = weights.pop(name)
+
+    change_weights(tmp_path, part, rename)
+    load(tmp_path)
 
 
 def test_an_old_text_encoder_with_position_ids_is_complete(model):

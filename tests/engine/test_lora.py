@@ -255,3 +255,35 @@ def test_a_file_with_an_unknown_module_is_refused_in_every_family(family, write)
 def test_a_pipeline_that_takes_no_lora_says_so(own, write):
     with pytest.raises(ModelError, match="PixArtSigmaPipeline takes no LoRA; leave --lora out"):
         add_loras(tiny_pipelines.pixart_sigma(), [(write(own), 1.0)], partial=False)
+
+
+def kohya(module, head, suffixes):
+    """The weights of a LoRA of some linear layers of a module, as kohya's trainer writes them."""
+    weights = {}
+    for name, layer in module.named_modules():
+        if isinstance(layer, torch.nn.Linear) and name.endswith(suffixes):
+            # Newer versions of transformers have no module of this name in every text encoder; trainers write it.
+            key = f"{head}{name.removeprefix('text_model.').replace('.', '_')}"
+            weights[f"{key}.lora_down.weight"] = torch.ones(RANK, layer.in_features)
+            weights[f"{key}.lora_up.weight"] = torch.ones(layer.out_features, RANK)
+            weights[f"{key}.alpha"] = torch.tensor(2.0)
+    return weights
+
+
+CLIP = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
+
+
+def test_kohyas_files_with_text_encoders_are_used_as_a_whole(attention, write):
+    sdxl = tiny_pipelines.stable_diffusion_xl()
+    weights = kohya(sdxl.unet, "lora_unet_", ("to_q", "to_k", "to_v"))
+    weights |= kohya(sdxl.text_encoder, "lora_te1_text_model_", CLIP)
+    weights |= kohya(sdxl.text_encoder_2, "lora_te2_text_model_", CLIP)
+    add_loras(sdxl, [(write(weights), 1.0)], partial=False)
+    assert set(sdxl.get_list_adapters()) == {"unet", "text_encoder", "text_encoder_2"}
+
+    flux = pipeline()
+    width = attention["transformer_blocks.0.attn.to_q"][0]
+    weights = bfl(width, "lora_down", "lora_up", "lora_unet_", "_")
+    weights |= kohya(flux.text_encoder, "lora_te1_text_model_", CLIP)
+    add_loras(flux, [(write(weights), 1.0)], partial=False)
+    assert set(flux.get_list_adapters()) == {"transformer", "text_encoder"}

@@ -115,7 +115,7 @@ def test_a_function_that_returns_something_else_than_the_pipeline_is_refused(mod
     file = module("def f(pipeline):\n    return pipeline.transformer\n")
     with pytest.raises(ConfigError) as error:
         load_model(load_config(prepare="my_settings:f"))
-    assert str(error.value).startswith("prepare: my_settings:f returned FluxTransformer2DModel(")
+    assert str(error.value).startswith("prepare: my_settings:f returned a FluxTransformer2DModel; ")
     assert str(error.value).endswith(f"let it return the pipeline, or nothing ({file})")
     assert "\n" not in str(error.value)
 

@@ -67,7 +67,7 @@ def test_a_function_that_returns_no_pipeline(run, prompts, loads, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text("def f(pipeline):\n    return 'done'\n")
     message = refused_once(run(**many_shards(prompts, prepare=f"{file}:f")), loads)
-    assert message.startswith(f"prepare: {file}:f returned 'done'; let it return the pipeline, or nothing")
+    assert message.startswith(f"prepare: {file}:f returned a str; let it return the pipeline, or nothing")
 
 
 def test_a_scheduler_that_needs_a_package(run, prompts, loads, stable_diffusion):
