@@ -13,8 +13,9 @@ import yaml
 from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
 
 from flows.command import command_name
+from flows.signature import group_of, parameters
 from t2i_core import __version__
-from t2i_core.config import Config, group_of, parameters
+from t2i_core.config import Config
 from t2i_core.config_errors import HINTS, OTHER_NAMES
 from t2i_core.errors import ConfigError, shorten
 from t2i_core.local_paths import is_file, local_path, similar_name

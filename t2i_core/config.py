@@ -4,7 +4,6 @@
 parameter in `prefect.yaml`. Its five base classes group the fields for readers and for `--help`.
 """
 
-import inspect
 import math
 import re
 from collections.abc import Mapping
@@ -31,12 +30,6 @@ Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 ImagesPerPrompt = Annotated[int, Field(ge=1, le=1000)]
 Key = Annotated[str, Field(min_length=1)]
 Size = Annotated[str, Field(pattern=r"^\d{1,5}x\d{1,5}$")]
-
-# First in Prefect's form, which shows the parameters one below the other: what people change.
-FIRST_IN_FORM = (
-    *("dataset", "prompt_key", "model", "output", "images_per_prompt"),
-    *("steps", "height", "width", "guidance_scale", "seed", "batch_size"),
-)
 
 # The options that name something on this machine -> what to write in place of a URL.
 PATHS = {
@@ -349,33 +342,6 @@ def parse_size(size: str) -> tuple[int, int]:
     """Return (width, height) of `WIDTHxHEIGHT`, in pixels."""
     width, height = size.split("x")
     return int(width), int(height)
-
-
-def parameters() -> list[inspect.Parameter]:
-    """Return the fields as keyword-only parameters, those of `FIRST_IN_FORM` first.
-
-    The flow's signature and the command line are made from them. Bounds and descriptions are in the annotation. A
-    default that depends on other fields is None here.
-    """
-    result = []
-    rest = (name for name in Config.model_fields if name not in FIRST_IN_FORM)
-    for name in (*FIRST_IN_FORM, *rest):
-        field = Config.model_fields[name]
-        annotation: Any = field.annotation
-        default = field.get_default()
-        if field.default_factory is not None:
-            annotation, default = annotation | None, None
-        annotated = Annotated[annotation, *(field.metadata or [None]), Field(description=field.description)]
-        result.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotated))
-    return result
-
-
-def group_of(name: str) -> str:
-    """Return the heading under which `--help` lists a field: that of the class which declares it."""
-    for options in (DatasetOptions, ModelOptions, SamplingOptions, RunOptions, OutputOptions):
-        if name in options.model_fields:
-            return options.heading
-    raise KeyError(name)
 
 
 def _local_lora(entry: str, instead: str) -> str:

@@ -1,6 +1,5 @@
 """The configuration: bounds and messages, defaults, paths, and the parameters made from it."""
 
-import inspect
 import re
 import typing
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from t2i_core.config import PATHS, Config, RowSettings, group_of, parameters, parse_lora, parse_size
+from t2i_core.config import PATHS, Config, RowSettings, parse_lora, parse_size
 from t2i_core.config_errors import PATTERN_FIXES
 from t2i_core.errors import ConfigError
 
@@ -94,11 +93,9 @@ def test_none_means_not_set():
     assert Config.from_values({"dataset": None, "model": None, "output": None, "steps": None}) == Config()
 
 
-def test_every_field_is_described_and_has_a_parameter():
-    assert {p.name for p in parameters()} == set(Config.model_fields)
+def test_every_field_is_described():
     for name, field in Config.model_fields.items():
         assert field.description, name
-    assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for p in parameters())
 
 
 def test_every_field_with_a_pattern_has_words_for_what_to_write():
@@ -114,17 +111,6 @@ def test_every_field_with_a_pattern_has_words_for_what_to_write():
         if patterns(field.annotation) or any(map(patterns, field.metadata))
     }
     assert with_pattern == set(PATTERN_FIXES)
-
-
-def test_every_field_has_a_heading():
-    assert {group_of(name) for name in Config.model_fields} == {
-        "Data set",
-        "Model",
-        "Sampling (default: the model's own)",
-        "Run",
-        "Output",
-    }
-    assert group_of("steps") == "Sampling (default: the model's own)"
 
 
 def test_every_field_is_used_outside_the_configuration():
@@ -188,8 +174,10 @@ def test_every_option_that_names_a_path_is_known():
     assert set(PATHS) == set(PATH_OPTIONS)
     fields = Config.model_fields.items()
     described = {name for name, field in fields if re.search(r"(?i)\b(file|folder)s?\b", field.description)}
-    # An address, a file name, a column, and options about the output folder.
-    assert described - {"public_url", "manifest_name", "id_key", "replace", "batch_size"} == set(PATHS)
+    # An address, a file name, a form of paths, a column, and options about the output folder.
+    assert described - {"public_url", "manifest_name", "manifest_paths", "id_key", "replace", "batch_size"} == set(
+        PATHS
+    )
 
 
 @pytest.mark.parametrize("option", PATH_OPTIONS)

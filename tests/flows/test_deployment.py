@@ -8,8 +8,9 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.importtools import import_object
 from prefect.utilities.schema_tools.validation import validate
 
+from flows.signature import FIRST_IN_FORM
 from flows.text2image import text2image
-from t2i_core.config import FIRST_IN_FORM, Config
+from t2i_core.config import Config
 from tasks.settings import LOGGERS
 from tests.conftest import ROOT
 
