@@ -98,9 +98,24 @@ def _beside(show: Callable[..., None], *arguments: Any) -> Iterator[None]:
         thread.join(LAST_UPDATE_SECONDS)
 
 
+class _Bar(tqdm):  # type: ignore[type-arg]
+    """A bar that outlives its terminal: that of a killed worker, or of `| head`. No image is lost for it."""
+
+    def display(self, *arguments: Any, **more: Any) -> Any:
+        # Not around the bar: tqdm holds its lock meanwhile, and an error that gets out of here leaves it held.
+        with suppress(OSError):
+            return super().display(*arguments, **more)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
+
+
 def _show_bar(ended: threading.Event, shown: Progress) -> None:
-    """Draw a bar. It outlives its terminal: that of a killed worker, or of `| head`."""
-    with suppress(OSError), tqdm(total=shown.total, unit="image") as bar:
+    """Draw a bar."""
+    # A lock of its own: diffusers takes the one that all bars share before each image, in the device's thread.
+    _Bar.set_lock(threading.RLock())
+    with _Bar(total=shown.total, unit="image") as bar:
         last = False
         while not last:
             last = ended.wait(LOOK_SECONDS)

@@ -228,3 +228,22 @@ def test_a_run_outlives_its_terminal_and_its_log_file(shown, monkeypatch, is_ter
     stream.broken = False
     assert counted.done == 4
     assert shown.updates[-1] == (100.0, "4 of 4 images")
+
+
+def test_a_terminal_that_is_gone_leaves_no_lock_held(shown, monkeypatch):
+    """tqdm draws under a lock; diffusers takes it before each image, and would wait for ever."""
+    from tqdm import tqdm
+
+    def broken(*arguments):
+        raise BrokenPipeError
+
+    gone = SimpleNamespace(write=broken, flush=broken, encoding="utf-8", isatty=lambda: True)
+    monkeypatch.setattr("sys.stderr", gone)
+    with progress(3, ["prompts.jsonl"]):
+        THIS_PROCESS.on_images(2)
+        wait_for(shown, lambda updates: updates[-1][1].startswith("2 of 3"))
+    monkeypatch.undo()
+    made = threading.Thread(target=lambda: tqdm(disable=True), daemon=True)
+    made.start()
+    made.join(SECONDS)
+    assert not made.is_alive()
