@@ -115,7 +115,7 @@ def _show_bar(ended: threading.Event, shown: Progress) -> None:
     """Draw a bar."""
     # A lock of its own: diffusers takes the one that all bars share before each image, in the device's thread.
     _Bar.set_lock(threading.RLock())
-    with _Bar(total=shown.total, unit="image") as bar:
+    with suppress(OSError), _Bar(total=shown.total, unit="image") as bar:
         last = False
         while not last:
             last = ended.wait(LOOK_SECONDS)
