@@ -152,9 +152,9 @@ def _clusters(text: str) -> list[str]:
 
 
 def _break(clusters: Sequence[str], count: int) -> int:
-    """Return where to end a line of which `count` clusters fit: between words, or between ideographs."""
+    """Return where to end a line of which `count` clusters fit: between words, after a hyphen, between ideographs."""
     for end in range(count, 0, -1):
-        if clusters[end].isspace() or clusters[end - 1].isspace():
+        if clusters[end].isspace() or clusters[end - 1] in (" ", "-"):
             return end
         ideograph = _IDEOGRAPH.match(clusters[end - 1]) or _IDEOGRAPH.match(clusters[end])
         if ideograph and not _CLOSING.match(clusters[end]):

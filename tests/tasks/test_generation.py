@@ -83,7 +83,7 @@ def shard_of(tmp_path, monkeypatch):
     def run(generator, run_count=1, retries=2):
         context = SimpleNamespace(task_run=SimpleNamespace(run_count=run_count), task=SimpleNamespace(retries=retries))
         monkeypatch.setattr(generation, "TaskRunContext", SimpleNamespace(get=lambda: context))
-        monkeypatch.setattr(generation, "load_generator", lambda load_config: generator)
+        monkeypatch.setattr(generation, "load_generator", lambda load_config, run: generator)
         requests = [ImageRequest(image_spec(i), image_spec(i).key) for i in range(4)]
         shard = Shard(1, 1, 2, (tuple(requests[:2]), tuple(requests[2:])))
         return generate_shard_task.fn("key", shard, ImageStore(tmp_path), LOAD_CONFIG, CONTEXT)
