@@ -239,13 +239,14 @@ class Text2Image:
         )
         stored = self.cache.call(write_manifest_task, key, catalog, self.config, is_valid=still_right)
         accounting = Accounting(**stored["accounting"])
-        if stored["run"] != self.run:
+        same_images = stored["run"] != self.run
+        if same_images:
             accounting = accounting.all_reused()
         report = self.report("finished", resolved, catalog, work, accounting)
         if self.config.prune:
             prune(self.workspace, report.unreferenced)
         remove_old_plans(catalog)
-        report_task(*data(report, catalog))
+        report_task(*data(report, catalog, same_images))
         log.log(logging.ERROR if report.too_many_failures else logging.INFO, report.summary())
         shown = publish_task(*data(report, catalog), return_state=True)
         if not shown.is_completed():

@@ -49,9 +49,9 @@ def name_flow_run(config: Config, prompts: int | None = None) -> None:
 
 
 @task(name="report", task_run_name="report", cache_policy=NO_CACHE, persist_result=False)
-def report_task(report: Report, catalog: Catalog) -> None:
-    """Write run.json and the contact sheet."""
-    write_report(report, catalog)
+def report_task(report: Report, catalog: Catalog, same_images: bool) -> None:
+    """Write run.json, and the contact sheet where images changed."""
+    write_report(report, catalog, same_images=same_images)
 
 
 @task(

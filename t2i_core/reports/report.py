@@ -115,9 +115,10 @@ def prunable(unused: Unreferenced) -> str:
     return _stored_images(unused) + (f", and {_earlier_manifests(unused)}" if unused.manifests else "")
 
 
-def write_report(report: Report, catalog: Catalog) -> None:
-    """Write run.json and contact_sheet.jpg."""
-    _write_contact_sheet(report, catalog)
+def write_report(report: Report, catalog: Catalog, *, same_images: bool = False) -> None:
+    """Write run.json and contact_sheet.jpg. `same_images`: since the last run; then a sheet that is there is kept."""
+    if not (same_images and (catalog.workspace.root / CONTACT_SHEET).is_file()):
+        _write_contact_sheet(report, catalog)
     text = json.dumps(run_json(report, catalog), indent=1, ensure_ascii=False)
     write_text(catalog.workspace.root / RUN, text + "\n")
 

@@ -211,6 +211,17 @@ def test_the_report_is_written_as_text_that_can_be_read(report, catalog, workspa
     assert json.loads(text)["state"] == "finished"
 
 
+def test_a_sheet_of_the_same_images_is_kept_and_a_missing_one_is_made(report, catalog, workspace):
+    sheet = workspace.root / "contact_sheet.jpg"
+    write_report(report(), catalog(1), same_images=True)
+    assert sheet.is_file()
+    sheet.write_text("kept")
+    write_report(report(), catalog(1), same_images=True)
+    assert sheet.read_text() == "kept"
+    write_report(report(), catalog(1))
+    assert sheet.read_bytes()[:2] == b"\xff\xd8"
+
+
 def test_the_contact_sheet_shows_the_first_images_that_there_are(report, catalog, workspace, monkeypatch):
     seen = []
     original = module.write_contact_sheet
