@@ -84,7 +84,7 @@ def check_dataset(dataset: str | Sequence[str]) -> None:
     """Refuse a data set that cannot be read, as far as that shows without network.
 
     Raises:
-        DatasetError: as `find_parts`, and where the package that reads it is missing.
+        DatasetError: as `find_parts`, for a file that cannot be opened, and where the package that reads it is missing.
     """
     names = [dataset] if isinstance(dataset, str) else dataset
     for part in find_parts([name for name in names if not _is_listed_remotely(name)]).parts:
@@ -92,6 +92,9 @@ def check_dataset(dataset: str | Sequence[str]) -> None:
             check_datasets_package(part)
         elif is_url(part.location):
             file_system_of(part.name, part.location)
+        else:
+            with part.open():
+                pass
 
 
 def fingerprint(config: Config) -> str:
