@@ -11,6 +11,7 @@ from t2i_core.config import DEFAULT_MODEL, DEMO, Config, DatasetOptions, Samplin
 from t2i_core.errors import ConfigError, ModelError
 from t2i_core.generation.interface import LoadConfig
 from t2i_core.models.adapters import Adapter, adapter_fingerprint
+from t2i_core.models.as_asked import pixels_version
 from t2i_core.models.hub import is_commit
 from t2i_core.models.identity import ResolvedModel, bundled_identity, folder_fingerprint
 from t2i_core.models.pipeline_signature import check_scheduler
@@ -45,6 +46,7 @@ class Resolved:
             "configuration": self.config.model_dump(include=names),
             "settings": asdict(self.settings),
             "preset": asdict(self.preset),
+            "pixels_version": pixels_version(self.preset.pipeline_class),
         }
 
     def weights_are_local(self) -> bool:

@@ -8,6 +8,7 @@ T2IError
 │   │   └── HubUnavailable     no usable answer from the hub: the one transient ModelError, so worth a retry
 │   └── OutputError        the output folder
 ├── ImageFailure       a permanent failure of one image: recorded, and reused as failed
+│   └── SafetyFailure      the model's safety checker replaced the image, or refused the prompt
 ├── MeasureFailed      the speed of a model could not be measured; other images may still be generated
 └── Stopped            a stop was asked for; finished work stays
 """
@@ -58,6 +59,12 @@ class OutputError(UserError):
 
 class ImageFailure(T2IError):
     """One image cannot be generated, and another attempt would fail again."""
+
+
+class SafetyFailure(ImageFailure):
+    """The model's safety checker replaced the image, or refused the prompt. The message begins with `PREFIX`."""
+
+    PREFIX = "safety checker: "
 
 
 class MeasureFailed(T2IError):

@@ -8,6 +8,8 @@ from diffusers import (
     CogView4Transformer2DModel,
     DDIMScheduler,
     FlowMatchEulerDiscreteScheduler,
+    FluxKontextPipeline,
+    FluxTransformer2DModel,
     Lumina2Pipeline,
     Lumina2Transformer2DModel,
     PixArtSigmaPipeline,
@@ -103,6 +105,33 @@ def stable_diffusion_xl():
             text_encoder_2=CLIPTextModelWithProjection(_clip()),
             tokenizer_2=_tokenizer(),
             add_watermarker=False,
+        )
+    )
+
+
+def flux_kontext():
+    torch.manual_seed(0)
+    transformer = FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=WIDTH,
+        pooled_projection_dim=WIDTH,
+        axes_dims_rope=(4, 4, 8),
+        guidance_embeds=True,
+    )
+    return _ready(
+        FluxKontextPipeline(
+            transformer=transformer,
+            scheduler=FlowMatchEulerDiscreteScheduler(),
+            vae=_vae(),
+            text_encoder=CLIPTextModel(_clip()),
+            tokenizer=_tokenizer(),
+            text_encoder_2=T5EncoderModel(_t5()),
+            tokenizer_2=_tokenizer(),
         )
     )
 

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from t2i_core.engine.stages import WholeCall, call_arguments, run_call
+from t2i_core.engine.device import is_out_of_memory
+from t2i_core.engine.stages import ImageOrError, WholeCall, call_arguments
+from t2i_core.errors import Stopped, UserError
 from t2i_core.generation.interface import OnStep
 from t2i_core.spec import ImageSpec
 
@@ -30,6 +32,10 @@ ONE_BY_ONE = {
     *("HiDreamImagePipeline", "NucleusMoEImagePipeline"),
     # Known from its source alone: a prompt that quotes a text changes the guidance of the whole batch.
     "HunyuanImagePipeline",
+    # A prompt that its safety checker refuses ends the whole call.
+    "Cosmos2TextToImagePipeline",
+    # Its marks of images that the safety checker replaced are right for a single image alone.
+    "StableDiffusionPipelineSafe",
 }
 # Tokens beyond the longest text, so that every mask masks something: the pipeline drops a mask that masks nothing, and
 # attention without a mask rounds differently. One token would do, but kernels like multiples of 16.
@@ -47,8 +53,8 @@ def whole_call(pipeline: Any, device: torch.device) -> WholeCall:
 class FixedTextLength(WholeCall):
     """Qwen-Image, with each text encoded by itself and padded to one length, whatever the batch."""
 
-    def denoise(self, specs: Sequence[ImageSpec], on_step: OnStep) -> Tensor:
-        """Encode the texts one by one, then call the pipeline; return images (len(specs), 3, height, width)."""
+    def denoise(self, specs: Sequence[ImageSpec], on_step: OnStep) -> list[ImageOrError]:
+        """Encode the texts one by one, then call the pipeline; return its images."""
         arguments = call_arguments(specs, self.pipeline)
         length = arguments.get("max_sequence_length", 512)  # the call's own default
         arguments["max_sequence_length"] = None  # cuts nothing: the embeddings are `length + PADDING` long
@@ -59,8 +65,7 @@ class FixedTextLength(WholeCall):
             encoded = {text: self._encode(text, length) for text in dict.fromkeys(texts)}
             arguments[f"{prefix}prompt_embeds"] = torch.cat([encoded[text][0] for text in texts])
             arguments[f"{prefix}prompt_embeds_mask"] = torch.cat([encoded[text][1] for text in texts])
-        result: Tensor = run_call(self.pipeline, arguments, specs, on_step, output_type="pt")
-        return result
+        return self.call(arguments, specs, on_step)
 
     def _encode(self, text: str, length: int) -> tuple[Tensor, Tensor]:
         """Return the embedding of a text, padded with zeros, and the mask that is true for its own tokens.
@@ -81,14 +86,24 @@ class OneByOne(WholeCall):
         """Return 1: an image is one call."""
         return 1
 
-    def denoise(self, specs: Sequence[ImageSpec], on_step: OnStep) -> Tensor:
-        """Call the pipeline for each image by itself; an image that pads the batch is generated once."""
-        generated: dict[ImageSpec, Tensor] = {}
+    def denoise(self, specs: Sequence[ImageSpec], on_step: OnStep) -> list[ImageOrError]:
+        """Call the pipeline for each image by itself; an image that pads the batch is generated once.
+
+        An error of a call is returned in place of its image.
+        """
+        generated: dict[ImageSpec, ImageOrError] = {}
         calls = len(set(specs))
 
         def on_step_of_call(step: int, steps: int) -> None:
             on_step(len(generated) * steps + step, calls * steps)
 
         for spec in dict.fromkeys(specs):
-            generated[spec] = super().denoise([spec], on_step_of_call)
-        return torch.cat([generated[spec] for spec in specs])
+            try:
+                (generated[spec],) = super().denoise([spec], on_step_of_call)
+            except (Stopped, UserError):
+                raise
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise
+                generated[spec] = error.with_traceback(None)  # which would hold the call's tensors
+        return [generated[spec] for spec in specs]

@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 
 from t2i_core.engine.batch_generator import BatchGenerator
-from t2i_core.errors import MeasureFailed
+from t2i_core.errors import MeasureFailed, SafetyFailure
 from t2i_core.generation.interface import Speed, Timings
 from t2i_core.spec import ImageSpec
 
@@ -74,11 +74,13 @@ def _generate(
     (images,) = generator.generate([batch], batch_size, should_stop, Timings())
     sizes = []
     for image in images:
+        if isinstance(image, SafetyFailure):  # it cost as much as any other
+            continue
         if isinstance(image, Exception):
             raise MeasureFailed(f"{type(image).__name__}: {image}")
         image.pixels()
         sizes.append(image.batch_size)
-    return time.perf_counter() - started, min(sizes)
+    return time.perf_counter() - started, min(sizes, default=batch_size)
 
 
 def _memory(device: torch.device) -> tuple[int, int]:

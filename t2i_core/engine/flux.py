@@ -91,8 +91,8 @@ class FluxStages:
                 embeddings = [self._embeddings[text] for text in texts]
                 arguments[f"{prefix}prompt_embeds"] = torch.cat([e[0] for e in embeddings]).to(self.device)
                 arguments[f"{prefix}pooled_prompt_embeds"] = torch.cat([e[1] for e in embeddings]).to(self.device)
-        result: Tensor = run_call(self.pipeline, arguments, specs, on_step, output_type="latent")
-        return result
+        latents: Tensor = run_call(self.pipeline, arguments, specs, on_step, output_type="latent").images
+        return latents
 
     def decode(self, denoised: Tensor, index: int, spec: ImageSpec) -> Tensor:
         """Decode one image as the pipeline itself would; return (3, height, width) in 0..1, NaN where not finite."""

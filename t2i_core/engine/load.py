@@ -38,6 +38,10 @@ log = logging.getLogger(__name__)
 # each image of 1024x1024 with FLUX.1-dev.
 ROOM_TO_WORK = 4 << 30
 
+SAFETY_NOTE = (
+    "the model has a safety checker: images that it replaces by black ones are failures; to generate without it, use "
+    "--prepare with a function that sets pipeline.safety_checker = None (docs/prepare.md)"
+)
 LESS_MEMORY = "use --offload model or group, --quantization int8 or nf4, or wait until other programs end"
 
 
@@ -82,6 +86,8 @@ def _load(load_config: LoadConfig) -> BatchGenerator:
         pipeline = load_pipeline(load_config)
     if load_config.prepare:
         pipeline = run_prepare(pipeline, load_config.prepare)
+    if getattr(pipeline, "safety_checker", None) is not None:
+        log.warning("safety    %s", SAFETY_NOTE)
     stages = _place(pipeline, device, load_config)
     return BatchGenerator(stages, device_name(device), library_versions(load_config), TokenCounter(pipeline))
 

@@ -16,18 +16,19 @@ def silence_libraries() -> None:
 
 
 def silence_diffusers() -> None:
-    """Turn off diffusers' progress bars, and its warnings of prompts that a text encoder cuts.
+    """Turn off diffusers' progress bars, and its warnings of cut prompts and of images that a safety checker replaced.
 
-    This project reports cut prompts itself (`tokens.py`). FLUX's warning about T5 slices the text at CLIP's 77 tokens
-    and so names the wrong part.
+    This project reports both itself (`tokens.py`, `stages.py`). FLUX's warning about T5 slices the text at CLIP's 77
+    tokens and so names the wrong part.
     """
     import diffusers
 
     diffusers.utils.logging.disable_progress_bar()
     diffusers.utils.logging.get_logger("diffusers")  # diffusers makes its handler with the first logger
     for handler in logging.getLogger("diffusers").handlers:
-        handler.addFilter(_is_not_about_cut_prompts)
+        handler.addFilter(_is_not_reported_here)
 
 
-def _is_not_about_cut_prompts(record: logging.LogRecord) -> bool:
-    return "was truncated because" not in record.getMessage()
+def _is_not_reported_here(record: logging.LogRecord) -> bool:
+    message = record.getMessage()
+    return "was truncated because" not in message and "A black image will be returned" not in message

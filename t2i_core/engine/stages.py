@@ -3,22 +3,25 @@
 import inspect
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
+from t2i_core.errors import SafetyFailure
 from t2i_core.generation.interface import OnStep
+from t2i_core.models.as_asked import WRONG_TENSORS, switches
 from t2i_core.spec import SHARED_ARGUMENTS, ImageSpec
 
-# Arguments by which pipelines change a request unasked, with the values that turn this off where a pipeline has them.
-AS_ASKED: dict[str, Any] = {
-    "use_resolution_binning": False,  # Sana, PixArt, PRX: another size, then a resize
-    "complex_human_instruction": None,  # Sana: a text in front of every prompt
-    "clean_caption": False,  # PixArt, Sana: rewrites the prompt
-    "enable_prompt_rewrite": False,  # LongCat: a language model rewrites the prompt
-    "use_pe": False,  # ERNIE-Image: likewise
-}
+# Classes that are asked for arrays: their tensors are wrong, or they return arrays whatever they are asked for.
+ARRAYS = {*WRONG_TENSORS, "StableDiffusionPipelineSafe"}
+# What a pipeline's output calls the marks of the images that its safety checker replaced.
+FLAGS = ("nsfw_content_detected", "nsfw_detected", "watermark_detected")
+# How Cosmos refuses a prompt: with an error, not with an image.
+REFUSED_PROMPT = "Guardrail detected unsafe text"
+
+# An image (3, height, width) in 0..1, or why there is none.
+ImageOrError: TypeAlias = Tensor | Exception
 
 
 class Stages(Protocol):
@@ -40,17 +43,20 @@ class Stages(Protocol):
     def wants_more_texts(self) -> bool:
         """Return whether more texts should be encoded before the first batch is denoised."""
 
-    def denoise(self, specs: Sequence[ImageSpec], on_step: OnStep) -> Tensor:
+    def denoise(self, specs: Sequence[ImageSpec], on_step: OnStep) -> Any:
         """Denoise a batch of `len(specs)` images and return what `decode` takes.
 
         Calls `on_step` after each denoising step, where the pipeline offers a callback.
         """
 
-    def decode(self, denoised: Tensor, index: int, spec: ImageSpec) -> Tensor:
+    def decode(self, denoised: Any, index: int, spec: ImageSpec) -> Tensor:
         """Decode image `index` of a batch that `denoise` returned.
 
         Returns:
             (3, height, width) in 0..1; NaN where the model's own pixels are not finite.
+
+        Raises:
+            SafetyFailure: the pipeline's safety checker replaced the image.
         """
 
     def images_a_call(self, batch_size: int) -> int:
@@ -83,15 +89,37 @@ class WholeCall:
         """Return False: no text is encoded ahead of the call."""
         return False
 
-    def denoise(self, specs: Sequence[ImageSpec], on_step: OnStep) -> Tensor:
-        """Call the pipeline; return images (len(specs), 3, height, width) in 0..1."""
-        arguments = call_arguments(specs, self.pipeline)
-        result: Tensor = run_call(self.pipeline, arguments, specs, on_step, output_type="pt")
-        return result
+    def denoise(self, specs: Sequence[ImageSpec], on_step: OnStep) -> list[ImageOrError]:
+        """Call the pipeline; return its images."""
+        return self.call(call_arguments(specs, self.pipeline), specs, on_step)
 
-    def decode(self, denoised: Tensor, index: int, spec: ImageSpec) -> Tensor:
-        """Return image `index` of those that the call returned."""
-        return denoised[index]
+    def call(self, arguments: dict[str, Any], specs: Sequence[ImageSpec], on_step: OnStep) -> list[ImageOrError]:
+        """Call the pipeline with `arguments`; return its images, and an error for each that its checker replaced.
+
+        Raises:
+            SafetyFailure: the pipeline refuses a prompt.
+        """
+        arrays = type(self.pipeline).__name__ in ARRAYS
+        try:
+            output = run_call(self.pipeline, arguments, specs, on_step, output_type="np" if arrays else "pt")
+        except ValueError as error:
+            if REFUSED_PROMPT in str(error):
+                raise SafetyFailure(f"{SafetyFailure.PREFIX}the prompt was refused; write another") from None
+            raise
+        images = torch.from_numpy(output.images).permute(0, 3, 1, 2) if arrays else output.images
+        replaced = _replaced(output, len(specs))
+        return [_safety_failure() if bad else image for image, bad in zip(images, replaced, strict=True)]
+
+    def decode(self, denoised: list[ImageOrError], index: int, spec: ImageSpec) -> Tensor:
+        """Return image `index` of those that the call returned.
+
+        Raises:
+            Exception: the error in its place.
+        """
+        image = denoised[index]
+        if isinstance(image, Exception):
+            raise image
+        return image
 
     def images_a_call(self, batch_size: int) -> int:
         """Return `batch_size`: a batch is one call."""
@@ -105,7 +133,8 @@ class WholeCall:
 def call_arguments(specs: Sequence[ImageSpec], pipeline: Any) -> dict[str, Any]:
     """Return the keyword arguments of the pipeline's call, but for the seeds.
 
-    Arguments of each image are lists, those of the call group single values; `AS_ASKED` is included.
+    Arguments of each image are lists, those of the call group single values. Included is what keeps the pipeline to
+    what is asked (`models/as_asked.py`).
     """
     first = specs[0]
     arguments: dict[str, Any] = {"prompt": [spec.prompt for spec in specs]}
@@ -114,8 +143,7 @@ def call_arguments(specs: Sequence[ImageSpec], pipeline: Any) -> dict[str, Any]:
     for name, keyword in SHARED_ARGUMENTS.items():
         if getattr(first, name) is not None:
             arguments[keyword] = getattr(first, name)
-    takes = _parameters(pipeline)
-    return arguments | {name: value for name, value in AS_ASKED.items() if name in takes}
+    return arguments | switches(_parameters(pipeline), first)
 
 
 def run_call(
@@ -126,7 +154,7 @@ def run_call(
     *,
     output_type: str,
 ) -> Any:
-    """Call the pipeline and return its images in the form of `output_type`.
+    """Call the pipeline and return its output, with images in the form of `output_type`.
 
     Each image has a random generator of its own, on the CPU, so that batch mates do not change its noise.
     """
@@ -139,7 +167,7 @@ def run_call(
     if "callback_on_step_end" in _parameters(pipeline):
         arguments = arguments | {"callback_on_step_end": on_step_end}
     generators = [torch.Generator("cpu").manual_seed(spec.seed) for spec in specs]
-    return pipeline(**arguments, generator=generators, output_type=output_type).images
+    return pipeline(**arguments, generator=generators, output_type=output_type)
 
 
 def set_vae_tiling(pipeline: Any, on: bool) -> bool:
@@ -157,6 +185,21 @@ def set_vae_tiling(pipeline: Any, on: bool) -> bool:
     else:
         vae.disable_tiling()
     return True
+
+
+def _replaced(output: Any, images: int) -> list[bool]:
+    """Return for each image of a call whether a safety checker replaced it."""
+    marks = [mark for name in FLAGS if (mark := getattr(output, name, None)) is not None]
+    # A bool is the mark of a call for one image.
+    lists = [[mark] if isinstance(mark, bool) else mark for mark in marks]
+    return [any(of_image) for of_image in zip(*lists, strict=True)] if lists else [False] * images
+
+
+def _safety_failure() -> SafetyFailure:
+    return SafetyFailure(
+        f"{SafetyFailure.PREFIX}it replaced the image by a black one; try another prompt or seed (--reseed), or "
+        "run the model without it (--prepare)"
+    )
 
 
 def _parameters(pipeline: Any) -> Any:

@@ -18,9 +18,9 @@ def checked_pixels(image: Pixels, spec: ImageSpec) -> npt.NDArray[np.uint8]:
     """Return float pixels (height, width, 3) in 0..1 as bytes, after all checks.
 
     Raises:
-        ImageFailure: for pixels of another size, NaN or infinite, black, or of a single colour.
+        ImageFailure: for pixels of another size, NaN or infinite, outside 0..1, black, or of a single colour.
     """
-    for check in (_check_size, _check_finite, _check_contrast):
+    for check in (_check_size, _check_finite, _check_range, _check_contrast):
         check(image, spec)
     pixels: npt.NDArray[np.uint8] = (image * 255).round().astype(np.uint8)
     return pixels
@@ -38,6 +38,14 @@ def _check_finite(image: Pixels, spec: ImageSpec) -> None:
     if not np.isfinite(image).all():
         raise ImageFailure(
             "the model returned NaN or infinite pixels; try dtype bfloat16 or float32, or another seed (--reseed)"
+        )
+
+
+def _check_range(image: Pixels, spec: ImageSpec) -> None:
+    low, high = float(image.min()), float(image.max())
+    if low < 0 or high > 1:  # a cast to bytes would wrap them around
+        raise ImageFailure(
+            f"the model returned pixels from {low:.2f} to {high:.2f}, not in 0..1; this pipeline is not supported"
         )
 
 

@@ -81,6 +81,8 @@ def check_text_to_image(pipeline_class: str, name: str) -> None:
         why = "its call takes no num_inference_steps"
     elif not IMAGE_PARAMETERS & signature.call.keys():
         why = "its call makes no images"
+    elif missing := sorted({"height", "width"} - signature.call.keys()):
+        why = f"its call takes no {' and no '.join(missing)}"
     else:
         return
     raise ModelError(f"{name}: {pipeline_class} is not a text-to-image pipeline ({why}); {fix}")

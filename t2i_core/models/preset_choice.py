@@ -5,10 +5,14 @@ from typing import Any
 
 from t2i_core.config import DEMO
 from t2i_core.errors import ModelError
+from t2i_core.models.as_asked import LATENTS_A_TOKEN
 from t2i_core.models.identity import ResolvedModel
-from t2i_core.models.pipeline_signature import call_defaults
+from t2i_core.models.pipeline_signature import call_defaults, init_parameters
 from t2i_core.models.presets import PRESETS, Preset
 from t2i_core.spec import SHARED_ARGUMENTS
+
+# What pipelines call the part that turns latents into pixels. A pipeline without one (IF) works on pixels.
+DECODERS = {"vae", "vqvae", "vqgan", "movq"}
 
 
 def find_preset(name: str, model: ResolvedModel, demo_identity: str) -> Preset:
@@ -60,8 +64,10 @@ def _from_code(model: ResolvedModel) -> Preset:
 def _native_side(model: ResolvedModel) -> tuple[int, int]:
     """Return (default side, size multiple) in pixels, from the configurations; the side is 0 where none is stated."""
     blocks: list[int] = model.configs.get("vae", {}).get("block_out_channels") or [0] * 4
-    scale = 2 ** (len(blocks) - 1)
+    latent = DECODERS & init_parameters(model.pipeline_class)
+    scale = 2 ** (len(blocks) - 1) if latent else 1
     denoiser: Mapping[str, Any] = model.configs.get("transformer") or model.configs.get("unet") or {}
     sample = denoiser.get("sample_size") or 0
     patch = denoiser.get("patch_size") if isinstance(denoiser.get("patch_size"), int) else 1
-    return (sample if isinstance(sample, int) else 0) * scale, scale * max(1, patch or 1)
+    token = max(1, patch or 1, LATENTS_A_TOKEN.get(model.pipeline_class, 1))
+    return (sample if isinstance(sample, int) else 0) * scale, scale * token

@@ -6,6 +6,7 @@ from typing import Any
 
 from t2i_core.config import Config, RowSettings, parse_size
 from t2i_core.errors import ConfigError
+from t2i_core.models.as_asked import generated_size
 from t2i_core.models.presets import Preset
 from t2i_core.spec import SHARED_ARGUMENTS, Sampling
 
@@ -76,7 +77,7 @@ def _negative_prompt_problems(sampling: Sampling, preset: Preset) -> list[str]:
 
 
 def _size_problems(width: int, height: int, preset: Preset) -> list[str]:
-    """Return a line for each side that the model would silently change, with the two nearest that it takes."""
+    """Return a line for each side that the model would silently change, with what it takes."""
     problems = []
     for name, side in (("width", width), ("height", height)):
         if not side:
@@ -87,4 +88,9 @@ def _size_problems(width: int, height: int, preset: Preset) -> list[str]:
             problems.append(
                 f"{name}: {preset.name} takes multiples of {preset.size_multiple}; use {nearest} (got {side})"
             )
-    return problems
+    if problems:
+        return problems
+    generated = "x".join(map(str, generated_size(preset.pipeline_class, width, height)))
+    if generated != f"{width}x{height}":
+        return [f"width and height: {preset.name} generates {generated} for {width}x{height}; ask for {generated}"]
+    return []

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
+from t2i_core.errors import SafetyFailure
 from t2i_core.planning.catalog import CatalogImage, CatalogRow, ImageState
 
 ROWS_SHOWN = 5
@@ -32,6 +33,7 @@ class Accounting:
     images_pending: int = 0
 
     rows_rejected: int = 0  # part of rows_failed
+    images_unsafe: int = 0  # part of images_failed: the model's safety checker replaced the image or refused the prompt
     images_cut: int = 0  # part of images: the prompt is longer than a text encoder takes
     rows_cut: list[int] = field(default_factory=list)  # the first few rows with such an image
 
@@ -73,6 +75,7 @@ class Accounting:
         for state in states:
             self.images += 1
             self._count(f"images_{state}")
+        self.images_unsafe += sum((image.error or "").startswith(SafetyFailure.PREFIX) for image in row.images)
         self._count(f"rows_{next((state for state in _WORST_FIRST if state in states), ImageState.REUSED)}")
         if cut := sum(map(_is_cut, row.images)):
             self.images_cut += cut

@@ -15,6 +15,7 @@ from t2i_core.config import Config, parse_size
 from t2i_core.dataset.rows import Rejection, Row
 from t2i_core.errors import DatasetError, shorten
 from t2i_core.hashing import derive_seed, digest
+from t2i_core.models.as_asked import pixels_version
 from t2i_core.models.presets import Preset
 from t2i_core.models.sampling import row_sampling
 from t2i_core.planning.file_names import image_name, safe_id
@@ -47,7 +48,9 @@ def write_plan(
         shown = "".join(f"\n  {rejection}" for rejection in first_pass.first_rejections)
         raise DatasetError(f"{config.dataset_title}: no usable row among {counts['rows']}{shown}")
     with atomic_write(plan.specs_file(plans)) as file:
-        images = write_rows(file, SPECS, _specs(plan.rows_file(plans), first_pass.prompt_groups, config, settings))
+        version = pixels_version(preset.pipeline_class)
+        specs = _specs(plan.rows_file(plans), first_pass.prompt_groups, config, settings, version)
+        images = write_rows(file, SPECS, specs)
     return Plan(name, images=images, **counts)
 
 
@@ -164,9 +167,9 @@ def _own_settings(row: Row, sampling: Sampling) -> dict[str, Any]:
 
 
 def _specs(
-    rows_file: Path, prompt_groups: "array[int]", config: Config, settings: GenerationSettings
+    rows_file: Path, prompt_groups: "array[int]", config: Config, settings: GenerationSettings, version: int
 ) -> Iterator[dict[str, Any]]:
-    """Yield the image specs of every usable row, in data-set order: the second pass."""
+    """Yield the image specs of every usable row, in data-set order: the second pass. `version`: that of the pixels."""
     series = pd.Series(np.array(prompt_groups, np.uint64))
     occurrences = iter(series.groupby(series).cumcount())
     sizes = [parse_size(size) for size in config.sizes] if config.sizes else None
@@ -190,7 +193,7 @@ def _specs(
                 if sizes and not own.get("fixed_size"):
                     width, height = sizes[derive_seed("size", seed) % len(sizes)]
                     arguments = arguments | {"width": width, "height": height}
-                spec = ImageSpec(prompt=text, seed=seed, **shared, **arguments)
+                spec = ImageSpec(prompt=text, seed=seed, pixels_version=version, **shared, **arguments)
                 yield {
                     "row": row["row"],
                     "condition": condition,

@@ -83,6 +83,8 @@ class Report:
         ]
         if a.failures:
             lines.append(f"failures  {output}/{FAILURES}")
+        if a.images_unsafe:
+            lines.append(f"safety    {unsafe_images(a)}")
         if a.images_present:
             lines.append(f"sheet     {output}/{CONTACT_SHEET}")
         if a.images_cut:
@@ -113,6 +115,12 @@ class Report:
 def prunable(unused: Unreferenced) -> str:
     """Return how many images, megabytes and earlier manifests `--prune` deletes."""
     return _stored_images(unused) + (f", and {_earlier_manifests(unused)}" if unused.manifests else "")
+
+
+def unsafe_images(accounting: Accounting) -> str:
+    """Return how many images failed because of the model's safety checker."""
+    count, failed = accounting.images_unsafe, accounting.images_failed
+    return f"{count} of {failed} failed images: replaced or refused by the model's safety checker"
 
 
 def write_report(report: Report, catalog: Catalog, *, same_images: bool = False) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from t2i_core.output.layout import CONTACT_SHEET, FAILURES
 from t2i_core.planning.catalog import Catalog
-from t2i_core.reports.report import Report
+from t2i_core.reports.report import Report, unsafe_images
 from t2i_core.storage.workspace import Workspace
 
 THUMBNAILS = 6
@@ -45,6 +45,8 @@ def summary_markdown(report: Report, catalog: Catalog) -> str:
         f"- **Where** {_plain(str(catalog.workspace.root.absolute()))} on {_plain(socket.gethostname())}",
         *(f"- {line}" for line in _links(report)),
     ]
+    if a.images_unsafe:
+        lines.append(f"- **Safety** {unsafe_images(a)}")
     if a.images_cut:
         lines.append(f"- **Cut** {a.images_cut} images have a prompt longer than a text encoder takes")
     thumbnails = list(_thumbnails(catalog))

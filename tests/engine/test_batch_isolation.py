@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from t2i_core.engine import batch_isolation as module
+from t2i_core.engine import stages
 from t2i_core.engine.batch_generator import BatchGenerator
 from t2i_core.engine.batch_isolation import whole_call
 from t2i_core.engine.stages import WholeCall
 from t2i_core.generation.interface import Timings
 from t2i_core.spec import ImageSpec
-from tests import tiny_pipelines
+from tests import tiny_array_pipelines, tiny_pipelines
 
 CPU = torch.device("cpu")
 BATCH = 4
@@ -22,6 +23,8 @@ GUIDED = {"guidance_scale": 4.0, "negative_prompt": "a cat", "max_sequence_lengt
 FAMILIES = {
     tiny_pipelines.stable_diffusion_3: GUIDED,
     tiny_pipelines.stable_diffusion_xl: GUIDED | {"max_sequence_length": None},
+    tiny_pipelines.flux_kontext: GUIDED | {"negative_prompt": None},
+    tiny_array_pipelines.deepfloyd_if: GUIDED | {"max_sequence_length": None},
     tiny_pipelines.pixart_sigma: GUIDED,
     tiny_pipelines.qwen_image: GUIDED | {"guidance_scale": None, "true_cfg_scale": 4.0},
     tiny_pipelines.z_image: GUIDED,
@@ -85,9 +88,9 @@ def test_embeddings_of_a_fixed_length_have_a_mask_that_masks_something(monkeypat
     # The pipeline drops a mask that masks nothing; attention without a mask may round differently.
     family = Family(tiny_pipelines.qwen_image)
     calls = []
-    real = module.run_call
+    real = stages.run_call
     monkeypatch.setattr(
-        module,
+        stages,
         "run_call",
         lambda pipeline, arguments, *rest, **options: (
             calls.append(arguments) or real(pipeline, arguments, *rest, **options)

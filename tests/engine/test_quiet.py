@@ -34,7 +34,7 @@ def test_importing_the_package_imports_no_library():
     )
 
 
-def test_diffusers_own_warning_of_cut_prompts_is_silenced_and_others_are_not(capsys):
+def test_diffusers_own_warnings_of_what_is_reported_here_are_silenced_and_others_are_not(capsys):
     silence_diffusers()
     logger = logging.getLogger("diffusers.pipelines.flux.pipeline_flux")
     handlers = logging.getLogger("diffusers").handlers
@@ -45,6 +45,9 @@ def test_diffusers_own_warning_of_cut_prompts_is_silenced_and_others_are_not(cap
         return all(handler.filter(record) for handler in handlers)
 
     assert not passes("The following part of your input was truncated because CLIP can only handle 77 tokens")
+    assert not passes(
+        "Potential NSFW content was detected in one or more images. A black image will be returned instead."
+    )
     assert passes("something else")
 
 

@@ -1,11 +1,14 @@
 """A pipeline is called with what the specs say, each image with its own noise, and nothing that nobody asked for."""
 
+import numpy as np
 import pytest
 import torch
 
 from t2i_core.engine.batch_isolation import OneByOne
-from t2i_core.engine.stages import AS_ASKED, WholeCall, call_arguments, set_vae_tiling
+from t2i_core.engine.stages import ARRAYS, WholeCall, call_arguments, set_vae_tiling
+from t2i_core.generation.health import checked_pixels
 from t2i_core.spec import ImageSpec
+from tests import tiny_array_pipelines, tiny_pipelines
 
 CPU = torch.device("cpu")
 
@@ -45,13 +48,50 @@ def test_arguments_of_each_image_are_lists_and_shared_ones_are_single_values():
 
 def test_what_would_change_a_request_silently_is_turned_off():
     class Rewriting:
-        def __call__(self, prompt, use_resolution_binning=True, complex_human_instruction="draw", clean_caption=True):
-            """Takes three of the switches."""
+        def __call__(self, prompt, use_resolution_binning=True, skip_text_cleaning=False, max_area=1024**2):
+            """Takes some of the switches."""
 
     arguments = call_arguments([spec("a")], Rewriting())
     assert arguments["use_resolution_binning"] is False
-    assert arguments["complex_human_instruction"] is None
-    assert set(AS_ASKED) - set(arguments) == {"enable_prompt_rewrite", "use_pe"}
+    assert arguments["skip_text_cleaning"] is True
+    assert arguments["max_area"] == 8 * 16
+    assert "clean_caption" not in arguments
+
+
+FAMILIES = [
+    (tiny_pipelines.flux_kontext, {"height": 48, "width": 80, "guidance_scale": 2.5}),
+    (tiny_pipelines.flux_kontext, {"height": 16, "width": 64, "guidance_scale": 2.5}),
+    (tiny_array_pipelines.deepfloyd_if, {"height": 16, "width": 24, "guidance_scale": 4.0, "negative_prompt": ""}),
+    (tiny_array_pipelines.kandinsky_3, {"height": 64, "width": 128, "guidance_scale": 4.0, "negative_prompt": ""}),
+    (tiny_pipelines.pixart_sigma, {"height": 40, "width": 64, "guidance_scale": 4.0, "negative_prompt": ""}),
+]
+
+
+@pytest.mark.parametrize(("build", "settings"), FAMILIES)
+def test_images_have_the_size_that_is_asked_for_and_pixels_in_0_to_1(build, settings):
+    asked = spec("a fox", **settings)
+    stages = WholeCall(build(), CPU)
+    with torch.no_grad():
+        first, second = stages.denoise([asked, spec("a cat", seed=1, **settings)], lambda *step: None)
+    for image in (first, second):
+        assert checked_pixels(image.permute(1, 2, 0).numpy(), asked).shape == (asked.height, asked.width, 3)
+    assert (first != second).any()
+
+
+@pytest.mark.parametrize("build", [tiny_array_pipelines.deepfloyd_if, tiny_array_pipelines.kandinsky_3])
+def test_a_pipeline_whose_tensors_are_wrong_generates_what_its_pictures_show(build):
+    pipeline = build()
+    one = spec("a fox", seed=3, height=64, width=64, guidance_scale=4.0, negative_prompt="")
+    with torch.no_grad():
+        (image,) = WholeCall(pipeline, CPU).denoise([one], lambda *step: None)
+        generator = torch.Generator().manual_seed(3)
+        options = {"clean_caption": False} if "deepfloyd" in build.__name__ else {}
+        (shown,) = pipeline(
+            "a fox", negative_prompt="", height=64, width=64, num_inference_steps=2, guidance_scale=4.0,
+            generator=generator, **options,
+        ).images  # fmt: skip
+    assert type(pipeline).__name__ in ARRAYS
+    assert (checked_pixels(image.permute(1, 2, 0).numpy(), one) == np.asarray(shown)).all()
 
 
 def test_an_image_has_the_noise_of_its_seed_at_any_index():
@@ -84,7 +124,7 @@ def test_one_by_one_calls_the_pipeline_once_for_each_image_and_never_for_padding
     a, b = spec("a", seed=1), spec("b", seed=2)
     images = stages.denoise([a, b, b, b], lambda *step: None)
     assert stages.pipeline.calls == [["a"], ["b"]]
-    assert images.shape == (4, 3, 8, 16)
+    assert [image.shape for image in images] == [(3, 8, 16)] * 4
     assert (images[1] == images[3]).all()
     assert (images[0] == WholeCall(Pipeline(), CPU).denoise([a], lambda *step: None)[0]).all()
     assert stages.images_a_call(4) == 1

@@ -48,6 +48,13 @@ def test_one_bad_pixel_is_enough(value):
     assert "NaN or infinite" in failure(image)
 
 
+@pytest.mark.parametrize(("low", "high"), [(-1, 1), (0, 2), (-0.001, 0.5)])
+def test_pixels_outside_0_to_1_would_wrap_around_and_are_a_failure(low, high):
+    image = pixels() * (high - low) + low
+    image[0, 0], image[1, 1] = low, high
+    assert failure(image).startswith(f"the model returned pixels from {low:.2f} to {high:.2f}, not in 0..1")
+
+
 def test_pixels_of_another_size_are_a_failure_that_names_both():
     assert failure(pixels(4, 8)) == "the model returned 8x4 pixels for 6x4; ask for a size it takes"
     assert "4x6 pixels for 6x4" in failure(pixels(6, 4))

@@ -84,6 +84,7 @@ def test_text_to_image_pipelines_are_accepted(pipeline_class: str) -> None:
         ("SanaWMPipeline", "needs image"),
         ("LLaDA2Pipeline", "makes no images"),
         ("DDPMPipeline", "takes no prompt"),
+        ("VQDiffusionPipeline", "takes no height and no width"),
     ],
 )
 def test_other_pipelines_are_refused_with_the_reason(pipeline_class: str, why: str) -> None:

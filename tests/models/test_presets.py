@@ -55,6 +55,23 @@ def test_a_pipeline_without_a_preset_takes_its_defaults_from_its_code_and_config
 
 
 @pytest.mark.parametrize(
+    ("pipeline_class", "configs", "side", "multiple"),
+    [
+        # It generates pixels, not latents.
+        ("IFPipeline", {"unet": {"sample_size": 64}}, 64, 1),
+        ("PRXPixelPipeline", {"transformer": {"sample_size": 1024, "patch_size": 32}}, 1024, 32),
+        # Four latents make a token, which no configuration says.
+        ("FluxKontextPipeline", {"transformer": {"sample_size": 128, "patch_size": 1}}, 1024, 16),
+        ("Kandinsky3Pipeline", {}, 1024, 64),
+        ("PixArtAlphaPipeline", {"transformer": {"sample_size": 64, "patch_size": 2}}, 512, 16),
+    ],
+)
+def test_sizes_without_a_preset_are_those_of_the_pipelines_own_kind(pipeline_class, configs, side, multiple):
+    found = find_preset("/m", model(pipeline_class, **configs), "demo")
+    assert (found.width, found.height, found.size_multiple) == (side, side, multiple)
+
+
+@pytest.mark.parametrize(
     ("name", "meant"),
     [
         ("flux-dve", "flux-dev"),

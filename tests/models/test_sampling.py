@@ -208,3 +208,15 @@ def test_an_optional_argument_is_passed_only_when_a_user_sets_it() -> None:
     assert problems(replace(preset, optional=()), guidance_scale=2.0) == [
         "guidance_scale: model does not use it; leave it out"
     ]
+
+
+def test_a_size_that_the_model_replaces_by_another_is_refused_with_that_one() -> None:
+    hidream = replace(PRESET, pipeline_class="HiDreamImagePipeline", height=1024, width=1024)
+    assert resolve(hidream).width == 1024
+    told = "width and height: model generates 1024x1024 for 512x512; ask for 1024x1024"
+    assert problems(hidream, height=512, width=512) == [told]
+    assert problems(hidream, sizes=["1024x1024", "512x512"]) == [told]
+    assert row_problem(hidream, resolve(hidream), height=512, width=512) == told
+    # Where a side is no multiple, that is said first.
+    (problem,) = problems(hidream, height=1000, width=1024)
+    assert "multiples of 16" in problem

@@ -1,8 +1,11 @@
 """Every row and every image is counted once, and failures are held against what is tolerated."""
 
+from dataclasses import replace
+
 import pytest
 
 from t2i_core.dataset.rows import Rejection
+from t2i_core.errors import SafetyFailure
 from t2i_core.output.accounting import ACCOUNTING_FACTS, ROWS_SHOWN, Accounting, exceeds
 from t2i_core.planning.catalog import CatalogImage, CatalogRow, ImageState
 from tests.builders import SKIPPED, failed_record, image_spec, make_catalog, store_image
@@ -143,6 +146,14 @@ def test_images_whose_prompt_was_cut_are_counted_once_each():
         row(image(GENERATED), image(FAILED), image(PENDING), number=4),
     )
     assert (accounting.images_cut, accounting.rows_cut) == (2, [3])
+
+
+def test_images_that_a_safety_checker_replaced_are_counted_among_those_that_failed():
+    safety = replace(image(FAILED), error=f"{SafetyFailure.PREFIX}it replaced the image")
+    black = replace(image(FAILED), error="the image is black")
+    accounting = counted(row(safety, black, image(GENERATED)), row(safety), row(image(PENDING)))
+    assert (accounting.images_failed, accounting.images_unsafe) == (3, 2)
+    assert accounting.failures == 3
 
 
 def test_one_more_row_is_named_than_is_shown():

@@ -1,7 +1,7 @@
 """Rows -> image specs: seeds that do not move, totals that add up, rows that the model cannot make."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -242,6 +242,18 @@ def test_a_spec_has_the_model_of_the_run(folder):
     (spec,) = map(ImageSpec.from_row, read_rows(result.specs_file(folder)))
     for name in ("model", "dtype", "adapters", "quantization", "prepare"):
         assert getattr(spec, name) == getattr(settings, name)
+
+
+def test_a_spec_has_the_pixels_version_of_its_pipeline(folder, plan):
+    config = Config.from_values({"dataset": "x.jsonl", "model": "demo"})
+    settings = GenerationSettings(model="0" * 64, dtype="float32", sampling=resolve_sampling(config, DEMO))
+    prx = replace(DEMO, pipeline_class="PRXPipeline")
+    result = write_plan("prx", [row(0, "a")], folder, config, settings, prx)
+    (spec,) = read_rows(result.specs_file(folder))
+    _, (other,) = plan(row(0, "a"))
+    assert (spec["pixels_version"], other["pixels_version"]) == (2, 1)
+    assert spec["key"] != other["key"]
+    assert spec["key"] == ImageSpec.from_row(spec).key
 
 
 def test_a_spec_read_back_has_the_key_it_was_written_with(plan):

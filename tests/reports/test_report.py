@@ -91,6 +91,12 @@ def test_cut_prompts_are_told_with_their_first_rows(report, rows, shown):
     )
 
 
+def test_images_that_a_safety_checker_replaced_have_a_line_of_their_own(report):
+    said = lines(report(accounting=replace(FAILED, images_unsafe=1)))
+    assert said["safety"] == "1 of 1 failed images: replaced or refused by the model's safety checker"
+    assert "safety" not in lines(report(accounting=FAILED))
+
+
 MANIFESTS = [Path("a.jsonl"), Path("b.jsonl")]
 
 

@@ -117,6 +117,12 @@ def test_cut_prompts_are_told(page):
     assert "**Cut**" not in page(image_spec(0))
 
 
+def test_images_that_a_safety_checker_replaced_are_told(page):
+    unsafe = Accounting(images=3, images_failed=3, images_unsafe=2)
+    assert "- **Safety** 2 of 3 failed images" in page(image_spec(0), accounting=unsafe)
+    assert "**Safety**" not in page(image_spec(0))
+
+
 def test_a_wrong_public_url_is_refused():
     with pytest.raises(ConfigError, match="public_url: write an http:// or https:// address"):
         Config.from_values({"public_url": "pictures.example"})
