@@ -9,6 +9,19 @@ SIDE = 16  # of what the checker sees
 WIDTH = 16
 
 
+def clip_config():
+    """Return the configuration of a tiny CLIP, which the checkers are made of."""
+    vision = {"hidden_size": WIDTH, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = vision | {"vocab_size": 10, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
+    vision |= {"image_size": SIDE, "patch_size": 8, "projection_dim": WIDTH}
+    return CLIPConfig(vision_config=vision, text_config=text, projection_dim=WIDTH)
+
+
+def image_processor():
+    """Return what turns pictures into what the tiny CLIP sees."""
+    return CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
+
+
 def add_safety_checker(folder, objects_to, tolerates, target):
     """Save the pipeline of `folder` as `target`, with a checker that objects to some images and tolerates the others.
 
@@ -17,12 +30,8 @@ def add_safety_checker(folder, objects_to, tolerates, target):
     """
     pipeline = StableDiffusionPipeline.from_pretrained(folder)
     torch.manual_seed(0)
-    vision = {"hidden_size": WIDTH, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    text = vision | {"vocab_size": 10, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
-    checker = StableDiffusionSafetyChecker(
-        CLIPConfig(vision_config=vision | {"image_size": SIDE, "patch_size": 8}, text_config=text, projection_dim=WIDTH)
-    ).eval()
-    extractor = CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
+    checker = StableDiffusionSafetyChecker(clip_config()).eval()
+    extractor = image_processor()
 
     def embedding(image):
         pixels = extractor(pipeline.numpy_to_pil(image), return_tensors="pt").pixel_values

@@ -40,11 +40,14 @@ PIXELS_VERSIONS: dict[str, int] = {
     **dict.fromkeys(WRONG_TENSORS, 2),  # 1: the tensors were taken, -1..1 for 0..1
 }
 
-# Class -> how many latents, along a side, make one token; where the configuration of the denoiser does not tell. Sides
-# that are no multiple of it are rounded.
+# Class -> how many latents of the VAE's usual scale, along a side, make one token; where no configuration tells. Sides
+# that are no multiple of it are rounded, or end the call with an error.
 LATENTS_A_TOKEN: dict[str, int] = {
     **dict.fromkeys(("FluxKontextPipeline", "Flux2KleinKVPipeline", "HiDreamImagePipeline", "Krea2Pipeline"), 2),
-    **dict.fromkeys(("LongCatImagePipeline", "OvisImagePipeline", "QwenImage21Pipeline", "ZImageOmniPipeline"), 2),
+    **dict.fromkeys(("LongCatImagePipeline", "OvisImagePipeline", "ZImageOmniPipeline", "BriaPipeline"), 2),
+    **dict.fromkeys(("BriaFiboPipeline", "BriaFibo2Pipeline", "ErnieImagePipeline", "Ideogram4Pipeline"), 2),
+    "Cosmos2TextToImagePipeline": 2,
+    **dict.fromkeys(("GlmImagePipeline", "QwenImage21Pipeline"), 4),
     **dict.fromkeys(("Kandinsky3Pipeline", "KandinskyCombinedPipeline", "KandinskyV22CombinedPipeline"), 8),
 }
 

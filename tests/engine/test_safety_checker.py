@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from diffusers.pipelines.deepfloyd_if.safety_checker import IFSafetyChecker
 
 from t2i_core.engine.batch_generator import BatchGenerator
 from t2i_core.engine.batch_isolation import OneByOne, whole_call
@@ -14,7 +15,8 @@ from t2i_core.engine.stages import FLAGS, REFUSED_PROMPT, WholeCall
 from t2i_core.errors import SafetyFailure
 from t2i_core.generation.interface import LoadConfig, Timings
 from t2i_core.spec import ImageSpec
-from tests.safety import add_safety_checker
+from tests import tiny_array_pipelines
+from tests.safety import add_safety_checker, clip_config, image_processor
 
 CPU = torch.device("cpu")
 BAD = {1, 3}  # the seeds of the images that the checker objects to
@@ -96,6 +98,20 @@ def test_marks_of_replaced_images_are_understood_under_every_name(flag):
 def test_an_image_with_either_mark_was_replaced():
     flagging = Flagging(nsfw_detected=[True, False, False], watermark_detected=[False, False, True])
     assert replaced(flagging) == [True, False, True]
+
+
+def test_the_checker_of_deepfloyd_if_is_asked():
+    # It judges pictures and arrays, but no tensors.
+    pipeline = tiny_array_pipelines.deepfloyd_if()
+    checker = IFSafetyChecker(clip_config()).eval()
+    torch.nn.init.zeros_(checker.p_head.weight)
+    torch.nn.init.zeros_(checker.w_head.weight)
+    pipeline.register_modules(safety_checker=checker, feature_extractor=image_processor())
+    for nsfw, watermark, expected in ((0, 0, False), (1, 0, True), (0, 1, True)):
+        torch.nn.init.constant_(checker.p_head.bias, nsfw)
+        torch.nn.init.constant_(checker.w_head.bias, watermark)
+        with torch.no_grad():
+            assert replaced(pipeline, images=2) == [expected] * 2
 
 
 def test_a_pipeline_with_one_mark_for_its_call_is_called_for_each_image():
