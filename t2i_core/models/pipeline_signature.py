@@ -20,7 +20,7 @@ from t2i_core.errors import ConfigError, ModelError
 # do not tell: many of these declare `image=None` and then fail without it.
 OTHER_WORDS = re.compile(
     "Img2Img|Image2Image|ImageToImage|I2I|Inpaint|Control|Video|I2V|T2V|Edit|Upscale|SuperResolution|Depth2Img|Adapter"
-    "|Pix2Pix|Fill|Prior|Decoder|Refiner|Layered|ImageVariation|VisualCloze|Inversion|Audio|3D|ShapE|Gemma|Onnx"
+    "|Pix2Pix|Fill|Prior|Decoder|Refiner|Layered|ImageVariation|VisualCloze|Inversion|Audio|3D|ShapE|Gemma|Onnx|GLIGEN"
 )
 SCHEDULER = re.compile(r"^class (\w+)\(SchedulerMixin", re.MULTILINE)
 # Parameters that only calls for video and sound have.

@@ -39,8 +39,8 @@ OTHER_FORMS_OF_THE_TEXT = {
 OTHER_INPUTS = {
     *("latents", "prior_latents", "prompt_latents", "vae_latents", "clip_latents", "image", "images", "input_images"),
     *("ip_adapter_image", "ip_adapter_image_embeds", "negative_ip_adapter_image", "negative_ip_adapter_image_embeds"),
-    *("mask", "text_images", "gligen_phrases", "gligen_boxes", "gligen_inpaint_image", "gligen_images"),
-    *("input_phrases_mask", "input_images_mask", "editing_prompt", "editing_prompt_embeddings", "edit_weights"),
+    *("mask", "text_images"),
+    *("editing_prompt", "editing_prompt_embeddings", "edit_weights"),
     *("edit_cooldown_steps", "sem_guidance"),
 }
 OTHER_SETTINGS = {
@@ -84,8 +84,8 @@ RECIPE = {
     *("edit_threshold", "edit_momentum_scale", "edit_mom_beta", "sld_guidance_scale", "sld_warmup_steps"),
     *("sld_threshold", "sld_momentum_scale", "sld_mom_beta", "mu", "std", "temperature", "max_timesteps"),
     *("intermediate_timesteps", "noise_level", "tolerance", "parallel", "view_batch_size", "proportional_attn"),
-    *("micro_conditioning_aesthetic_score", "text_encoder_out_layers", "gligen_scheduled_sampling_beta"),
-    *("gligen_normalize_constant", "data_type", "use_kv_cache"),
+    *("micro_conditioning_aesthetic_score", "text_encoder_out_layers"),
+    *("data_type", "use_kv_cache"),
     "render_text_images",  # Bria Fibo 2: pictures of the words that a JSON prompt wants to read, as in training
 }
 # Parameters that say how to do what is not done.
