@@ -9,6 +9,8 @@ from prefect.runtime import deployment
 from flows.resolve import Resolved, default_model_fails
 from t2i_core.config import DEMO, Config
 from t2i_core.errors import OutputError
+from t2i_core.models.preset_choice import licence_of
+from t2i_core.models.sampling import doubtful_settings
 
 log = logging.getLogger(__name__)
 
@@ -59,17 +61,35 @@ def check_machine(resolved: Resolved) -> None:
             config, f"this machine has no GPU for it ({size:.0f} GB of weights)", "--device cpu --model flux-dev"
         )
     _warn_of_memory(resolved, device)
+    if resolved.settings.dtype == "float16" and device == "cpu":
+        log.warning("dtype     float16 can be slow on a CPU; --dtype float32 may be faster, and makes other images")
+
+
+def announce_guess(resolved: Resolved) -> None:
+    """Say which settings are taken for a model without a preset, why, and what of the user's may have no effect."""
+    config, preset, sampling = resolved.config, resolved.preset, resolved.settings.sampling
+    if not preset.is_guess:
+        return
+    taken = {name: getattr(sampling, name) for name in ("steps", "guidance_scale", "true_cfg_scale")}
+    values = [
+        f"{name} {value:g}" for name, value in taken.items() if value is not None and getattr(config, name) is None
+    ]
+    if not (config.width or config.height or config.sizes):
+        values.append(f"size {sampling.width}x{sampling.height}")
+    if config.dtype == "auto":
+        values.append(f"dtype {resolved.settings.dtype}")
+    if values:
+        log.info("model     %s are taken for %s: %s (%s)", preset.about, config.model, ", ".join(values), preset.reason)
+    for doubt in doubtful_settings(config, sampling, preset):
+        log.warning("settings  %s", doubt)
 
 
 def announce_download(resolved: Resolved) -> None:
-    """Say that a model has no preset; and what is about to be downloaded, how much, under which licence."""
-    model, preset = resolved.model, resolved.preset
-    if not preset.repository:
-        log.info("model     %s: %s", model.name, preset.about)
-    if resolved.weights_are_local():
-        return
-    licence = preset.licence_note or model.licence or "not stated"
-    log.info("download  %s, %.1f GB; licence: %s", model.location, model.weights_bytes / 1e9, licence)
+    """Say what is about to be downloaded, how much, under which licence."""
+    model = resolved.model
+    if not resolved.weights_are_local():
+        licence = licence_of(model, resolved.preset)
+        log.info("download  %s, %.1f GB; licence: %s", model.location, model.weights_bytes / 1e9, licence)
 
 
 def warn_of_disk(needed: int, free: int) -> None:

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from t2i_core.errors import ConfigError, ModelError
 from t2i_core.generation.interface import LoadConfig
 from t2i_core.models.adapters import Adapter, adapter_fingerprint
 from t2i_core.models.as_asked import pixels_version
-from t2i_core.models.hub import is_commit
+from t2i_core.models.hub import card_licence, is_commit
 from t2i_core.models.identity import ResolvedModel, bundled_identity, folder_fingerprint
 from t2i_core.models.pipeline_signature import check_scheduler
 from t2i_core.models.prepare import prepare_digest
@@ -139,7 +139,9 @@ def _resolve_model(config: Config, cache: ResultCache, commits: Mapping[str, str
     call = cache.call_afresh if content is None else cache.call
     key = cache_key("model", name, config.revision, content)
     try:
-        return ResolvedModel.from_json(call(resolve_model_task, key, name, config.revision, config.cache_dir, pinned))
+        model = ResolvedModel.from_json(call(resolve_model_task, key, name, config.revision, config.cache_dir, pinned))
+        # The card is no part of the model's content, and may be newer than what was stored.
+        return replace(model, licence=card_licence(Path(model.location))) if model.source == "folder" else model
     except ModelError as error:
         if not config.model_is_implied:
             raise

@@ -22,7 +22,7 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.checks import announce_download, check_machine, check_output_folder, warn_of_disk
+from flows.checks import announce_download, announce_guess, check_machine, check_output_folder, warn_of_disk
 from flows.housekeeping import prune, remove_old_plans
 from flows.outcomes import finished, refused
 from flows.preflight import check_at_once
@@ -35,6 +35,7 @@ from t2i_core.dataset.sources import find_parts, fingerprint
 from t2i_core.errors import MeasureFailed, UserError
 from t2i_core.generation.image_writer import RunContext
 from t2i_core.generation.interface import LoadConfig
+from t2i_core.models.preset_choice import model_title
 from t2i_core.output.accounting import Accounting
 from t2i_core.output.identity import claim_output, open_output
 from t2i_core.output.layout import Layout
@@ -94,6 +95,7 @@ class Text2Image:
         check_at_once(self.config)
         identity = open_output(self.workspace, self.config, fingerprint(self.config))
         resolved = resolve(self.config, self.cache, identity.commits)
+        announce_guess(resolved)
         plan = self.load_dataset(resolved, identity.fingerprint)
         name_flow_run(self.config, plan.prompts)
         dry_run = self.config.dry_run or self.config.estimate
@@ -288,7 +290,7 @@ class Text2Image:
                 work = self.estimate(catalog, speed.batch_size)
             except MeasureFailed as error:
                 log.warning("time      not known: %s", error)
-        lines = [f"model     {resolved.preset.name}"]
+        lines = [f"model     {model_title(self.config.model, resolved.preset)}"]
         if speeds.batch_size() is None:
             lines.append(f"batches   of {work.batch_size} are a guess until --estimate or a run measures them")
         lines += estimate_lines(work, resolved.model.weights_bytes, *disk_space(work, catalog), speed)

@@ -89,7 +89,7 @@ class ModelOptions(BaseModel):
     cache_dir: Key | None = Field(None, description="Hub cache folder. Default: the hub's own.")
     local_dir: Key | None = Field(None, description="Folder for plain copies of hub models, one subfolder a model.")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
-        "auto", description="Number format of the weights; auto: the preset's."
+        "auto", description="Number format of the weights; auto: the preset's, else that of the weights."
     )
     quantization: Literal["none", "fp8", "int8", "nf4"] = Field(
         "none", description="Quantize the denoiser and the large text encoders to save memory; makes other images."

@@ -11,7 +11,7 @@ from tasks.caching import TASK_OPTIONS, VersionedKey
 
 
 @task(
-    name="resolve model", task_run_name="resolve {name}", cache_policy=VersionedKey(version="model-v1"), **TASK_OPTIONS
+    name="resolve model", task_run_name="resolve {name}", cache_policy=VersionedKey(version="model-v2"), **TASK_OPTIONS
 )
 def resolve_model_task(
     cache_key: str, name: str, revision: str | None, cache_dir: str | None, commit: str | None

@@ -20,6 +20,8 @@ MAIN = "main"
 Found = TypeVar("Found")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+CARD_HEAD = re.compile(r"\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*\r?(?:\n|$)", re.DOTALL)
+SNAPSHOT = re.compile(r"/models--([^/]+?)--([^/]+)/snapshots/[0-9a-f]{40}$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +103,46 @@ def describe(name: str, revision: str, cache_dir: str | None) -> Repository:
     for sibling in info.siblings or ():
         lfs = sibling.lfs
         files[sibling.rfilename] = HubFile(lfs.size, lfs.sha256) if lfs else HubFile(sibling.size or 0, None)
-    card: Any = info.card_data or {}
-    licence = card.get("license")
-    if licence == "other":
-        licence = card.get("license_name") or licence
     if not is_commit(revision):
         _note_ref(name, revision, info.sha, cache_dir)
-    return Repository(info.sha, files, str(licence) if licence else None)
+    return Repository(info.sha, files, stated_licence(info.card_data))
+
+
+def weights_header(name: str, path: str, commit: str) -> Any:
+    """Return {tensor: its description} of a safetensors file, read from its first bytes on the hub.
+
+    Raises:
+        ModelError: as `describe`.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import SafetensorsParsingError
+
+    with explained(name, commit):
+        try:
+            found = HfApi(endpoint=endpoint()).parse_safetensors_file_metadata(name, path, revision=commit)
+        except SafetensorsParsingError:
+            return {}
+    return {tensor: {"dtype": info.dtype, "shape": info.shape} for tensor, info in found.tensors.items()}
+
+
+def card_licence(folder: Path) -> str | None:
+    """Return the licence that the model card of a folder states, or None where it states none or there is no card."""
+    import yaml
+
+    try:
+        head = CARD_HEAD.match((folder / "README.md").read_text(encoding="utf-8-sig"))
+        card = yaml.safe_load(head[1]) if head else None
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    return stated_licence(card) if isinstance(card, dict) else None
+
+
+def stated_licence(card: Any) -> str | None:
+    """Return the licence that the head of a model card states; `other` comes with a name of its own."""
+    licence = card.get("license") if card else None
+    if licence == "other":
+        licence = card.get("license_name") or licence
+    return ", ".join(map(str, licence)) if isinstance(licence, list) else str(licence) if licence else None
 
 
 def download_file(name: str, path: str, commit: str, cache_dir: str | None) -> Path:
@@ -180,6 +215,12 @@ def cached_repository(name: str, revision: str, cache_dir: str | None) -> tuple[
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None, folder
     return Repository(commit, files, None), folder
+
+
+def repository_of_snapshot(folder: str) -> str | None:
+    """Return the hub id of a folder that is a snapshot in a hub cache, `.../models--owner--name/snapshots/COMMIT`."""
+    match = SNAPSHOT.search(folder.replace("\\", "/"))
+    return f"{match[1]}/{match[2]}" if match else None
 
 
 def is_copy_of(folder: Path, path: str, commit: str) -> bool:

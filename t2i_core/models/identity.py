@@ -21,14 +21,17 @@ from t2i_core.models.hub import (
     HubFile,
     Repository,
     cached_repository,
+    card_licence,
     describe,
     download_file,
     download_files,
     is_repository,
     online_or_cached,
+    weights_header,
 )
 from t2i_core.models.pipeline_files import PICKLE_SUFFIXES, PipelineFiles, list_folder, select_files
-from t2i_core.models.presets import similar_model
+from t2i_core.models.presets import has_preset, similar_model
+from t2i_core.models.weights_dtype import read_header, weights_dtype
 
 BUNDLED_LICENCE = "Apache-2.0"
 
@@ -48,7 +51,10 @@ class ResolvedModel:
 
     location: an absolute folder, or a hub id.
     commit: the commit of a hub model; None for a folder.
-    configs: the configurations of `transformer` or `unet`, `vae` and `scheduler`, as far as the pipeline has them.
+    licence: as its own model card states it.
+    configs: the configurations of `transformer` or `unet`, `vae` and `scheduler`, as far as the pipeline has them, and
+        under "index" what model_index.json says of the pipeline itself.
+    dtype: of the denoiser's weights; None where the preset of its class decides, or the files do not tell.
     """
 
     name: str
@@ -60,6 +66,7 @@ class ResolvedModel:
     files: tuple[ModelFile, ...]
     licence: str | None = None
     configs: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    dtype: str | None = None
 
     @property
     def weights_bytes(self) -> int:
@@ -167,7 +174,9 @@ def _resolve_folder(name: str, folder: Path) -> ResolvedModel:
         raise _cannot_be_read(name, error) from error
     bundled = name == DEMO
     source: Literal["folder", "bundled"] = "bundled" if bundled else "folder"
-    return _model(name, source, str(folder.resolve()), None, chosen, files, BUNDLED_LICENCE if bundled else None)
+    licence = BUNDLED_LICENCE if bundled else card_licence(folder)
+    dtype = _dtype(chosen, lambda path: read_header(folder / path))
+    return _model(name, source, str(folder.resolve()), None, chosen, files, licence, dtype)
 
 
 def _resolve_online(name: str, revision: str, cache_dir: str | None) -> ResolvedModel:
@@ -181,7 +190,8 @@ def _resolve_online(name: str, revision: str, cache_dir: str | None) -> Resolved
     small = [path for path in chosen.paths if found.files[path].sha256 is None]
     download_files(name, small, found.commit, cache_dir, quiet=True)
     files = tuple(_hashed(path, found.files[path], local) for path in chosen.paths)
-    return _model(name, "hub", name, found.commit, chosen, files, found.licence)
+    dtype = _dtype(chosen, lambda path: weights_header(name, path, found.commit))
+    return _model(name, "hub", name, found.commit, chosen, files, found.licence, dtype)
 
 
 def _resolve_cached(name: str, revision: str, cache_dir: str | None) -> ResolvedModel | None:
@@ -200,7 +210,10 @@ def _resolve_cached(name: str, revision: str, cache_dir: str | None) -> Resolved
         if listing is None:  # a download that broke off looks like a broken model
             return None
         raise
-    return _model(name, "hub", name, found.commit, chosen, files, None)
+    # With --local-dir the weights lie elsewhere, and their dtype cannot be told offline.
+    here = {path for path in chosen.paths if (folder / path).is_file()}
+    dtype = _dtype(chosen, lambda path: read_header(folder / path) if path in here else {})
+    return _model(name, "hub", name, found.commit, chosen, files, card_licence(folder), dtype)
 
 
 def _model(
@@ -211,11 +224,17 @@ def _model(
     chosen: PipelineFiles,
     files: tuple[ModelFile, ...],
     licence: str | None,
+    dtype: str | None,
 ) -> ResolvedModel:
     identity = digest(sorted([file.path, file.sha256] for file in files))
     return ResolvedModel(
-        name, source, location, commit, identity, chosen.pipeline_class, files, licence, chosen.configs
+        name, source, location, commit, identity, chosen.pipeline_class, files, licence, chosen.configs, dtype
     )
+
+
+def _dtype(chosen: PipelineFiles, header: Callable[[str], Mapping[str, Any]]) -> str | None:
+    """Return the dtype of a model's weights, where no preset of its class decides it; on the hub it costs requests."""
+    return None if has_preset(chosen.pipeline_class) else weights_dtype(chosen.paths, header)
 
 
 def _hashed(path: str, known: HubFile, local: Callable[[str], Path]) -> ModelFile:

@@ -34,12 +34,17 @@ CONFIGS = {
     "scheduler": "scheduler_config.json",
 }
 
+DENOISERS = ("transformer/", "unet/")
+
 ReadText = Callable[[str], str]
 
 
 @dataclass(frozen=True, slots=True)
 class PipelineFiles:
-    """What a pipeline loads: its class, the sorted relative paths, and the configurations of `CONFIGS` by component."""
+    """What a pipeline loads: its class, the sorted relative paths, and configurations.
+
+    configs: those of `CONFIGS` by component; under "index" what model_index.json says of the pipeline itself.
+    """
 
     pipeline_class: str
     paths: tuple[str, ...]
@@ -72,7 +77,13 @@ def select_files(name: str, paths: Collection[str], read: ReadText) -> PipelineF
         for component, file in CONFIGS.items()
         if f"{component}/{file}" in chosen
     }
+    configs["index"] = {key: value for key, value in index.items() if not isinstance(value, list)}
     return PipelineFiles(pipeline_class, tuple(sorted(chosen)), configs)
+
+
+def denoiser_weights(paths: Collection[str]) -> list[str]:
+    """Return those of a pipeline's files that hold the denoiser's weights."""
+    return sorted(path for path in paths if path.endswith(".safetensors") and path.startswith(DENOISERS))
 
 
 def list_folder(folder: Path) -> list[str]:

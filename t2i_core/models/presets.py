@@ -3,13 +3,22 @@
 Steps, guidance and text lengths are the defaults of the pipelines' code in diffusers 0.42 at 1024x1024, except where a
 preset says otherwise. The models' own cards could not be read when this table was written; what a card recommends may
 differ. Only `demo` has been run by this project so far; the others are not measured on a GPU.
+
+A fingerprint holds the fields by which a preset's own files differ from those of the other presets of its class. They
+were read in public copies of the configurations on the hub, except the `sample_size` of sdxl-turbo.
 """
 
 import difflib
+import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from t2i_core.config import DEMO
+
+# A preset with at most so many steps is of a model that was distilled to few steps.
+FEW = 8
 
 FLUX_DEV_LICENCE = (
     "FLUX.1 [dev] non-commercial licence: outputs may not be used to train a competing model; gated on the hub"
@@ -21,6 +30,7 @@ class Preset:
     """The default settings of one model.
 
     An argument that is None is not passed to the pipeline. Setting it is refused, unless `optional` names it.
+    A preset without a repository is no model's own: its settings are a guess for a model that has none.
     """
 
     name: str
@@ -35,14 +45,52 @@ class Preset:
     max_sequence_length: int | None = None
     dtype: str = "bfloat16"
     size_multiple: int = 16
-    guidance_embeds: bool | None = None  # tells FLUX.1-dev from -schnell: the same class, other weights
+    vae_scale: int = 8  # pixels a side for each latent of the preset's own model
     licence_note: str = ""
-    about: str = ""
+    about: str = ""  # of a guess: whose settings are taken
+    reason: str = ""  # of a guess: why
     optional: tuple[str, ...] = ()  # arguments that the model takes, but that are passed only when a user sets them
+    # "component.field" -> value in the configuration; the component "index" is model_index.json
+    fingerprint: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def is_guess(self) -> bool:
+        """Whether these settings are taken for a model that is not the preset's own."""
+        return not self.repository
+
+    @property
+    def label(self) -> str:
+        """What messages call the model: a guess knows only its class."""
+        return self.pipeline_class if self.is_guess else self.name
+
+    @property
+    def few_steps(self) -> bool:
+        """Whether the model was distilled to few steps."""
+        return self.steps <= FEW
 
     def takes(self, argument: str) -> bool:
         """Return whether the model uses an argument of `Sampling`."""
         return getattr(self, argument, None) is not None or argument in self.optional
+
+    def fits(self, configs: Mapping[str, Any], *, scheduler: bool = True) -> bool:
+        """Return whether no configuration contradicts the fingerprint. `scheduler=False`: the scheduler's may.
+
+        A field that is missing is as good as null or false: configurations leave out what is at its default.
+        """
+        for name, expected in self.known_fingerprint(configs).items():
+            component, _, key = name.partition(".")
+            found = configs[component].get(key)
+            if isinstance(expected, float) and isinstance(found, float):
+                same = math.isclose(found, expected, rel_tol=1e-6)
+            else:
+                same = (found or None) == (expected or None)
+            if not same and (scheduler or component != "scheduler"):
+                return False
+        return True
+
+    def known_fingerprint(self, configs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return those fields of the fingerprint whose component has a configuration."""
+        return {name: value for name, value in self.fingerprint.items() if name.partition(".")[0] in configs}
 
 
 PRESETS: dict[str, Preset] = {
@@ -76,7 +124,7 @@ PRESETS: dict[str, Preset] = {
             true_cfg_scale=1.0,
             optional=("negative_prompt",),
             max_sequence_length=512,
-            guidance_embeds=True,
+            fingerprint={"transformer.guidance_embeds": True},
             licence_note=FLUX_DEV_LICENCE,
             about="steps and size as in the guide of DataFlow-MM",
         ),
@@ -89,7 +137,7 @@ PRESETS: dict[str, Preset] = {
             true_cfg_scale=1.0,
             optional=("negative_prompt",),
             max_sequence_length=512,
-            guidance_embeds=True,
+            fingerprint={"transformer.guidance_embeds": True},
             licence_note=FLUX_DEV_LICENCE,
         ),
         Preset(
@@ -101,7 +149,7 @@ PRESETS: dict[str, Preset] = {
             true_cfg_scale=1.0,
             optional=("negative_prompt",),
             max_sequence_length=512,
-            guidance_embeds=True,
+            fingerprint={"transformer.guidance_embeds": True},
             licence_note="non-commercial; gated on the hub",
         ),
         Preset(
@@ -110,7 +158,7 @@ PRESETS: dict[str, Preset] = {
             pipeline_class="FluxPipeline",
             steps=4,
             max_sequence_length=256,
-            guidance_embeds=False,
+            fingerprint={"transformer.guidance_embeds": False, "scheduler.use_dynamic_shifting": False},
             licence_note="Apache-2.0",
         ),
         Preset(
@@ -128,6 +176,17 @@ PRESETS: dict[str, Preset] = {
             pipeline_class="Flux2KleinPipeline",
             steps=4,
             max_sequence_length=512,
+            fingerprint={"index.is_distilled": True},
+        ),
+        Preset(
+            name="flux2-klein-base",
+            repository="black-forest-labs/FLUX.2-klein-base-4B",
+            pipeline_class="Flux2KleinPipeline",
+            steps=50,
+            guidance_scale=4.0,
+            max_sequence_length=512,
+            fingerprint={"index.is_distilled": False},
+            licence_note="Apache-2.0",
         ),
         Preset(
             name="qwen-image",
@@ -156,6 +215,7 @@ PRESETS: dict[str, Preset] = {
             steps=8,
             guidance_scale=0.0,
             max_sequence_length=512,
+            fingerprint={"scheduler.shift": 3.0, "scheduler.use_dynamic_shifting": False},
         ),
         Preset(
             name="sd3.5-large",
@@ -165,6 +225,41 @@ PRESETS: dict[str, Preset] = {
             guidance_scale=7.0,
             optional=("negative_prompt",),
             max_sequence_length=256,
+            fingerprint={"transformer.num_layers": 38},
+            licence_note="Stability AI community licence; gated on the hub",
+        ),
+        Preset(
+            name="sd3.5-large-turbo",
+            repository="stabilityai/stable-diffusion-3.5-large-turbo",
+            pipeline_class="StableDiffusion3Pipeline",
+            steps=4,
+            guidance_scale=0.0,
+            max_sequence_length=256,
+            # The configurations are those of sd3.5-large: only a name tells the two apart.
+            fingerprint={"transformer.num_layers": 38},
+            licence_note="Stability AI community licence; gated on the hub",
+            about="steps and guidance as in the space of its makers",
+        ),
+        Preset(
+            name="sd3-medium",
+            repository="stabilityai/stable-diffusion-3-medium-diffusers",
+            pipeline_class="StableDiffusion3Pipeline",
+            steps=28,
+            guidance_scale=7.0,
+            optional=("negative_prompt",),
+            max_sequence_length=256,
+            fingerprint={"transformer.qk_norm": None},
+            licence_note="Stability AI community licence; gated on the hub",
+        ),
+        Preset(
+            name="sd3.5-medium",
+            repository="stabilityai/stable-diffusion-3.5-medium",
+            pipeline_class="StableDiffusion3Pipeline",
+            steps=28,
+            guidance_scale=7.0,
+            optional=("negative_prompt",),
+            max_sequence_length=256,
+            fingerprint={"transformer.qk_norm": "rms_norm", "transformer.num_layers": 24},
             licence_note="Stability AI community licence; gated on the hub",
         ),
         Preset(
@@ -186,7 +281,22 @@ PRESETS: dict[str, Preset] = {
             width=512,
             guidance_scale=0.0,
             size_multiple=8,
+            fingerprint={"scheduler.timestep_spacing": "trailing", "unet.sample_size": 64},
             licence_note="Stability AI non-commercial or community licence",
+        ),
+        Preset(
+            name="playground-v2.5",
+            repository="playgroundai/playground-v2.5-1024px-aesthetic",
+            pipeline_class="StableDiffusionXLPipeline",
+            steps=50,
+            guidance_scale=3.0,
+            optional=("negative_prompt",),
+            size_multiple=8,
+            fingerprint={
+                "scheduler._class_name": "EDMDPMSolverMultistepScheduler",
+                "scheduler.prediction_type": "epsilon",
+            },
+            about="guidance as in its card",
         ),
         Preset(
             name="sana",
@@ -197,6 +307,7 @@ PRESETS: dict[str, Preset] = {
             optional=("negative_prompt",),
             max_sequence_length=300,
             size_multiple=32,
+            vae_scale=32,
         ),
         Preset(
             name="sana-sprint",
@@ -206,6 +317,7 @@ PRESETS: dict[str, Preset] = {
             guidance_scale=4.5,
             max_sequence_length=300,
             size_multiple=32,
+            vae_scale=32,
         ),
         Preset(
             name="pixart-sigma",
@@ -239,6 +351,11 @@ PRESETS: dict[str, Preset] = {
         ),
     )
 }
+
+
+def has_preset(pipeline_class: str) -> bool:
+    """Return whether there is a preset of a pipeline class."""
+    return any(preset.pipeline_class == pipeline_class for preset in PRESETS.values())
 
 
 def repository_of(name: str) -> str:

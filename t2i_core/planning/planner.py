@@ -1,6 +1,7 @@
 """Rows -> image specs with their keys: the writer of a plan."""
 
 import json
+import logging
 import os
 from array import array
 from collections.abc import Iterable, Iterator
@@ -17,12 +18,14 @@ from t2i_core.errors import DatasetError, shorten
 from t2i_core.hashing import derive_seed, digest
 from t2i_core.models.as_asked import pixels_version
 from t2i_core.models.presets import Preset
-from t2i_core.models.sampling import row_sampling
+from t2i_core.models.sampling import doubtful_settings, row_sampling
 from t2i_core.planning.file_names import image_name, safe_id
 from t2i_core.planning.plan import ROWS, SPECS, Plan
 from t2i_core.spec import GenerationSettings, ImageSpec, ModelSettings, Sampling
 from t2i_core.storage.files import atomic_write
 from t2i_core.storage.tables import read_rows, write_rows
+
+log = logging.getLogger(__name__)
 
 REJECTIONS_SHOWN = 3
 
@@ -43,6 +46,8 @@ def write_plan(
         first_pass = _RowsPass(config, settings, preset)
         write_rows(file, ROWS, first_pass.run(rows))
     counts = first_pass.counts
+    for doubt in first_pass.doubts:
+        log.warning("settings  %s", doubt)
     if not counts["usable"] and not counts["skipped"]:
         plan.rows_file(plans).unlink()
         shown = "".join(f"\n  {rejection}" for rejection in first_pass.first_rejections)
@@ -65,6 +70,7 @@ class _RowsPass:
         self.counts = dict.fromkeys(("rows", "usable", "skipped", "rejected", "prompts"), 0)
         self.prompt_groups = array("Q")
         self.first_rejections: list[str] = []
+        self.doubts: list[str] = []  # the first row's
         self._output = Path(os.path.normpath(Path(config.output).absolute()))
         self._stems: set[str] = set()  # only filled where an id column names the files
 
@@ -101,10 +107,17 @@ class _RowsPass:
             sampling, problem = row_sampling(row.settings, sampling, self.preset)
             if problem:
                 rejection = Rejection(row.index, row.line, self.config.settings_key, "", problem)
+            elif sampling is not self.settings.sampling and not self.doubts:
+                self.doubts = [f"row {row.index}: {doubt}" for doubt in self._doubts(row, sampling)]
         # Last: a row that is rejected for something else does not take its id from a later one.
         if rejection is None and row.id is not None:
             rejection = self._duplicate_id(row, stem)
         return rejection, sampling
+
+    def _doubts(self, row: Row, sampling: Sampling) -> list[str]:
+        """Return what of a row's own settings may have no effect, and what the run was not warned of already."""
+        known = doubtful_settings(self.config, self.settings.sampling, self.preset)
+        return [doubt for doubt in doubtful_settings(row.settings, sampling, self.preset) if doubt not in known]
 
     def _count(self, row: Row, rejection: Rejection | None) -> None:
         self.counts["rows"] += 1

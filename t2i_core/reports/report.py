@@ -10,6 +10,7 @@ from typing import Any
 from t2i_core import __version__
 from t2i_core.config import Config
 from t2i_core.models.identity import ResolvedModel
+from t2i_core.models.preset_choice import licence_of, model_title
 from t2i_core.models.presets import Preset
 from t2i_core.output.accounting import ROWS_SHOWN, Accounting
 from t2i_core.output.layout import CONTACT_SHEET, FAILURES, PROVENANCE, RUN
@@ -73,7 +74,7 @@ class Report:
         """Return the lines that a person reads after a run."""
         a, output = self.accounting, self.config.output.rstrip("/")
         lines = [
-            f"model     {self.preset.name}" + (f" ({self.preset.about})" if self.preset.about else ""),
+            f"model     {model_title(self.config.model, self.preset)}",
             f"rows      {a.rows}: {a.rows_generated} generated, {a.rows_reused} reused, "
             f"{a.rows_skipped} skipped (had images), {a.rows_failed} failed" + _pending(a.rows_pending),
             f"images    {a.images}: {a.images_generated} generated, {a.images_reused} reused, "
@@ -94,8 +95,7 @@ class Report:
                 f"prompt_lengths in {PROVENANCE}"
             )
         lines += self._unused()
-        if self.preset.licence_note:
-            lines.append(f"licence   {self.preset.licence_note}")
+        lines.append(f"licence   {licence_of(self.model, self.preset)}")
         if self.state == "interrupted":
             again = "without --refresh " if self.config.refresh else ""
             lines.append(f"stopped   run the same command again {again}to go on")
@@ -145,6 +145,7 @@ def run_json(report: Report, catalog: Catalog) -> dict[str, Any]:
             "name": report.config.model,
             "preset": report.preset.name,
             "about": report.preset.about,
+            "guess": report.preset.reason or None,
             "source": model.source,
             "location": model.location,
             "commit": model.commit,
@@ -167,7 +168,7 @@ def run_json(report: Report, catalog: Catalog) -> dict[str, Any]:
 def _write_contact_sheet(report: Report, catalog: Catalog) -> None:
     """Write a sheet of the first images."""
     pictures = list(islice(catalog.pictures(), SHEET_IMAGES))
-    title = report.preset.name + (f": {report.preset.about}" if report.preset.about else "")
+    title = model_title(report.config.model, report.preset)
     total = report.accounting.images_present
     write_contact_sheet(catalog.workspace.root / CONTACT_SHEET, pictures, catalog.workspace.images, title, total)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image
 
+from t2i_core.models.preset_choice import licence_of, model_title
 from t2i_core.output.layout import CONTACT_SHEET, FAILURES
 from t2i_core.planning.catalog import Catalog
 from t2i_core.reports.report import Report, unsafe_images
@@ -27,8 +28,10 @@ CAPTION_CHARACTERS = 100
 def summary_markdown(report: Report, catalog: Catalog) -> str:
     """Return what was made, how fast, with what, where it lies, and how it looks; below 100 KB."""
     a, config, message = report.accounting, report.config, report.message()
-    licence = report.preset.licence_note or report.model.licence or "not stated"
-    model = config.model if report.model.source == "bundled" else report.model.location
+    licence = licence_of(report.model, report.preset)
+    model = model_title(config.model, report.preset) if report.preset.is_guess else config.model
+    if report.model.source == "hub" and report.model.location != config.model:
+        model += f": {report.model.location}"
     commit = f" at `{report.model.commit}`" if report.model.commit else ""
     lines = [
         f"## {_plain(message[:1].upper() + message[1:])}",

@@ -7,11 +7,12 @@ from types import SimpleNamespace
 import pytest
 
 from flows import checks
-from flows.checks import announce_download, check_machine, check_output_folder, device_of, warn_of_disk
+from flows.checks import announce_download, announce_guess, check_machine, check_output_folder, device_of, warn_of_disk
 from flows.resolve import Resolved
 from t2i_core.config import Config
 from t2i_core.errors import ConfigError, OutputError
 from t2i_core.models.identity import ModelFile, ResolvedModel
+from t2i_core.models.pipeline_signature import call_defaults
 from t2i_core.models.presets import PRESETS
 from t2i_core.models.sampling import resolve_sampling
 from t2i_core.spec import GenerationSettings
@@ -183,11 +184,56 @@ def test_weights_that_are_there_need_no_announcement(said, monkeypatch):
     assert said(announce_download, resolved()) == []
 
 
-def test_a_model_without_a_preset_is_told(said, monkeypatch):
-    monkeypatch.setattr(Resolved, "weights_are_local", lambda self: True)
-    known = resolved()
-    unknown = replace(known, preset=replace(known.preset, repository="", about="no preset; the defaults of its code"))
-    assert said(announce_download, unknown) == ["model     owner/name: no preset; the defaults of its code"]
+def guessed(preset="sdxl", **values):
+    """A run of ./my_model with the settings of a preset, which takes every argument of its call."""
+    known = resolved(preset, **values)
+    guess = replace(
+        known.preset,
+        repository="",
+        about=f"settings of preset {preset}",
+        reason="both are alike",
+        optional=tuple(call_defaults(known.preset.pipeline_class)),
+    )
+    config = known.config.model_copy(update={"model": "./my_model"})
+    settings = replace(known.settings, sampling=resolve_sampling(config, guess))
+    return replace(known, config=config, preset=guess, settings=settings)
+
+
+def test_what_is_guessed_is_told_with_the_values_that_are_taken(said):
+    assert said(announce_guess, guessed()) == [
+        "model     settings of preset sdxl are taken for ./my_model: steps 50, guidance_scale 5, size 1024x1024, "
+        "dtype float32 (both are alike)"
+    ]
+    assert said(announce_guess, guessed(steps=3, guidance_scale=1.5, dtype="float32", sizes=["64x64"])) == []
+    assert said(announce_guess, resolved("sdxl")) == []
+
+
+def test_settings_that_a_guess_does_not_refuse_but_may_have_no_effect_are_warned_of(said):
+    def doubts(found):
+        return [line for line in said(announce_guess, found) if line.startswith("settings")]
+
+    klein = guessed("flux2-klein")
+    klein = replace(klein, config=klein.config.model_copy(update={"guidance_scale": 4.0}))
+    assert doubts(klein) == [
+        "settings  guidance_scale: the settings of preset flux2-klein have none; it is passed, and may have no effect"
+    ]
+    turbo = guessed("sdxl-turbo")
+    sampling = replace(turbo.settings.sampling, negative_prompt="x")
+    turbo = replace(turbo, settings=replace(turbo.settings, sampling=sampling))
+    assert doubts(turbo) == [
+        "settings  negative_prompt: StableDiffusionXLPipeline uses it only with guidance_scale above 1 (it is 0); "
+        "set guidance_scale"
+    ]
+    assert doubts(guessed()) == []
+
+
+def test_float16_on_a_cpu_is_warned_of(machine, said):
+    machine("cpu", None)
+    half = resolved()
+    half = replace(half, settings=replace(half.settings, dtype="float16"))
+    assert [line.split()[0] for line in said(check_machine, half)] == ["dtype"]
+    machine("cuda", None)
+    assert said(check_machine, half) == []
 
 
 def test_a_disk_that_is_too_small_is_told(said):

@@ -13,6 +13,7 @@ from t2i_core.config import Config
 from t2i_core.errors import ConfigError, ModelError
 from t2i_core.models.adapters import Adapter
 from t2i_core.models.identity import ModelFile, ResolvedModel, bundled_identity
+from tests.fake_hub import write_tree
 from tests.tiny_model import model_files
 
 NAME = "owner/name"
@@ -298,3 +299,28 @@ def test_a_copy_of_the_bundled_model_is_the_demo(tmp_path):
     resolved = resolve(config(model=str(tmp_path / "copy")), Direct(), NONE)
     assert resolved.model.identity == bundled_identity()
     assert resolved.preset.name == "demo"
+
+
+def test_the_licence_of_a_folder_is_read_afresh_while_its_files_are_not(cache, tmp_path):
+    folder = write_tree(tmp_path / "model", model_files())
+    card = folder / "README.md"
+    found = []
+    for text in (None, "---\nlicense: mit\n---\n", "---\nlicense: apache-2.0\n---\n"):
+        if text:
+            card.write_text(text)
+        found.append(resolve(config(model=str(folder)), cache, NONE).model.licence)
+    assert found == [None, "mit", "apache-2.0"]
+    assert len(set(cache.keys())) == 1
+
+
+def test_a_model_without_a_preset_of_its_class_has_the_dtype_of_its_files_unless_the_user_sets_one(cache, monkeypatch):
+    monkeypatch.setattr(
+        cache,
+        "_resolve_model",
+        lambda *arguments: ResolvedModel(
+            name=NAME, source="hub", location=NAME, commit=FIRST, identity="d" * 64,
+            pipeline_class="StableDiffusionPipeline", files=(), configs={"unet": {"sample_size": 64}}, dtype="float16",
+        ).to_json(),
+    )  # fmt: skip
+    assert resolve(config(), cache, NONE).settings.dtype == "float16"
+    assert resolve(config(dtype="float32"), cache, NONE).settings.dtype == "float32"

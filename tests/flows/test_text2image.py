@@ -189,6 +189,17 @@ def test_dry_run_writes_no_manifest_and_loads_no_model(run, output, prompts, no_
     assert not (output.folder / "manifest.jsonl").exists()
 
 
+def test_the_settings_of_a_model_without_a_preset_are_told_whatever_the_run_does(
+    run, prompts, no_model, stable_diffusion, caplog
+):
+    assert run(dataset=prompts("a fox"), model=stable_diffusion, steps=None, dry_run=True).is_completed()
+    assert (
+        f"settings of StableDiffusionPipeline's own code are taken for {stable_diffusion}: steps 50, "
+        "guidance_scale 7.5, size 32x32, dtype float32 (no preset is of its class; the dtype is that of its files)"
+    ) in caplog.text
+    assert f"model     {stable_diffusion} (settings of StableDiffusionPipeline's own code)" in caplog.text
+
+
 def test_without_names_the_manifest_gives_paths_by_key(run, output, prompts):
     dataset = prompts("a fox", "a cat")
     run(dataset=dataset)

@@ -51,7 +51,8 @@ def test_a_pipeline_without_a_preset_takes_its_defaults_from_its_code_and_config
         "demo",
     )
     assert (found.steps, found.guidance_scale, found.height, found.width) == (50, 7.5, 512, 512)
-    assert "no preset" in found.about
+    assert found.is_guess
+    assert "no preset" in found.reason
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from t2i_core.models.sampling import resolve_sampling
 from t2i_core.planning.file_names import safe_id
 from t2i_core.planning.plan import ROWS, SPECS
 from t2i_core.planning.planner import write_plan
-from t2i_core.spec import GenerationSettings, ImageSpec
+from t2i_core.spec import GenerationSettings, ImageSpec, Sampling
 from t2i_core.storage import tables
 from t2i_core.storage.tables import read_rows, read_table
 
@@ -273,6 +273,24 @@ def test_settings_that_the_model_does_not_take_reject_the_row(rejections):
     assert (first["row"], first["line"], first["field"], first["value"]) == (0, 1, "generation", "")
     assert "use 64 or 72" in first["reason"]
     assert "demo does not use it; leave it out" in second["reason"]
+
+
+def test_a_guess_rejects_no_row_and_the_first_whose_settings_may_have_no_effect_is_told(write, folder, caplog):
+    guess = replace(
+        PRESETS["sdxl-turbo"], repository="", about="settings of preset sdxl-turbo", optional=("negative_prompt",)
+    )
+    settings = GenerationSettings(
+        model="m", dtype="float32", sampling=Sampling(height=64, width=64, steps=1, guidance_scale=0.0)
+    )
+    config = Config.from_values({"dataset": "x.jsonl", "model": "./m", "output": str(folder / "out")})
+    rows = [row(0, "a", settings=RowSettings(seed=1))]
+    rows += [row(i, "a", settings=RowSettings(negative_prompt="x")) for i in (1, 2)]
+    plan = write_plan("guess", rows, folder, config, settings, guess)
+    assert (plan.usable, plan.rejected) == (3, 0)
+    assert [record.getMessage() for record in caplog.records] == [
+        "settings  row 1: negative_prompt: StableDiffusionXLPipeline uses it only with guidance_scale above 1 "
+        "(it is 0); set guidance_scale"
+    ]
 
 
 def test_a_rejection_keeps_its_first_reason(rejections):

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from t2i_core import __version__
+from t2i_core.config import Config
 from t2i_core.models.presets import PRESETS
 from t2i_core.output.accounting import ROWS_SHOWN, Accounting
 from t2i_core.planning.catalog import Unreferenced
@@ -130,7 +131,23 @@ def test_a_limited_run_read_too_little_to_call_an_image_unused(report):
 def test_a_preset_without_note_or_description_is_its_name_alone(report):
     said = lines(report(preset=replace(PRESETS["demo"], about="", licence_note="")))
     assert said["model"] == "demo"
-    assert "licence" not in said
+
+
+def test_the_summary_names_a_model_as_its_user_did(report):
+    def said(name, preset, licence=None):
+        config = Config.from_values({"dataset": "prompts.jsonl", "model": name})
+        return lines(report(config=config, preset=preset, model=replace(MODEL, licence=licence)))
+
+    dev, guess = PRESETS["flux-dev"], replace(PRESETS["sdxl"], repository="", licence_note="", about="settings of sdxl")
+    assert said("flux-dev", dev)["model"] == f"flux-dev ({dev.about})"
+    assert said(dev.repository, dev)["model"] == f"{dev.repository} (preset flux-dev, {dev.about})"
+    assert said("./my model", guess)["model"] == "./my model (settings of sdxl)"
+
+
+def test_the_licence_is_that_of_the_preset_or_the_model_and_never_that_of_another_model(report):
+    guess = replace(PRESETS["flux-dev"], repository="", licence_note="")
+    assert lines(report(preset=guess, model=replace(MODEL, licence="mit")))["licence"] == "mit"
+    assert lines(report(preset=guess, model=replace(MODEL, licence=None)))["licence"] == "not stated"
 
 
 def test_the_message_of_a_run(report, workspace):
@@ -178,6 +195,7 @@ def test_run_json_holds_configuration_data_set_model_accounting_and_versions(rep
         "name": "demo",
         "preset": "demo",
         "about": "demo model, 64x64, for trying the tool",
+        "guess": None,
         "source": "bundled",
         "location": "/models/demo",
         "commit": None,
@@ -238,7 +256,7 @@ def test_the_contact_sheet_shows_the_first_images_that_there_are(report, catalog
     ((path, pictures, images, title, total),) = seen
     assert total == 39
     assert path == workspace.root / "contact_sheet.jpg"
-    assert title == "demo: demo model, 64x64, for trying the tool"
+    assert title == "demo (demo model, 64x64, for trying the tool)"
     assert [picture.prompt for picture in pictures] == [f"prompt {i}" for i in range(SHEET_IMAGES)]
     assert images is workspace.images
     with Image.open(path) as sheet:

@@ -10,6 +10,7 @@ from PIL import Image
 from t2i_core.config import Config
 from t2i_core.dataset.rows import Rejection
 from t2i_core.errors import ConfigError
+from t2i_core.models.presets import PRESETS
 from t2i_core.output.accounting import ACCOUNTING_FACTS, Accounting
 from t2i_core.reports import summary_page as module
 from t2i_core.reports.summary_page import FAILURES_SHOWN, THUMBNAIL_BYTES, failure_rows, summary_markdown
@@ -55,11 +56,24 @@ def test_the_page_tells_what_was_made_how_fast_with_what_and_where(page, workspa
     assert "**Open**" not in text
 
 
-def test_a_model_of_the_hub_is_told_with_its_commit(page):
+def test_a_model_of_the_hub_is_told_with_its_repository_and_commit(page):
     from dataclasses import replace
 
     model = replace(MODEL, source="hub", location="owner/name", commit="c" * 40)
-    assert f"- **Model** owner\\/name at `{'c' * 40}`" in page(image_spec(0), model=model)
+    assert f"- **Model** demo\\: owner\\/name at `{'c' * 40}`" in page(image_spec(0), model=model)
+    named = Config.from_values({"dataset": "prompts.jsonl", "model": "owner/name"})
+    assert f"- **Model** owner\\/name at `{'c' * 40}`" in page(image_spec(0), model=model, config=named)
+
+
+def test_a_guess_is_told_with_the_name_that_the_user_wrote_and_no_licence_of_another_model(page):
+    from dataclasses import replace
+
+    guess = replace(PRESETS["sdxl"], repository="", licence_note="", about="settings of preset sdxl")
+    folder = replace(MODEL, source="folder", location="/somewhere/model", licence=None)
+    config = Config.from_values({"dataset": "prompts.jsonl", "model": "./model"})
+    text = page(image_spec(0), model=folder, preset=guess, config=config)
+    assert r"- **Model** \.\/model \(settings of preset sdxl\)" in text
+    assert "- **Licence** not stated\n" in text
 
 
 def test_prompts_are_shown_as_they_are(page):
