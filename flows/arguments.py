@@ -136,6 +136,8 @@ def _bare(annotation: Any) -> Any:
         # A flag that takes several values is a list, though the configuration takes a single one, too.
         lists = [member for member in members if get_origin(member) is list]
         return lists[0] if lists and str in members else reduce(or_, members)
+    if origin is dict:
+        return str  # JSON text
     if origin is list:
         return list[_bare(arguments[0])]  # type: ignore[misc]
     return annotation

@@ -8,9 +8,9 @@ from t2i_core.errors import ConfigError
 from t2i_core.local_paths import check_writable, is_folder, is_url
 from t2i_core.models.adapters import find_adapter
 from t2i_core.models.identity import check_model
-from t2i_core.models.pipeline_signature import check_scheduler
 from t2i_core.models.prepare import prepare_digest
 from t2i_core.models.presets import repository_of
+from t2i_core.models.schedulers import check_scheduler
 from t2i_core.output.writable import check_output
 
 
@@ -22,11 +22,16 @@ def check_at_once(config: Config) -> None:
     """
     # Files on other machines are not asked for here: the packages that reach them take long to import.
     check_dataset([name for name in config.dataset_names if not is_url(name)])
-    check_model(repository_of(config.model), config.revision)
+    files = check_model(repository_of(config.model), config.revision)
     for entry in config.lora:
         find_adapter(parse_lora(entry)[0])
-    if config.scheduler:
-        check_scheduler(config.scheduler)
+    check_scheduler(
+        config.scheduler,
+        config.scheduler_options,
+        lora=bool(config.lora),
+        pipeline_class=files.pipeline_class if files else None,
+        own=files.configs.get("scheduler", {}) if files else None,
+    )
     if config.prepare:
         prepare_digest(config.prepare)
     check_output(Path(config.output))

@@ -14,11 +14,11 @@ from t2i_core.models.adapters import Adapter, adapter_fingerprint
 from t2i_core.models.as_asked import pixels_version
 from t2i_core.models.hub import card_licence, is_commit
 from t2i_core.models.identity import ResolvedModel, bundled_identity, folder_fingerprint
-from t2i_core.models.pipeline_signature import check_scheduler
 from t2i_core.models.prepare import prepare_digest
 from t2i_core.models.preset_choice import find_preset
 from t2i_core.models.presets import Preset, repository_of
 from t2i_core.models.sampling import resolve_sampling
+from t2i_core.models.schedulers import check_scheduler
 from t2i_core.models.weights import locate
 from t2i_core.spec import GenerationSettings
 from tasks.caching import ResultCache, cache_key
@@ -68,8 +68,13 @@ def resolve(config: Config, cache: ResultCache, commits: Mapping[str, str]) -> R
     found = dict(commits)
     if config.revision is None and model.commit:
         found[repository_of(config.model)] = model.commit
-    if config.scheduler:
-        check_scheduler(config.scheduler)
+    scheduler_options = check_scheduler(
+        config.scheduler,
+        config.scheduler_options,
+        lora=bool(config.lora),
+        pipeline_class=model.pipeline_class,
+        own=model.configs.get("scheduler", {}),
+    )
     adapters = tuple(_resolve_adapter(config, cache, commits, entry) for entry in config.lora)
     found |= {
         parse_lora(entry)[0]: adapter.commit
@@ -81,7 +86,7 @@ def resolve(config: Config, cache: ResultCache, commits: Mapping[str, str]) -> R
         model=model.identity,
         dtype=preset.dtype if config.dtype == "auto" else config.dtype,
         adapters=tuple((adapter.sha256, adapter.weight) for adapter in adapters),
-        sampling=resolve_sampling(config, preset),
+        sampling=replace(resolve_sampling(config, preset), scheduler_options=scheduler_options),
         quantization=None if config.quantization == "none" else config.quantization,
         prepare=prepare_digest(config.prepare) if config.prepare else None,
     )
@@ -105,6 +110,7 @@ def fetch(resolved: Resolved, cache: ResultCache) -> LoadConfig:
         dtype=resolved.settings.dtype,
         device=config.device,
         scheduler=resolved.settings.sampling.scheduler,
+        scheduler_options=resolved.settings.sampling.scheduler_options,
         adapters=tuple(zip(paths["adapters"], weights, strict=True)),
         lora_partial=config.lora_partial,
         text_encoder=config.text_encoder,

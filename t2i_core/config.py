@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from t2i_core.config_errors import problems_of
 from t2i_core.errors import ConfigError, shorten
+from t2i_core.json_values import parse_json
 from t2i_core.local_paths import is_url, local_path
 
 EXAMPLE = "example"
@@ -121,8 +122,31 @@ class SamplingOptions(BaseModel):
     scheduler: Annotated[str, Field(pattern=r"^[A-Z]\w+$")] | None = Field(
         None, description="diffusers scheduler class in place of the model's, e.g. EulerDiscreteScheduler."
     )
+    scheduler_options: dict[str, Any] | None = Field(
+        None,
+        description="Options of the scheduler over the model's own, as JSON, e.g. '{\"use_karras_sigmas\": true}'.",
+    )
     images_per_prompt: ImagesPerPrompt = Field(1, description="Images of each prompt.")
     seed: Seed = Field(0, description="Base seed; each image's own seed is derived from it and the prompt.")
+
+    @field_validator("scheduler_options", mode="before")
+    @classmethod
+    def _options_are_an_object(cls, value: object) -> object:
+        """Return the options as a dict of JSON types: a command line gives them as JSON text."""
+        example = 'write an object such as {"use_karras_sigmas": true}'
+        try:
+            options = parse_json(value) if isinstance(value, str) else value
+        except ValueError as error:
+            raise ValueError(f"is not JSON: {error}; {example}") from None
+        if options is not None and not isinstance(options, dict):
+            raise ValueError(f"is no object; {example}")
+        for name, item in (options or {}).items():
+            parts = item if isinstance(item, list) else [item]
+            if not all(part is None or isinstance(part, str | bool | int | float) for part in parts):
+                raise ValueError(f"{name} is no number, text, true or false, nor a list of them; {example}")
+            if any(isinstance(part, float) and not math.isfinite(part) for part in parts):
+                raise ValueError(f"{name} is not finite; write a number")
+        return options or None
 
     @field_validator("sizes")
     @classmethod

@@ -59,6 +59,8 @@ class Sampling:
     max_sequence_length: int | None = field(default=None, metadata=_argument(pa.int32(), "max_sequence_length"))
     negative_prompt: str | None = field(default=None, metadata=_argument(pa.string()))
     scheduler: str | None = field(default=None, metadata=_argument(pa.string()))
+    # Canonical JSON of the scheduler's options, without those that the model has anyway
+    scheduler_options: str | None = field(default=None, metadata=_argument(pa.string()))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Loads a diffusers pipeline from local files, once a process, and brings it to its device."""
 
 import functools
+import json
 import logging
 from contextlib import nullcontext
 from importlib.metadata import version
@@ -119,8 +120,8 @@ def load_pipeline(load_config: LoadConfig) -> Any:
         raise ModelError(
             f"{load_config.path}: diffusers {diffusers.__version__} cannot load it: {one_line(error)}"
         ) from error
-    if load_config.scheduler:
-        pipeline.scheduler = _scheduler(load_config.scheduler, pipeline.scheduler.config)
+    if load_config.scheduler or load_config.scheduler_options:
+        pipeline.scheduler = make_scheduler(load_config, pipeline.scheduler)
     add_loras(pipeline, load_config.adapters, partial=load_config.lora_partial)
     pipeline.set_progress_bar_config(disable=True)
     for component in _modules(pipeline).values():
@@ -128,16 +129,28 @@ def load_pipeline(load_config: LoadConfig) -> Any:
     return pipeline
 
 
-def _scheduler(name: str, config: Any) -> Any:
-    """Return the scheduler of class `name` with the settings of the model's own.
+def make_scheduler(load_config: LoadConfig, own: Any) -> Any:
+    """Return the scheduler that is asked for, with the settings of the model's `own` where no option says otherwise.
 
     Raises:
-        ConfigError: it needs a package that is not installed, or cannot take the model's settings.
+        ConfigError: it needs a package that is not installed, or cannot take the settings.
     """
+    options = json.loads(load_config.scheduler_options or "{}")
+    chosen = getattr(diffusers, load_config.scheduler) if load_config.scheduler else type(own)
     try:
-        return getattr(diffusers, name).from_config(config)
+        scheduler = chosen.from_config(own.config, **options)
     except (ImportError, ValueError, TypeError, NotImplementedError) as error:
-        raise ConfigError([f"scheduler: {name} cannot be used: {one_line(error)}; choose another"]) from error
+        raise ConfigError(
+            [f"scheduler: {chosen.__name__} cannot be used: {one_line(error)}; choose another"]
+        ) from error
+    if scheduler.config.get("clip_sample") and "clip_sample" not in {*own.config, *options}:
+        log.warning(
+            "scheduler %s clips to -1..1, which the model's own %s does not; "
+            """--scheduler-options '{"clip_sample": false}' turns it off""",
+            chosen.__name__,
+            type(own).__name__,
+        )
+    return scheduler
 
 
 def _place(pipeline: Any, device: torch.device, load_config: LoadConfig) -> Stages:

@@ -1,8 +1,9 @@
 """`Stages`, the interface to a pipeline stage by stage, and `WholeCall`, its implementation for any pipeline."""
 
+import functools
 import inspect
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol, TypeAlias
 
 import torch
@@ -167,7 +168,27 @@ def run_call(
     if "callback_on_step_end" in _parameters(pipeline):
         arguments = arguments | {"callback_on_step_end": on_step_end}
     generators = [torch.Generator("cpu").manual_seed(spec.seed) for spec in specs]
-    return pipeline(**arguments, generator=generators, output_type=output_type)
+    with _noise_of_steps(pipeline, generators):
+        return pipeline(**arguments, generator=generators, output_type=output_type)
+
+
+@contextmanager
+def _noise_of_steps(pipeline: Any, generators: list[torch.Generator]) -> Iterator[None]:
+    """Let the scheduler draw the noise of its steps from `generators` while the context lasts.
+
+    Many pipelines do not hand their generators on; a scheduler that adds noise would then draw it from torch's global
+    generator, other noise in each run.
+    """
+    scheduler: Any = getattr(pipeline, "scheduler", None)
+    if not hasattr(scheduler, "step") or "generator" not in inspect.signature(scheduler.step).parameters:
+        yield
+        return
+    # An attribute of the object stands before the class's method.
+    scheduler.step = functools.partial(scheduler.step, generator=generators)
+    try:
+        yield
+    finally:
+        del scheduler.step
 
 
 def set_vae_tiling(pipeline: Any, on: bool) -> bool:

@@ -27,6 +27,7 @@ class LoadConfig:
     dtype: str
     device: str
     scheduler: str | None = None
+    scheduler_options: str | None = None  # JSON
     adapters: tuple[tuple[str, float], ...] = ()  # (local file, weight)
     lora_partial: bool = False  # whether an adapter's file may be used in part
     text_encoder: str = "auto"  # resident | staged | auto

@@ -112,15 +112,17 @@ def resolve_model(
     )
 
 
-def check_model(name: str, revision: str | None = None) -> None:
+def check_model(name: str, revision: str | None = None) -> PipelineFiles | None:
     """Refuse what can be no model, without network: a folder without a pipeline, or no form of a hub id.
+
+    Returns:
+        The files of a folder; None for a hub id.
 
     Raises:
         ModelError: in one line that says what to do.
     """
     folder = _folder_or_hub(name, revision)
-    if folder is not None:
-        _select_in_folder(name, folder)
+    return _select_in_folder(name, folder) if folder is not None else None
 
 
 @lru_cache(maxsize=1)

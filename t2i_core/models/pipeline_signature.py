@@ -4,7 +4,6 @@ Importing diffusers takes seconds and imports torch; planning needs only names a
 """
 
 import ast
-import difflib
 import importlib.metadata
 import importlib.util
 import re
@@ -14,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from t2i_core.errors import ConfigError, ModelError
+from t2i_core.errors import ModelError
 
 # Parts of the class names of pipelines that take more than text, or make something other than an image. The parameters
 # do not tell: many of these declare `image=None` and then fail without it.
@@ -22,13 +21,14 @@ OTHER_WORDS = re.compile(
     "Img2Img|Image2Image|ImageToImage|I2I|Inpaint|Control|Video|I2V|T2V|Edit|Upscale|SuperResolution|Depth2Img|Adapter"
     "|Pix2Pix|Fill|Prior|Decoder|Refiner|Layered|ImageVariation|VisualCloze|Inversion|Audio|3D|ShapE|Gemma|Onnx|GLIGEN"
 )
-SCHEDULER = re.compile(r"^class (\w+)\(SchedulerMixin", re.MULTILINE)
 # Parameters that only calls for video and sound have.
 OTHER_PARAMETERS = {
     *("num_frames", "frames", "video_length", "num_videos_per_prompt", "video"),
     *("audio", "audio_length_in_s", "audio_duration"),
 }
 IMAGE_PARAMETERS = {"height", "num_images_per_prompt"}
+# Settings of a scheduler by which some pipelines decide what they pass to its `set_timesteps`.
+ASKED = ("use_flow_sigmas", "use_dynamic_shifting")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,55 @@ def init_parameters(pipeline_class: str) -> set[str]:
         ModelError: if the installed diffusers has no such pipeline.
     """
     return set(_signature(pipeline_class).init)
+
+
+@dataclass(frozen=True, slots=True)
+class TimestepsCall:
+    """How a pipeline's call has its scheduler set the timesteps.
+
+    passes: the arguments of `set_timesteps` beside the number of steps and the device.
+    asks: those of `ASKED` that the call looks at before.
+    arrays: whether the `sigmas` it passes, if any, are a NumPy array, which not every scheduler makes of a list itself.
+    """
+
+    passes: frozenset[str]
+    asks: frozenset[str]
+    arrays: bool
+
+
+@lru_cache(maxsize=64)
+def timesteps_call(pipeline_class: str) -> TimestepsCall:
+    """Return what the pipeline's `__call__` passes to the `set_timesteps` of its scheduler.
+
+    Raises:
+        ModelError: if the installed diffusers has no such pipeline.
+    """
+    function = _method(_find_class(pipeline_class), "__call__")
+    nodes = list(ast.walk(function)) if function is not None else []
+    # Most calls have the parameters `sigmas` and `timesteps`, which this tool leaves at None: they are passed where the
+    # call sets them itself.
+    assigned = [
+        (target.id, node)
+        for node in nodes
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    ]
+    calls = [
+        node
+        for node in nodes
+        if isinstance(node, ast.Call) and _name(node.func) in ("retrieve_timesteps", "set_timesteps")
+    ]
+    first = min((call.lineno for call in calls), default=0)
+    assigned = [(name, node) for name, node in assigned if node.lineno < first]
+    passes = {name for name, _ in assigned if name in ("timesteps", "sigmas", "mu")}
+    passes |= {keyword.arg for call in calls for keyword in call.keywords if keyword.arg} - {
+        *("num_inference_steps", "device", "timesteps", "sigmas")
+    }
+    constants = {node.value for node in nodes if isinstance(node, ast.Constant)}
+    values = [node.value for name, node in assigned if name == "sigmas" and not isinstance(node.value, ast.Constant)]
+    arrays = all("np" in map(_name, _expressions(value)) for value in values)
+    return TimestepsCall(frozenset(passes), frozenset(name for name in ASKED if name in constants), arrays)
 
 
 def check_text_to_image(pipeline_class: str, name: str) -> None:
@@ -92,9 +141,9 @@ def check_text_to_image(pipeline_class: str, name: str) -> None:
 def _signature(pipeline_class: str) -> Signature:
     definition = _find_class(pipeline_class)
     call = _method(definition, "__call__")
-    defaults = {name: _literal(node) for name, node in _parameters(call)}
-    required = frozenset(name for name, node in _parameters(call) if node is None)
-    init = frozenset(name for name, _ in _parameters(_method(definition, "__init__")))
+    defaults = {name: literal(node) for name, node in defaults_of(call)}
+    required = frozenset(name for name, node in defaults_of(call) if node is None)
+    init = frozenset(name for name, _ in defaults_of(_method(definition, "__init__")))
     return Signature(defaults, required, init)
 
 
@@ -107,33 +156,15 @@ def _find_class(name: str) -> ast.ClassDef:
         source = path.read_bytes()
         if marker not in source:  # parsing takes 20 ms a file, this search 0.1 ms
             continue
-        for node in _parse(source).body:
+        for node in parse(source).body:
             if isinstance(node, ast.ClassDef) and node.name == name:
                 return node
     version = importlib.metadata.version("diffusers")
     raise ModelError(f"the installed diffusers {version} has no pipeline {name}; upgrade it, or choose another model")
 
 
-def check_scheduler(name: str) -> None:
-    """Refuse a scheduler that the installed diffusers does not have, before any weights are downloaded.
-
-    Raises:
-        ConfigError: with the installed version.
-    """
-    spec = importlib.util.find_spec("diffusers")
-    assert spec is not None
-    assert spec.origin is not None
-    sources = [path.read_text(encoding="utf-8") for path in (Path(spec.origin).parent / "schedulers").glob("*.py")]
-    known = {match for source in sources for match in SCHEDULER.findall(source)}
-    if name not in known:
-        version = importlib.metadata.version("diffusers")
-        close = difflib.get_close_matches(name, sorted(known), n=1)
-        close = close or sorted((other for other in known if other.startswith(name)), key=len)
-        fix = f"did you mean {close[0]}?" if close else "leave it out for the model's own"
-        raise ConfigError([f"scheduler: diffusers {version} has no {name}; {fix}"])
-
-
-def _parse(source: bytes) -> ast.Module:
+def parse(source: bytes) -> ast.Module:
+    """Return the syntax tree of a source file."""
     try:
         return ast.parse(source)
     except SystemError:
@@ -153,7 +184,8 @@ def _method(definition: ast.ClassDef, name: str) -> ast.FunctionDef | None:
     return None
 
 
-def _parameters(function: ast.FunctionDef | None) -> list[tuple[str, ast.expr | None]]:
+def defaults_of(function: ast.FunctionDef | None) -> list[tuple[str, ast.expr | None]]:
+    """Return (name, default) of each parameter of a method but `self`; None for no default."""
     if function is None:
         return []
     arguments = function.args
@@ -164,7 +196,17 @@ def _parameters(function: ast.FunctionDef | None) -> list[tuple[str, ast.expr | 
     return list(zip(names, defaults, strict=True))[1:]  # without self
 
 
-def _literal(node: ast.expr | None) -> Any:
+def _expressions(node: ast.expr) -> list[ast.expr]:
+    return [part for part in ast.walk(node) if isinstance(part, ast.expr)]
+
+
+def _name(node: ast.expr) -> str | None:
+    """Return the last name of an expression such as `self.scheduler.set_timesteps`."""
+    return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else None
+
+
+def literal(node: ast.expr | None) -> Any:
+    """Return the value of an expression; Ellipsis for None, and for one that is no literal."""
     try:
         return ... if node is None else ast.literal_eval(node)
     except ValueError:

@@ -10,8 +10,8 @@ from t2i_core.models.as_asked import generated_size
 from t2i_core.models.presets import Preset
 from t2i_core.spec import SHARED_ARGUMENTS, Sampling
 
-# Computed once, for rows are many.
-_RUN_NAMES = tuple(item.name for item in fields(Sampling))
+# Computed once, for rows are many. Options of the scheduler are checked and written against its class (schedulers.py).
+_RUN_NAMES = tuple(item.name for item in fields(Sampling) if item.name != "scheduler_options")
 _ROW_NAMES = tuple(name for name in _RUN_NAMES if name in RowSettings.model_fields)
 
 

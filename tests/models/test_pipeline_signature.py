@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from t2i_core.errors import ConfigError, ModelError
-from t2i_core.models.pipeline_signature import call_defaults, check_scheduler, check_text_to_image, init_parameters
+from t2i_core.errors import ModelError
+from t2i_core.models.pipeline_signature import call_defaults, check_text_to_image, init_parameters, timesteps_call
 
 
 def test_call_defaults_are_those_of_the_code() -> None:
@@ -110,21 +110,19 @@ def test_it_is_quick_and_imports_neither_torch_nor_diffusers() -> None:
     assert time.perf_counter() - started < 20
 
 
-def test_a_scheduler_of_the_installed_diffusers_is_accepted() -> None:
-    check_scheduler("EulerDiscreteScheduler")
-    check_scheduler("FlowMatchEulerDiscreteScheduler")
-
-
 @pytest.mark.parametrize(
-    ("name", "fix"),
+    ("pipeline_class", "passes", "asks"),
     [
-        ("EulerDiscrete", "did you mean EulerDiscreteScheduler?"),
-        ("Euler", "did you mean EulerDiscreteScheduler?"),
-        ("FlowMatchEulerDiscretScheduler", "did you mean FlowMatchEulerDiscreteScheduler?"),
-        ("Zzz", "leave it out for the model's own"),
+        ("StableDiffusionXLPipeline", set(), set()),
+        ("SanaPipeline", set(), set()),
+        ("StableDiffusion3Pipeline", {"mu"}, {"use_dynamic_shifting"}),
+        ("FluxPipeline", {"mu", "sigmas"}, {"use_flow_sigmas"}),
+        ("QwenImagePipeline", {"mu", "sigmas"}, set()),
+        ("ZImagePipeline", {"mu", "sigmas"}, set()),
+        ("CogView4Pipeline", {"mu", "sigmas", "timesteps"}, set()),
+        ("SanaSprintPipeline", {"max_timesteps", "intermediate_timesteps"}, set()),
     ],
 )
-def test_another_name_is_refused_with_what_is_like_it(name: str, fix: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^scheduler: diffusers \S+ has no {name}; ") as error:
-        check_scheduler(name)
-    assert str(error.value).endswith(fix)
+def test_what_a_call_passes_to_its_scheduler(pipeline_class: str, passes: set[str], asks: set[str]) -> None:
+    call = timesteps_call(pipeline_class)
+    assert (call.passes, call.asks, call.arrays) == (passes, asks, pipeline_class not in ("ZImagePipeline", "CogView4Pipeline"))

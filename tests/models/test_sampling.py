@@ -52,7 +52,7 @@ def test_the_configuration_goes_before_the_preset() -> None:
         "height": 64, "width": 128, "steps": 3, "guidance_scale": 2.0, "max_sequence_length": 10,
         "negative_prompt": "blurry", "scheduler": "EulerDiscreteScheduler",
     }  # fmt: skip
-    assert asdict(resolve(**values)) == values | {"true_cfg_scale": None}
+    assert asdict(resolve(**values)) == values | {"true_cfg_scale": None, "scheduler_options": None}
 
 
 def test_a_row_goes_before_the_configuration_and_the_preset() -> None:
