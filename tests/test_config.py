@@ -126,6 +126,36 @@ def test_every_field_is_used_outside_the_configuration():
     assert unused == []
 
 
+@pytest.mark.parametrize("value", ['{"shift": 3, "x": [1, "a"]}', {"shift": 3, "x": [1, "a"]}])
+def test_options_of_the_scheduler_are_an_object_or_its_text(value):
+    config = Config.from_values({"scheduler_options": value})
+    assert config.scheduler_options == {"shift": 3, "x": [1, "a"]}
+    assert Config.from_values(yaml.safe_load(yaml.safe_dump(config.model_dump()))) == config
+
+
+@pytest.mark.parametrize("value", ["{}", {}, "null", None])
+def test_no_options_are_none(value):
+    assert Config.from_values({"scheduler_options": value}).scheduler_options is None
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("{'shift': 3}", "is not JSON"),
+        ("3", "is no object"),
+        (3, "is no object"),
+        ([], "is no object"),
+        ({"shift": float("inf")}, "shift is not finite"),
+        ({"shift": [[1]]}, "shift is no number, text, true or false, nor a list of them"),
+    ],
+)
+def test_other_options_are_refused_with_an_example(value, reason):
+    with pytest.raises(ConfigError) as error:
+        Config.from_values({"scheduler_options": value})
+    (problem,) = error.value.problems
+    assert problem.startswith(f"scheduler_options: {reason}")
+
+
 def test_the_configuration_survives_yaml():
     config = Config.from_values({"dataset": "a.csv", "steps": 3, "sizes": ["64x64"], "lora": ["x.safetensors:0.5"]})
     values = yaml.safe_load(yaml.safe_dump(config.model_dump()))

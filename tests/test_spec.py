@@ -48,6 +48,7 @@ def test_derived_seeds_never_change():
         ("true_cfg_scale", 2.5),
         ("max_sequence_length", 24),
         ("scheduler", "EulerDiscreteScheduler"),
+        ("scheduler_options", '{"use_karras_sigmas": true}'),
         ("adapters", (("ab" * 32, 1.0),)),
         ("pixels_version", 2),
     ],

@@ -78,6 +78,9 @@ def select_files(name: str, paths: Collection[str], read: ReadText) -> PipelineF
         if f"{component}/{file}" in chosen
     }
     configs["index"] = {key: value for key, value in index.items() if not isinstance(value, list)}
+    if "scheduler" in configs:
+        # diffusers loads the class that the index names, whatever the settings say.
+        configs["scheduler"]["_class_name"] = index["scheduler"][1]
     return PipelineFiles(pipeline_class, tuple(sorted(chosen)), configs)
 
 

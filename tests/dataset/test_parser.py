@@ -238,6 +238,8 @@ def test_row_settings_are_validated_like_the_configuration(one):
         ({"guidance_scale": -1}, "generation.guidance_scale", "greater than or equal to 0"),
         ({"step": 8}, "generation.step", "did you mean steps?"),
         ({"batch_size": 8, "steps": 2}, "generation.batch_size", "a row may set seed, negative_prompt"),
+        ({"scheduler": "DDIMScheduler"}, "generation.scheduler", "a row may set seed"),
+        ({"scheduler_options": {"shift": 3}}, "generation.scheduler_options", "a row may set seed"),
         ({"\ud83d": 8}, "generation", "a row may set seed"),
         ({"negative_prompt": "a\0"}, "generation.negative_prompt", "NUL"),
         ({"negative_prompt": "\ud83d"}, "generation.negative_prompt", "surrogate"),

@@ -265,3 +265,18 @@ def test_another_scheduler_makes_another_image(run, output, prompts, stable_diff
         run(dataset=prompts("a fox"), model=stable_diffusion, steps=2, scheduler=scheduler)
         keys |= output.pixels().keys()
     assert len(set(output.pixels().values())) == len(keys) == 2
+
+
+def test_options_of_the_scheduler_make_other_images_only_where_they_change_something(run, output, prompts):
+    common = {"dataset": prompts("a fox"), "model": "demo", "steps": 3}
+    run(**common)
+    (first,) = output.pixels().items()
+    run(**common, scheduler_options={"shift": 3, "use_karras_sigmas": False})  # as the model has it
+    assert output.pixels() == dict([first])
+    run(**common, scheduler_options={"shift": 1})
+    (other,) = output.pixels().items() - dict([first]).items()
+    assert (other[0] != first[0], other[1] != first[1]) == (True, True)
+    (row,) = pq.read_table(output.folder / "images.parquet").to_pylist()
+    assert (row["scheduler"], row["scheduler_options"]) == (None, '{"shift": 1.0}')
+    run(**common, scheduler="FlowMatchEulerDiscreteScheduler", scheduler_options={"stochastic_sampling": True})
+    assert len(output.pixels()) == 3

@@ -38,6 +38,23 @@ from tests.conftest import ROOT, command, in_process
         (["--model", "flux-dve"], "nor a hub id of the form owner/name; did you mean flux-dev?"),
         (["--model", "demo", "--revision", "main"], "revision: 'main' concerns hub models"),
         (["--scheduler", "EulerDiscrete"], "did you mean EulerDiscreteScheduler?"),
+        (["--model", "demo", "--scheduler", "DDIMScheduler"], "DDIMScheduler has no form for flow matching"),
+        (
+            ["--model", "demo", "--scheduler", "UniPCMultistepScheduler"],
+            """--scheduler-options '{"prediction_type": "flow_""",
+        ),
+        (
+            ["--model", "demo", "--scheduler-options", '{"shit": 3}'],
+            "scheduler_options.shit: FlowMatchEulerDiscreteSch",
+        ),
+        (["--scheduler=DDIMScheduler", '--scheduler-options={"eta": 1}'], "DDIMScheduler has no such option"),
+        (["--scheduler=DPMSolverSDEScheduler"], "draws its noise without the seeds of the images"),
+        (
+            ["--scheduler-options", "shift=3"],
+            "scheduler_options: is not JSON: Expecting value at character 1; write an",
+        ),
+        (["--scheduler-options", "[3]"], "scheduler_options: is no object; write an object such as"),
+        (["--scheduler-options", '{"shift": {}}'], "scheduler_options: shift is no number, text, true or false"),
         (["--prepare", "./nowhere.py:f"], "prepare: './nowhere.py' does not exist"),
         (["--prepare", "nowhere:f"], "prepare: Python finds no module 'nowhere'"),
         (["--output", "/etc/passwd"], "output: /etc/passwd is a file; name a folder"),

@@ -70,14 +70,6 @@ def test_a_function_that_returns_no_pipeline(run, prompts, loads, tmp_path):
     assert message.startswith(f"prepare: {file}:f returned a str; let it return the pipeline, or nothing")
 
 
-def test_a_scheduler_that_needs_a_package(run, prompts, loads, stable_diffusion):
-    message = refused_once(
-        run(**many_shards(prompts, model=stable_diffusion, steps=2, scheduler="DPMSolverSDEScheduler")), loads
-    )
-    assert message.startswith("scheduler: DPMSolverSDEScheduler")
-    assert "torchsde" in message
-
-
 @pytest.mark.parametrize(
     ("error", "reason"),
     [

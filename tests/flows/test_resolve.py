@@ -63,7 +63,10 @@ class FakeCache:
             identity=commit or "d" * 40,
             pipeline_class="FluxPipeline",
             files=(ModelFile("vae/a.safetensors", "2" * 64, 5),),
-            configs={"transformer": {"guidance_embeds": False}},  # as FLUX.1-schnell's
+            configs={
+                "transformer": {"guidance_embeds": False},  # as FLUX.1-schnell's
+                "scheduler": {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0},
+            },
         )
         return model.to_json()
 
@@ -196,9 +199,17 @@ def test_the_settings_are_those_of_the_configuration_else_of_the_preset(cache):
 
 
 def test_a_scheduler_that_diffusers_does_not_have_is_refused(cache):
-    assert resolve(config(scheduler="EulerDiscreteScheduler"), cache, NONE).settings.sampling.scheduler
+    assert resolve(config(scheduler="FlowMatchEulerDiscreteScheduler"), cache, NONE).settings.sampling.scheduler
     with pytest.raises(ConfigError, match="has no NoScheduler"):
         resolve(config(scheduler="NoScheduler"), cache, NONE)
+
+
+def test_a_scheduler_is_checked_against_the_models_own_and_its_options_have_one_form(cache):
+    with pytest.raises(ConfigError, match="EulerDiscreteScheduler has no form for flow matching"):
+        resolve(config(scheduler="EulerDiscreteScheduler"), cache, NONE)
+    found = resolve(config(scheduler_options={"use_karras_sigmas": True, "shift": 5}), cache, NONE)
+    assert found.settings.sampling.scheduler_options == '{"shift": 5.0, "use_karras_sigmas": true}'
+    assert resolve(config(scheduler_options={"shift": 3.0}), cache, NONE).settings.sampling.scheduler_options is None
 
 
 def test_what_decides_the_plan_is_data_set_sampling_and_model_and_nothing_of_the_run(cache):
@@ -249,7 +260,16 @@ def resolved(cache, folder, tmp_path):
     """A run's model whose files are all on this machine, with a LoRA."""
     lora = tmp_path / "style.safetensors"
     lora.write_bytes(b"x")
-    found = resolve(config(model=str(folder), lora=[f"{lora}:0.5"], scheduler="EulerDiscreteScheduler"), cache, NONE)
+    found = resolve(
+        config(
+            model=str(folder),
+            lora=[f"{lora}:0.5"],
+            scheduler="FlowMatchEulerDiscreteScheduler",
+            scheduler_options={"shift": 5},
+        ),
+        cache,
+        NONE,
+    )
     (file,) = [ModelFile("vae/config.json", "0" * 64, (folder / "vae/config.json").stat().st_size)]
     return replace(found, model=replace(found.model, location=str(folder), files=(file,)))
 
@@ -257,7 +277,8 @@ def resolved(cache, folder, tmp_path):
 def test_the_weights_are_fetched_and_the_engine_told_how_to_load_them(cache, resolved):
     loaded = fetch(replace(resolved, config=config(offload="group", compile=True, device="cpu")), cache)
     assert (loaded.path, loaded.adapters) == ("/weights", (("/loras/a.safetensors", 0.5),))
-    assert (loaded.dtype, loaded.scheduler) == (resolved.settings.dtype, "EulerDiscreteScheduler")
+    assert (loaded.dtype, loaded.scheduler) == (resolved.settings.dtype, "FlowMatchEulerDiscreteScheduler")
+    assert loaded.scheduler_options == '{"shift": 5.0}'
     assert (loaded.device, loaded.offload, loaded.compile, loaded.text_encoder) == ("cpu", "group", True, "auto")
     assert (loaded.quantization, loaded.prepare) == (None, None)
 

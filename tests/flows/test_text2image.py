@@ -254,6 +254,11 @@ def test_the_run_says_that_the_demo_model_is_a_demo(run, output, prompts, caplog
         ({"height": 100}, "height: demo takes multiples of 8; use 96 or 104 (got 100)"),
         ({"device": "cuda"}, "finds no cuda here; use cpu or auto"),
         ({"scheduler": "NoSuchScheduler"}, "has no NoSuchScheduler"),
+        ({"scheduler": "EulerDiscreteScheduler"}, "EulerDiscreteScheduler has no form for flow matching"),
+        (
+            {"scheduler_options": {"use_karras_sigmas": "yes"}},
+            "scheduler_options.use_karras_sigmas: write true or false",
+        ),
         ({"lora": ["/nowhere/style.safetensors"]}, "/nowhere/style.safetensors"),
     ],
 )

@@ -55,7 +55,7 @@ def test_resolving_fetches_no_weights(hub: FakeHub, cache: str) -> None:
     assert model.pipeline_class == "FluxPipeline"
     assert model.licence == "apache-2.0"
     assert model.configs["transformer"] == {"guidance_embeds": True}
-    assert model.configs["scheduler"] == {"shift": 3.0}
+    assert model.configs["scheduler"] == {"shift": 3.0, "_class_name": "FlowMatchEulerDiscreteScheduler"}
     assert locate(model, cache_dir=cache, local_dir=None) is None
     assert hub.tokens == {f"Bearer {SECRET}"}
     assert SECRET not in json.dumps(model.to_json())

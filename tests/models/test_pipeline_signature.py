@@ -125,4 +125,8 @@ def test_it_is_quick_and_imports_neither_torch_nor_diffusers() -> None:
 )
 def test_what_a_call_passes_to_its_scheduler(pipeline_class: str, passes: set[str], asks: set[str]) -> None:
     call = timesteps_call(pipeline_class)
-    assert (call.passes, call.asks, call.arrays) == (passes, asks, pipeline_class not in ("ZImagePipeline", "CogView4Pipeline"))
+    assert (call.passes, call.asks, call.arrays) == (
+        passes,
+        asks,
+        pipeline_class not in ("ZImagePipeline", "CogView4Pipeline"),
+    )

@@ -27,6 +27,7 @@ COLUMNS = {
     "true_cfg_scale": pa.float64(),
     "max_sequence_length": pa.int32(),
     "scheduler": pa.string(),
+    "scheduler_options": pa.string(),
     "model": pa.string(),
     "dtype": pa.string(),
     "adapters": pa.string(),
