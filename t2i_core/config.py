@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from t2i_core.config_errors import problems_of
 from t2i_core.errors import ConfigError, shorten
-from t2i_core.json_values import parse_json
+from t2i_core.json_values import flat_object
 from t2i_core.local_paths import is_url, local_path
 
 EXAMPLE = "example"
@@ -133,20 +133,10 @@ class SamplingOptions(BaseModel):
     @classmethod
     def _options_are_an_object(cls, value: object) -> object:
         """Return the options as a dict of JSON types: a command line gives them as JSON text."""
-        example = 'write an object such as {"use_karras_sigmas": true}'
         try:
-            options = parse_json(value) if isinstance(value, str) else value
+            return flat_object(value)
         except ValueError as error:
-            raise ValueError(f"is not JSON: {error}; {example}") from None
-        if options is not None and not isinstance(options, dict):
-            raise ValueError(f"is no object; {example}")
-        for name, item in (options or {}).items():
-            parts = item if isinstance(item, list) else [item]
-            if not all(part is None or isinstance(part, str | bool | int | float) for part in parts):
-                raise ValueError(f"{name} is no number, text, true or false, nor a list of them; {example}")
-            if any(isinstance(part, float) and not math.isfinite(part) for part in parts):
-                raise ValueError(f"{name} is not finite; write a number")
-        return options or None
+            raise ValueError(f'{error}; write an object such as {{"use_karras_sigmas": true}}') from None
 
     @field_validator("sizes")
     @classmethod

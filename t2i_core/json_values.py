@@ -30,6 +30,27 @@ def parse_json(text: str) -> object:
     return value
 
 
+def flat_object(value: object) -> dict[str, object] | None:
+    """Return an object, or the JSON text of one, whose values are scalars or lists of scalars; None where it is empty.
+
+    Raises:
+        ValueError: what else it is.
+    """
+    try:
+        found = parse_json(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise ValueError(f"is not JSON: {error}") from None
+    if found is not None and not isinstance(found, dict):
+        raise ValueError("is no object")
+    for name, item in (found or {}).items():
+        parts = item if isinstance(item, list) else [item]
+        if not all(part is None or isinstance(part, str | bool | int | float) for part in parts):
+            raise ValueError(f"{name} is no number, text, true or false, nor a list of them")
+        if any(isinstance(part, float) and not math.isfinite(part) for part in parts):
+            raise ValueError(f"{name} is not finite")
+    return found or None
+
+
 def json_text(value: object) -> str:
     """Return `value` as JSON on one line, escaped to ASCII only where UTF-8 cannot encode the text."""
     text = _READABLE.encode(value)
