@@ -1,7 +1,6 @@
 """Loads a diffusers pipeline from local files, once a process, and brings it to its device."""
 
 import functools
-import json
 import logging
 from contextlib import nullcontext
 from importlib.metadata import version
@@ -19,6 +18,7 @@ from t2i_core.engine.flux import FluxStages
 from t2i_core.engine.loaded_weights import checking_weights
 from t2i_core.engine.lora import add_loras
 from t2i_core.engine.quiet import silence_diffusers
+from t2i_core.engine.schedulers import make_scheduler
 from t2i_core.engine.stages import Stages
 from t2i_core.engine.tokens import TokenCounter
 from t2i_core.engine.tuning import (
@@ -127,30 +127,6 @@ def load_pipeline(load_config: LoadConfig) -> Any:
     for component in _modules(pipeline).values():
         component.eval()
     return pipeline
-
-
-def make_scheduler(load_config: LoadConfig, own: Any) -> Any:
-    """Return the scheduler that is asked for, with the settings of the model's `own` where no option says otherwise.
-
-    Raises:
-        ConfigError: it needs a package that is not installed, or cannot take the settings.
-    """
-    options = json.loads(load_config.scheduler_options or "{}")
-    chosen = getattr(diffusers, load_config.scheduler) if load_config.scheduler else type(own)
-    try:
-        scheduler = chosen.from_config(own.config, **options)
-    except (ImportError, ValueError, TypeError, NotImplementedError) as error:
-        raise ConfigError(
-            [f"scheduler: {chosen.__name__} cannot be used: {one_line(error)}; choose another"]
-        ) from error
-    if scheduler.config.get("clip_sample") and "clip_sample" not in {*own.config, *options}:
-        log.warning(
-            "scheduler %s clips to -1..1, which the model's own %s does not; "
-            """--scheduler-options '{"clip_sample": false}' turns it off""",
-            chosen.__name__,
-            type(own).__name__,
-        )
-    return scheduler
 
 
 def _place(pipeline: Any, device: torch.device, load_config: LoadConfig) -> Stages:

@@ -16,7 +16,8 @@ from t2i_core.bundled import DEMO_MODEL
 from t2i_core.engine.batch_generator import BatchGenerator
 from t2i_core.engine.batch_isolation import whole_call
 from t2i_core.engine.flux import FluxStages
-from t2i_core.engine.load import load_pipeline, make_scheduler
+from t2i_core.engine.load import load_pipeline
+from t2i_core.engine.schedulers import make_scheduler
 from t2i_core.errors import ConfigError
 from t2i_core.generation.interface import LoadConfig, Timings
 from t2i_core.models.pipeline_signature import timesteps_call
@@ -196,3 +197,30 @@ def generate(pipeline, *specs):
     failures = [image for image in images if isinstance(image, Exception)]
     assert not failures
     return [image.pixels() for image in images]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "reason"),
+    [
+        ("DPMSolverSinglestepScheduler", {"solver_order": 4}, "Order > 3"),
+        ("EulerDiscreteScheduler", {"num_train_timesteps": 0}, "EulerDiscreteScheduler"),
+        ("DDIMScheduler", {"trained_betas": [0.1, 0.2]}, "fails with"),
+    ],
+)
+def test_options_that_fail_in_the_steps_are_refused_before_any_image(name, options, reason):
+    own = diffusers.DDIMScheduler(**LATENT)
+    with pytest.raises(ConfigError, match=reason):
+        make_scheduler(LoadConfig("", "", "", scheduler=name, scheduler_options=json.dumps(options)), own)
+
+
+def test_options_of_a_scheduler_that_the_trial_does_not_suit_are_taken():
+    own = diffusers.SCMScheduler()
+    made = make_scheduler(LoadConfig("", "", "", scheduler_options='{"sigma_data": 0.25}'), own)
+    assert made.config.sigma_data == 0.25
+
+
+@pytest.mark.parametrize("options", [None, '{"clip_sample": false}'])
+def test_clipping_that_the_models_own_scheduler_does_not_do_is_warned_of(caplog, options):
+    own = diffusers.EulerDiscreteScheduler()
+    made = make_scheduler(LoadConfig("", "", "", scheduler="DDIMScheduler", scheduler_options=options), own)
+    assert ("clips to -1..1" in caplog.text) == made.config.clip_sample == (options is None)
