@@ -62,6 +62,9 @@ def check_scheduler(
     """
     if name is not None:
         check_scheduler_name(name)
+    if (name is not None or options) and "Combined" in (pipeline_class or ""):
+        option = "scheduler" if name is not None else "scheduler_options"
+        raise ConfigError([f"{option}: {pipeline_class} has pipelines within, each with its scheduler; leave it out"])
     settings = own or {}
     own_name = settings.get("_class_name")
     model = scheduler_class(own_name) if isinstance(own_name, str) and own_name in scheduler_names() else None

@@ -88,6 +88,12 @@ def test_flow_matching_takes_only_solvers_of_flow_matching(name: str, own: dict[
     assert "UniPCMultistepScheduler" in message
 
 
+@pytest.mark.parametrize("chosen", [("DDIMScheduler",), (None, {"clip_sample": True})])
+def test_a_pipeline_of_pipelines_would_ignore_the_scheduler_and_is_refused(chosen: tuple[Any, ...]) -> None:
+    assert "has pipelines within" in refusal(*chosen, pipeline="KandinskyV22CombinedPipeline")
+    assert check(None, pipeline="KandinskyV22CombinedPipeline") is None
+
+
 def test_the_options_that_a_flow_solver_needs_are_named_and_enough() -> None:
     for pipeline, own, needed in (
         ("StableDiffusion3Pipeline", FLOW, FLOW_OPTIONS),
