@@ -31,6 +31,7 @@ def check_at_once(config: Config) -> None:
         lora=bool(config.lora),
         pipeline_class=files.pipeline_class if files else None,
         own=files.configs.get("scheduler", {}) if files else None,
+        steps=config.steps,
     )
     if config.prepare:
         prepare_digest(config.prepare)

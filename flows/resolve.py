@@ -68,13 +68,6 @@ def resolve(config: Config, cache: ResultCache, commits: Mapping[str, str]) -> R
     found = dict(commits)
     if config.revision is None and model.commit:
         found[repository_of(config.model)] = model.commit
-    scheduler_options = check_scheduler(
-        config.scheduler,
-        config.scheduler_options,
-        lora=bool(config.lora),
-        pipeline_class=model.pipeline_class,
-        own=model.configs.get("scheduler", {}),
-    )
     adapters = tuple(_resolve_adapter(config, cache, commits, entry) for entry in config.lora)
     found |= {
         parse_lora(entry)[0]: adapter.commit
@@ -82,11 +75,20 @@ def resolve(config: Config, cache: ResultCache, commits: Mapping[str, str]) -> R
         if adapter.commit
     }
     preset = find_preset(config.model, model, bundled_identity())
+    sampling = resolve_sampling(config, preset)
+    scheduler_options = check_scheduler(
+        config.scheduler,
+        config.scheduler_options,
+        lora=bool(config.lora),
+        pipeline_class=model.pipeline_class,
+        own=model.configs.get("scheduler", {}),
+        steps=sampling.steps,
+    )
     settings = GenerationSettings(
         model=model.identity,
         dtype=preset.dtype if config.dtype == "auto" else config.dtype,
         adapters=tuple((adapter.sha256, adapter.weight) for adapter in adapters),
-        sampling=replace(resolve_sampling(config, preset), scheduler_options=scheduler_options),
+        sampling=replace(sampling, scheduler_options=scheduler_options),
         quantization=None if config.quantization == "none" else config.quantization,
         prepare=prepare_digest(config.prepare) if config.prepare else None,
     )

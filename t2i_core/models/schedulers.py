@@ -34,6 +34,8 @@ DISTILLED = ("LCMScheduler", "TCDScheduler")
 # What a model was trained with. Classes differ in its defaults, and the settings of a model may leave it out.
 TRAINED = ("beta_start", "beta_end", "beta_schedule", "num_train_timesteps", "prediction_type")
 SIGMAS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_flow_sigmas")
+# The fewest steps of the Runge-Kutta start of PNDM.
+PRK_STEPS = 4
 TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list of numbers"}
 
 
@@ -44,6 +46,7 @@ def check_scheduler(
     lora: bool = False,
     pipeline_class: str | None = None,
     own: Options | None = None,
+    steps: int | None = None,
 ) -> str | None:
     """Refuse a scheduler, or options of one, with which the model would fail or make noise.
 
@@ -53,6 +56,7 @@ def check_scheduler(
         lora: whether the model gets a LoRA.
         pipeline_class: of the model; None where it is not known yet.
         own: the settings of the model's own scheduler, with its `_class_name`; None where they are not known yet.
+        steps: denoising steps of the run; None where they are not known yet.
 
     Returns:
         The options as canonical JSON without those that the model has anyway; None where none is left.
@@ -79,6 +83,8 @@ def check_scheduler(
     _check_seeded(chosen, model)
     _check_packages(chosen)
     _check_sigmas(chosen, effective(chosen, settings, values))
+    if steps is not None and own is not None:
+        _check_steps(chosen, effective(chosen, settings, values), steps)
     before = effective(chosen, settings, {})
     changed = {key: value for key, value in values.items() if own is None or before[key] != value}
     return json.dumps(changed, sort_keys=True) if changed else None
@@ -119,6 +125,17 @@ def _check_sigmas(chosen: SchedulerClass, becomes: Options) -> None:
         )
     if "use_beta_sigmas" in chosen_sigmas and importlib.util.find_spec("scipy") is None:
         raise ConfigError([f"scheduler_options: use_beta_sigmas of {chosen.name} needs scipy; run `pip install scipy`"])
+
+
+def _check_steps(chosen: SchedulerClass, becomes: Options, steps: int) -> None:
+    """Refuse a number of steps with which every image would fail."""
+    most = becomes.get("original_inference_steps")
+    if most is not None and steps > most:
+        raise ConfigError([f"steps: {chosen.name} takes at most {most}, its original_inference_steps (got {steps})"])
+    if becomes.get("skip_prk_steps") is False and steps < PRK_STEPS:
+        raise ConfigError(
+            [f"steps: {chosen.name} takes {PRK_STEPS} or more, unless skip_prk_steps is true (got {steps})"]
+        )
 
 
 def _checked(chosen: SchedulerClass, options: Options) -> dict[str, Any]:

@@ -196,6 +196,20 @@ def test_an_option_that_json_cannot_hold_is_refused() -> None:
     assert "cannot be set here; leave it out" in refusal("UniPCMultistepScheduler", {"solver_p": "x"})
 
 
+@pytest.mark.parametrize(("steps", "options"), [(1, None), (4, None), (3, {"skip_prk_steps": True})])
+def test_steps_that_fail_with_the_scheduler_are_refused(steps: int, options: dict[str, Any] | None) -> None:
+    settings: dict[str, Any] = {"pipeline_class": "StableDiffusionXLPipeline", "own": SDXL, "lora": True}
+    if steps == 1:
+        with pytest.raises(ConfigError, match="steps: PNDMScheduler takes 4 or more"):
+            check_scheduler("PNDMScheduler", options, steps=steps, **settings)
+    else:
+        check_scheduler("PNDMScheduler", options, steps=steps, **settings)
+    for name in ("LCMScheduler", "TCDScheduler"):
+        with pytest.raises(ConfigError, match=f"steps: {name} takes at most 50, its original_inference_steps"):
+            check_scheduler(name, None, steps=51, **settings)
+        check_scheduler(name, {"original_inference_steps": 51}, steps=51, **settings)
+
+
 def test_every_wrong_option_has_its_line() -> None:
     with pytest.raises(ConfigError) as error:
         check("EulerDiscreteScheduler", {"a": 1, "steps_offset": "b"})
