@@ -27,6 +27,7 @@ from flows.housekeeping import prune, remove_old_plans
 from flows.outcomes import finished, refused
 from flows.preflight import check_at_once
 from flows.preview import show_preview
+from flows.prompts import lines_about_prompts
 from flows.resolve import Resolved, fetch, resolve
 from flows.signature import takes_configuration
 from flows.speed import SpeedCache
@@ -168,6 +169,8 @@ class Text2Image:
 
     def generate(self, resolved: Resolved, catalog: Catalog, work: WorkEstimate, speeds: SpeedCache) -> WorkEstimate:
         """Make what is pending, shard by shard through a sliding window; return the work as it was then counted."""
+        for line in lines_about_prompts(resolved, catalog):
+            log.warning(line)
         load_config = self.fetch(resolved)
         if self.config.batch_size == "auto":
             try:
@@ -294,6 +297,7 @@ class Text2Image:
         if speeds.batch_size() is None:
             lines.append(f"batches   of {work.batch_size} are a guess until --estimate or a run measures them")
         lines += estimate_lines(work, resolved.model.weights_bytes, *disk_space(work, catalog), speed)
+        lines += lines_about_prompts(resolved, catalog)
         if self.config.prune:
             lines.append(f"prune     would delete {prunable(catalog.unreferenced())}")
         log.info("\n".join(lines))

@@ -90,7 +90,8 @@ def _load(load_config: LoadConfig) -> BatchGenerator:
     if getattr(pipeline, "safety_checker", None) is not None:
         log.warning("safety    %s", SAFETY_NOTE)
     stages = _place(pipeline, device, load_config)
-    return BatchGenerator(stages, device_name(device), library_versions(load_config), TokenCounter(pipeline))
+    versions, count = library_versions(load_config), TokenCounter.of_pipeline(pipeline)
+    return BatchGenerator(stages, device_name(device), versions, count)
 
 
 def load_pipeline(load_config: LoadConfig) -> Any:

@@ -15,6 +15,8 @@ from t2i_core.spec import ImageSpec
 
 Pixels = npt.NDArray[np.float32]
 Batch = Sequence[ImageSpec]
+# A prompt of which an encoder does not know a larger share than this is reported.
+UNREAD_SHARE = 1 / 3
 # Told of each denoising step that is done: its number, from 1, and how many steps the batch has.
 OnStep = Callable[[int, int], None]
 
@@ -44,12 +46,25 @@ class LoadConfig:
 
 @dataclass(frozen=True, slots=True)
 class TextLength:
-    """The length of a prompt for one text encoder. `cut`: the part beyond the limit, which the encoder never sees."""
+    """The length of a prompt for one text encoder, and what the encoder does not see of it or does not know.
+
+    cut: the part beyond the limit, which the encoder never sees.
+    unknown: how many of the tokens are the unknown token; one may stand for a whole sentence.
+    unread: the share of the prompt's letters, digits and symbols that the encoder does not know: those for which the
+        unknown token stands, and those that the tokenizer leaves out. None where the tokenizer does not tell.
+    """
 
     encoder: str  # class of the encoder
     tokens: int
     limit: int | None
     cut: str | None
+    unknown: int | None = None
+    unread: float | None = None
+
+
+def is_unread(share: float | None) -> bool:
+    """Return whether `TextLength.unread` is so large that the image cannot be expected to show the prompt."""
+    return share is not None and share > UNREAD_SHARE
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """A model's weights: from its identity to the local folder that holds its files."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from t2i_core.bundled import DEMO_MODEL
@@ -50,6 +51,21 @@ def fetch_weights(model: ResolvedModel, *, cache_dir: str | None, local_dir: str
             raise offline_error(model.location, model.commit)
         raise HubUnavailable(f"{model.name}: {folder} does not hold all of commit {model.commit[:12]}; run again")
     return folder
+
+
+def fetch_some(model: ResolvedModel, paths: Sequence[str], *, cache_dir: str | None, local_dir: str | None) -> Path:
+    """Return a local folder with these small files of the model, after a download of those that are missing.
+
+    Raises:
+        ModelError: as `fetch_weights`.
+    """
+    folder = locate(model, cache_dir=cache_dir, local_dir=local_dir)
+    if folder is not None:
+        return folder
+    if model.commit is None:
+        return Path(model.location)
+    # Into the cache, wherever the weights go: resolving the model put most small files there.
+    return download_files(model.location, paths, model.commit, cache_dir, quiet=True)
 
 
 def _folder(model: ResolvedModel, cache_dir: str | None, local_dir: str | None) -> Path | None:

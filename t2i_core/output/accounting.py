@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from t2i_core.errors import SafetyFailure
+from t2i_core.generation.interface import is_unread
 from t2i_core.planning.catalog import CatalogImage, CatalogRow, ImageState
 
 ROWS_SHOWN = 5
@@ -36,6 +37,9 @@ class Accounting:
     images_unsafe: int = 0  # part of images_failed: the model's safety checker replaced the image or refused the prompt
     images_cut: int = 0  # part of images: the prompt is longer than a text encoder takes
     rows_cut: list[int] = field(default_factory=list)  # the first few rows with such an image
+    prompts_unread: int = 0  # a text encoder does not know more than a third of it
+    rows_unread: list[int] = field(default_factory=list)  # the first few rows with such a prompt
+    unread_by: list[str] = field(default_factory=list)  # the classes of those encoders
 
     @property
     def failures(self) -> int:
@@ -81,6 +85,15 @@ class Accounting:
             self.images_cut += cut
             if len(self.rows_cut) <= ROWS_SHOWN:  # one more than is shown tells that there are more
                 self.rows_cut.append(row.row)
+        self._add_unread(row)
+
+    def _add_unread(self, row: CatalogRow) -> None:
+        by_prompt = {image.condition: encoders for image in row.images if (encoders := _unread_by(image))}
+        self.prompts_unread += len(by_prompt)
+        for encoders in by_prompt.values():
+            self.unread_by += [name for name in encoders if name not in self.unread_by]
+        if by_prompt and len(self.rows_unread) <= ROWS_SHOWN:
+            self.rows_unread.append(row.row)
 
     def _count(self, name: str) -> None:
         setattr(self, name, getattr(self, name) + 1)
@@ -94,3 +107,9 @@ def exceeds(failures: int, total: int, allowed: float) -> bool:
 def _is_cut(image: CatalogImage) -> bool:
     """Return whether a text encoder did not see all of the image's prompt."""
     return any(length["cut"] is not None for length in image.facts.get("prompt_lengths") or ())
+
+
+def _unread_by(image: CatalogImage) -> list[str]:
+    """Return the classes of the text encoders that do not know the image's prompt. Earlier versions did not count."""
+    lengths = image.facts.get("prompt_lengths") or ()
+    return [length["encoder"] for length in lengths if is_unread(length.get("unread"))]

@@ -12,11 +12,12 @@ from t2i_core.config import Config
 from t2i_core.models.identity import ResolvedModel
 from t2i_core.models.preset_choice import licence_of, model_title
 from t2i_core.models.presets import Preset
-from t2i_core.output.accounting import ROWS_SHOWN, Accounting
+from t2i_core.output.accounting import Accounting
 from t2i_core.output.layout import CONTACT_SHEET, FAILURES, PROVENANCE, RUN
 from t2i_core.planning.catalog import Catalog, Unreferenced
 from t2i_core.planning.shards import WorkEstimate
 from t2i_core.reports.contact_sheet import write_contact_sheet
+from t2i_core.reports.prompt_lines import rows, unread_sentence
 from t2i_core.storage.files import write_text
 
 SHEET_IMAGES = 24
@@ -90,10 +91,12 @@ class Report:
             lines.append(f"sheet     {output}/{CONTACT_SHEET}")
         if a.images_cut:
             lines.append(
-                f"cut       {a.images_cut} images have a prompt longer than a text encoder takes (rows "
-                f"{', '.join(map(str, a.rows_cut[:ROWS_SHOWN]))}{', …' if len(a.rows_cut) > ROWS_SHOWN else ''}): "
-                f"prompt_lengths in {PROVENANCE}"
+                f"cut       {a.images_cut} images have a prompt longer than a text encoder takes "
+                f"({rows(a.rows_cut)}): prompt_lengths in {PROVENANCE}"
             )
+        if a.prompts_unread:
+            unread = unread_sentence(a.prompts_unread, a.unread_by, a.rows_unread)
+            lines.append(f"unread    {unread}: prompt_lengths in {PROVENANCE}")
         lines += self._unused()
         lines.append(f"licence   {licence_of(self.model, self.preset)}")
         if self.state == "interrupted":

@@ -14,6 +14,7 @@ from PIL import Image
 from t2i_core.models.preset_choice import licence_of, model_title
 from t2i_core.output.layout import CONTACT_SHEET, FAILURES
 from t2i_core.planning.catalog import Catalog
+from t2i_core.reports.prompt_lines import unread_sentence
 from t2i_core.reports.report import Report, unsafe_images
 from t2i_core.storage.workspace import Workspace
 
@@ -52,6 +53,8 @@ def summary_markdown(report: Report, catalog: Catalog) -> str:
         lines.append(f"- **Safety** {unsafe_images(a)}")
     if a.images_cut:
         lines.append(f"- **Cut** {a.images_cut} images have a prompt longer than a text encoder takes")
+    if a.prompts_unread:
+        lines.append(f"- **Unread** {unread_sentence(a.prompts_unread, a.unread_by, a.rows_unread)}")
     thumbnails = list(_thumbnails(catalog))
     if thumbnails:
         lines += ["", f"| {len(thumbnails)} of {a.images_present} images | |", "|---|---|"]

@@ -25,7 +25,17 @@ class Status(StrEnum):
 
 # The length of a prompt for each text encoder.
 PROMPT_LENGTHS = pa.list_(
-    pa.struct([("encoder", pa.string()), ("tokens", pa.int32()), ("limit", pa.int32()), ("cut", pa.string())])
+    pa.struct(
+        [
+            ("encoder", pa.string()),
+            ("tokens", pa.int32()),
+            ("limit", pa.int32()),
+            ("cut", pa.string()),
+            # Null in the records of earlier versions, which did not count it.
+            ("unknown", pa.int32()),
+            ("unread", pa.float64()),
+        ]
+    )
 )
 
 

@@ -54,7 +54,7 @@ def writer(records):
 
 
 def test_the_record_tells_what_was_asked_for_by_what_it_was_made_and_where_it_is(images, records):
-    lengths = [TextLength("CLIPTextModel", 80, 77, "the rest")]
+    lengths = [TextLength("CLIPTextModel", 80, 77, "the rest", 2, 0.5)]
     record = records.write(REQUEST, generated(vae_tiling=True, prompt_lengths=lengths))
     stored = images.stat(SPEC.key)
     assert record.status == Status.MADE
@@ -62,7 +62,8 @@ def test_the_record_tells_what_was_asked_for_by_what_it_was_made_and_where_it_is
     assert (record.run, record.model_name, record.commit) == ("r1", "owner/name", "c" * 40)
     assert (record.device, record.versions, record.tuning) == ("a card", {"torch": "2.9"}, {"offload": "group"})
     assert (record.batch_size, record.seconds, record.vae_tiling) == (4, 0.25, True)
-    assert record.prompt_lengths == [{"encoder": "CLIPTextModel", "tokens": 80, "limit": 77, "cut": "the rest"}]
+    length = {"encoder": "CLIPTextModel", "tokens": 80, "limit": 77, "cut": "the rest", "unknown": 2, "unread": 0.5}
+    assert record.prompt_lengths == [length]
     assert (record.file_size, record.mtime_ns) == (stored.size, stored.mtime_ns)
     assert record.error is None
     assert record.replaces is None

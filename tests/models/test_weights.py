@@ -7,7 +7,7 @@ from huggingface_hub import constants
 
 from t2i_core.errors import HubUnavailable, ModelError
 from t2i_core.models.identity import resolve_model
-from t2i_core.models.weights import fetch_weights, locate
+from t2i_core.models.weights import fetch_some, fetch_weights, locate
 from tests.fake_hub import FakeHub, read_tree, write_tree
 from tests.tiny_model import clutter, model_files
 
@@ -24,6 +24,27 @@ def test_only_the_pipelines_files_are_fetched_and_only_once(hub: FakeHub, cache:
     assert fetch_weights(model, cache_dir=cache, local_dir=None) == folder
     assert locate(model, cache_dir=cache, local_dir=None) == folder
     assert hub.requests == []
+
+
+@pytest.mark.parametrize("with_local_dir", [False, True])
+def test_small_files_are_fetched_without_weights(
+    hub: FakeHub, cache: str, tmp_path: Path, with_local_dir: bool
+) -> None:
+    hub.repository(NAME).commit(model_files())
+    model = resolve_model(NAME, cache_dir=cache)
+    local_dir = str(tmp_path / "models") if with_local_dir else None
+    small = ["model_index.json", "tokenizer/tokenizer_config.json"]
+    folder = fetch_some(model, small, cache_dir=cache, local_dir=local_dir)
+    assert all((folder / path).read_bytes() == model_files()[path] for path in small)
+    assert not [path for path in hub.downloaded() if path.endswith(".safetensors")]
+    whole = fetch_weights(model, cache_dir=cache, local_dir=local_dir)
+    assert fetch_some(model, small, cache_dir=cache, local_dir=local_dir) == whole
+
+
+def test_a_folder_has_its_small_files(tmp_path: Path) -> None:
+    write_tree(tmp_path, model_files())
+    model = resolve_model(str(tmp_path))
+    assert fetch_some(model, ["model_index.json"], cache_dir=None, local_dir=None) == tmp_path
 
 
 def test_several_models_share_a_local_dir(hub: FakeHub, cache: str, tmp_path: Path) -> None:

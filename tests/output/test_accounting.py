@@ -165,3 +165,35 @@ def test_one_more_row_is_named_than_is_shown():
 def test_two_accountings_do_not_share_their_rows():
     counted(row(image(GENERATED, CUT)))
     assert Accounting().rows_cut == []
+
+
+def unread(encoder, share):
+    return WHOLE | {"encoder": encoder, "unknown": 1, "unread": share}
+
+
+def prompt(condition, *images):
+    return [replace(one, condition=condition) for one in images]
+
+
+def test_prompts_that_an_encoder_does_not_know_are_counted_once_each():
+    known, unknown = unread("CLIP", 0.0), unread("T5", 0.9)
+    accounting = counted(
+        row(*prompt(0, image(GENERATED, known, unknown), image(REUSED, known, unknown)), number=3),
+        row(*prompt(0, image(GENERATED, known)), *prompt(1, image(GENERATED, unknown)), number=4),
+        row(*prompt(0, image(GENERATED, unread("BERT", 0.34), unknown)), number=5),
+        row(*prompt(0, image(GENERATED, unread("CLIP", 1 / 3)), image(FAILED)), number=6),
+    )
+    assert (accounting.prompts_unread, accounting.rows_unread) == (3, [3, 4, 5])
+    assert accounting.unread_by == ["T5", "BERT"]
+    assert accounting.all_reused().prompts_unread == 3
+
+
+def test_records_that_did_not_count_what_is_unknown_say_nothing():
+    null = WHOLE | {"unknown": None, "unread": None}
+    accounting = counted(row(image(REUSED, WHOLE), image(REUSED, null), image(REUSED)))
+    assert (accounting.prompts_unread, accounting.rows_unread, accounting.unread_by) == (0, [], [])
+
+
+def test_one_row_more_than_is_shown_is_noted():
+    accounting = counted(*(row(image(GENERATED, unread("T5", 1.0)), number=number) for number in range(9)))
+    assert (accounting.prompts_unread, accounting.rows_unread) == (9, list(range(ROWS_SHOWN + 1)))

@@ -98,6 +98,19 @@ def test_images_that_a_safety_checker_replaced_have_a_line_of_their_own(report):
     assert "safety" not in lines(report(accounting=FAILED))
 
 
+@pytest.mark.parametrize(
+    ("prompts", "rows", "encoders", "told"),
+    [
+        (1, [7], ["T5EncoderModel"], "1 prompt is more than a third unknown to T5EncoderModel (row 7)"),
+        (9, [*range(6)], ["A", "B"], "9 prompts are more than a third unknown to A and B (rows 0, 1, 2, 3, 4, …)"),
+    ],
+)
+def test_prompts_that_an_encoder_does_not_know_are_told_with_their_first_rows(report, prompts, rows, encoders, told):
+    unread = replace(MADE, prompts_unread=prompts, rows_unread=rows, unread_by=encoders)
+    assert lines(report(accounting=unread))["unread"] == f"{told}: prompt_lengths in images.parquet"
+    assert "unread" not in lines(report(accounting=MADE))
+
+
 MANIFESTS = [Path("a.jsonl"), Path("b.jsonl")]
 
 

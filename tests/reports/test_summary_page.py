@@ -137,6 +137,13 @@ def test_images_that_a_safety_checker_replaced_are_told(page):
     assert "**Safety**" not in page(image_spec(0))
 
 
+def test_prompts_that_an_encoder_does_not_know_are_told(page):
+    unread = Accounting(images=3, prompts_unread=2, rows_unread=[0, 2], unread_by=["T5EncoderModel"])
+    told = "- **Unread** 2 prompts are more than a third unknown to T5EncoderModel (rows 0, 2)\n"
+    assert told in page(image_spec(0), accounting=unread)
+    assert "**Unread**" not in page(image_spec(0))
+
+
 def test_a_wrong_public_url_is_refused():
     with pytest.raises(ConfigError, match="public_url: write an http:// or https:// address"):
         Config.from_values({"public_url": "pictures.example"})

@@ -11,7 +11,7 @@ from t2i_core.storage.image_store import Scan
 from t2i_core.storage.png import encode_png, pixels_digest
 from t2i_core.storage.record_index import RecordIndex
 from t2i_core.storage.record_table import merge_records
-from t2i_core.storage.records import RECORD_TABLE
+from t2i_core.storage.records import PROMPT_LENGTHS, RECORD_TABLE
 from t2i_core.storage.workspace import Workspace
 from tests.builders import failed_record, image_record, image_spec, merged, picture, record_index, store_image
 
@@ -258,3 +258,20 @@ def test_records_come_from_results_that_other_versions_stored(workspace):
     table = merge_records(None, [stored | {"schema": 1}], workspace.images.scan(), workspace.images)
     assert made(table) == [record.key]
     assert table["tuning"].to_pylist() == [None]
+
+
+def test_prompt_lengths_of_earlier_versions_lack_what_they_did_not_count(workspace):
+    """In the table and in the headers of files alike; a null is no count of zero."""
+    old = {"encoder": "CLIPTextModel", "tokens": 90, "limit": 77, "cut": "the rest"}
+    new = old | {"unknown": 3, "unread": 0.25}
+    records = [store_image(workspace, image_spec(i), prompt_lengths=[old]) for i in range(2)]
+    column = pa.list_(pa.struct([(name, PROMPT_LENGTHS.value_type.field(name).type) for name in old]))
+    place = RECORD_TABLE.get_field_index("prompt_lengths")
+    previous = merged(workspace).slice(0, 1)  # the other one is adopted
+    previous = previous.set_column(place, "prompt_lengths", pa.array([[old]], column))
+    later = store_image(workspace, image_spec(2), prompt_lengths=[new])
+    table = merged(workspace, [later], previous)
+    assert table.schema.equals(RECORD_TABLE)
+    lengths = {row["key"]: row["prompt_lengths"] for row in table.to_pylist()}
+    missing = {"unknown": None, "unread": None}
+    assert lengths == {record.key: [old | missing] for record in records} | {later.key: [new]}

@@ -49,7 +49,7 @@ def sample(fact):
     if fact.as_json:
         return {"a": "1"}
     if fact.column == PROMPT_LENGTHS:
-        return [{"encoder": "CLIPTextModel", "tokens": 90, "limit": 77, "cut": "the rest"}]
+        return [{"encoder": "CLIP", "tokens": 90, "limit": 77, "cut": "the rest", "unknown": 1, "unread": 0.5}]
     kinds = [
         (pa.types.is_string, "x"),
         (pa.types.is_integer, 7),

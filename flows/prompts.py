@@ -1,0 +1,34 @@
+"""What the model's text encoders would not see or not know of the prompts: said before anything is generated."""
+
+import logging
+
+from flows.resolve import Resolved
+from t2i_core.engine.prompt_check import PROMPTS_CHECKED, check_prompts
+from t2i_core.engine.tokens import TokenCounter
+from t2i_core.models.pipeline_files import INDEX
+from t2i_core.models.weights import fetch_some
+from t2i_core.planning.catalog import Catalog
+from t2i_core.reports.prompt_lines import prompt_lines
+
+log = logging.getLogger(__name__)
+
+# More than these take some seconds, which are announced.
+PROMPTS_SILENT = 10_000
+
+
+def lines_about_prompts(resolved: Resolved, catalog: Catalog) -> list[str]:
+    """Return a line for prompts that would be cut, and one for those that an encoder does not know, if there are any.
+
+    Only tokenizers are read. Where one cannot be, nothing is said: a run that generates counts again, with the
+    tokenizers that the pipeline has loaded.
+    """
+    config, model = resolved.config, resolved.model
+    small = [file.path for file in model.files if "tokenizer" in file.path or "processor" in file.path]
+    if catalog.plan.prompts > PROMPTS_SILENT:
+        log.info("prompts   counting the tokens of %s", f"{min(catalog.plan.prompts, PROMPTS_CHECKED):,}")
+    try:
+        folder = fetch_some(model, [INDEX, *small], cache_dir=config.cache_dir, local_dir=config.local_dir)
+        return prompt_lines(check_prompts(catalog, TokenCounter.of_folder(folder)), resolved.preset)
+    except Exception:  # whatever a library says of a tokenizer: this is advice, and no reason to end a run
+        log.debug("the prompts cannot be checked", exc_info=True)
+        return []

@@ -1,0 +1,75 @@
+"""Checks the prompts of a plan by the model's tokenizers alone: which ones its text encoders would cut, or not know."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from t2i_core.engine.tokens import TokenCounter
+from t2i_core.generation.interface import TextLength, is_unread
+from t2i_core.planning.catalog import Catalog
+
+# Counting takes about 0.1 ms a prompt and encoder, so of a plan of millions some prompts are checked.
+PROMPTS_CHECKED = 100_000
+# One more than is shown tells that there are more.
+ROWS_NOTED = 6
+
+
+@dataclass(slots=True)
+class Found:
+    """Prompts with one fault: how many, the first of their rows, and the classes of the encoders that have it."""
+
+    prompts: int = 0
+    rows: list[int] = field(default_factory=list)
+    encoders: list[str] = field(default_factory=list)
+
+    def add(self, row: int, encoders: list[str]) -> None:
+        """Count a prompt of `row`, if `encoders` names any."""
+        if not encoders:
+            return
+        self.prompts += 1
+        self.encoders += [name for name in encoders if name not in self.encoders]
+        if len(self.rows) < ROWS_NOTED and row not in self.rows:
+            self.rows.append(row)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptCheck:
+    """What a check found in `prompts` prompts, spread evenly over all `total`."""
+
+    prompts: int
+    total: int
+    cut: Found
+    unread: Found
+
+
+def check_prompts(catalog: Catalog, counter: TokenCounter) -> PromptCheck:
+    """Return what text encoders would not see or not know of the plan's prompts, a few thousand in memory at a time."""
+    cut, unread = Found(), Found()
+    prompts = 0
+    for row, lengths in _lengths(catalog, counter):
+        prompts += 1
+        cut.add(row, [length.encoder for length in lengths if length.cut is not None])
+        unread.add(row, [length.encoder for length in lengths if is_unread(length.unread)])
+    return PromptCheck(prompts, catalog.plan.prompts, cut, unread)
+
+
+def _lengths(catalog: Catalog, counter: TokenCounter) -> Iterator[tuple[int, list[TextLength]]]:
+    """Yield (row, lengths) of prompts of the plan in order: of all, or of every nth."""
+    every = -(-catalog.plan.prompts // PROMPTS_CHECKED)
+    number, last = -1, None
+    for chunk in catalog.chunks(["row", "condition", "prompt", "max_sequence_length"]):
+        columns = (chunk.specs[name].to_pylist() for name in ("row", "condition", "prompt", "max_sequence_length"))
+        places: list[int] = []
+        texts = defaultdict[int | None, list[tuple[int, str]]](list)
+        for row, condition, prompt, limit in zip(*columns, strict=True):
+            if (row, condition) == last:  # another image of the same prompt
+                continue
+            number, last = number + 1, (row, condition)
+            if number % every == 0:
+                texts[limit].append((len(places), prompt))
+                places.append(row)
+        lengths: dict[int, list[TextLength]] = {}
+        for limit, group in texts.items():
+            counted = counter.count([prompt for _, prompt in group], limit)
+            lengths |= zip((place for place, _ in group), counted, strict=True)
+        yield from ((row, lengths[place]) for place, row in enumerate(places))
