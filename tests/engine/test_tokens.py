@@ -3,10 +3,11 @@
 import json
 import subprocess
 import sys
+from inspect import signature
 
 import pyarrow.parquet as pq
 import pytest
-from transformers import AutoTokenizer, ByT5Tokenizer
+from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerBase
 
 from t2i_core.bundled import DEMO_MODEL
 from t2i_core.engine.load import load_pipeline
@@ -14,6 +15,7 @@ from t2i_core.engine.tokens import FileTokenizer, PipelineTokenizer, TokenCounte
 from t2i_core.generation.interface import LoadConfig, is_unread
 from t2i_core.models.text_encoders import ARGUMENT, OWN, Limit, TextEncoder
 from t2i_core.spec import ImageSpec
+from tests import tiny_pipelines
 from tests.tiny_tokenizers import like_a_language_model, like_bert, like_clip, like_t5
 
 LONG = "a fox in the snow at night beside a cat in the snow at night and a house in the snow at night under a moon"
@@ -225,3 +227,30 @@ def test_the_summary_says_how_many_prompts_were_cut_and_where(run, output, promp
     run(dataset=dataset)
     assert "(rows 1, 3)" in caplog.text
     assert output.run()["accounting"]["images_cut"] == 2
+
+
+@pytest.mark.parametrize("make", ["stable_diffusion_3", "stable_diffusion_xl", "pixart_sigma", "cogview4", "lumina2"])
+def test_what_a_pipeline_gives_its_encoders_is_what_is_not_cut(make, monkeypatch):
+    pipeline = getattr(tiny_pipelines, make)()
+    given = {}
+    names = [name for name in pipeline.components if name.startswith("tokenizer")]
+    call = PreTrainedTokenizerBase.__call__
+
+    def watched(self, text, **options):
+        result = call(self, text, **options)
+        if options.get("truncation"):
+            name = next(name for name in names if getattr(pipeline, name) is self)
+            given.setdefault(name, self.decode(result.input_ids[0], skip_special_tokens=True).count("snow"))
+        return result
+
+    counter = TokenCounter.of_pipeline(pipeline)
+    prompt = "snow " * 200
+    limit = 60  # longer than the text that Lumina 2 puts before a prompt
+    seen = [length.tokens - 1 - length.cut.count("snow") for length in counter.count([prompt], limit)[0]]
+    monkeypatch.setattr(PreTrainedTokenizerBase, "__call__", watched)
+    takes = "max_sequence_length" in signature(pipeline.encode_prompt).parameters
+    pipeline.encode_prompt(
+        *([prompt] * (3 if make == "stable_diffusion_3" else 1)), **({"max_sequence_length": limit} if takes else {})
+    )
+    assert seen == list(given.values())
+    assert all(0 < words < 200 for words in seen)
