@@ -5,6 +5,7 @@ import logging
 from flows.resolve import Resolved
 from t2i_core.engine.prompt_check import PROMPTS_CHECKED, check_prompts
 from t2i_core.engine.tokens import TokenCounter
+from t2i_core.errors import shorten
 from t2i_core.models.pipeline_files import INDEX
 from t2i_core.models.weights import fetch_some
 from t2i_core.planning.catalog import Catalog
@@ -19,8 +20,7 @@ PROMPTS_SILENT = 10_000
 def lines_about_prompts(resolved: Resolved, catalog: Catalog) -> list[str]:
     """Return a line for prompts that would be cut, and one for those that an encoder does not know, if there are any.
 
-    Only tokenizers are read. Where one cannot be, nothing is said: a run that generates counts again, with the
-    tokenizers that the pipeline has loaded.
+    Only tokenizers are read. A run that generates counts again, with those that the pipeline has loaded.
     """
     config, model = resolved.config, resolved.model
     small = [file.path for file in model.files if "tokenizer" in file.path or "processor" in file.path]
@@ -29,6 +29,6 @@ def lines_about_prompts(resolved: Resolved, catalog: Catalog) -> list[str]:
     try:
         folder = fetch_some(model, [INDEX, *small], cache_dir=config.cache_dir, local_dir=config.local_dir)
         return prompt_lines(check_prompts(catalog, TokenCounter.of_folder(folder)), resolved.preset)
-    except Exception:  # whatever a library says of a tokenizer: this is advice, and no reason to end a run
+    except Exception as error:  # of whatever library: this is advice, and no reason to end a run
         log.debug("the prompts cannot be checked", exc_info=True)
-        return []
+        return [f"prompts   not checked: {type(error).__name__}: {shorten(str(error))}"]

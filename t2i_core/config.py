@@ -84,8 +84,8 @@ class ModelOptions(BaseModel):
     model: str = Field(
         default_factory=lambda data: DEMO if data.get("dataset") == EXAMPLE else DEFAULT_MODEL,
         min_length=1,
-        description="Preset name, hub id or folder. Default: flux-dev; for the bundled example 'demo', which knows fewer than "
-        "200 English words.",
+        description="Preset name, hub id or folder. Default: flux-dev; for the bundled example 'demo', which knows "
+        "fewer than 200 English words.",
     )
     revision: Key | None = Field(None, description="Branch, tag or commit of a hub model.")
     cache_dir: Key | None = Field(None, description="Hub cache folder. Default: the hub's own.")

@@ -1,7 +1,7 @@
 """Checks the prompts of a plan by the model's tokenizers alone: which ones its text encoders would cut, or not know."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from t2i_core.engine.tokens import TokenCounter
@@ -34,12 +34,16 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class PromptCheck:
-    """What a check found in `prompts` prompts, spread evenly over all `total`."""
+    """What a check found in `prompts` prompts, spread evenly over all `total`.
+
+    unreadable: the classes of the encoders whose tokenizer could not be read; for them nothing was counted.
+    """
 
     prompts: int
     total: int
     cut: Found
     unread: Found
+    unreadable: Sequence[str] = ()
 
 
 def check_prompts(catalog: Catalog, counter: TokenCounter) -> PromptCheck:
@@ -50,7 +54,7 @@ def check_prompts(catalog: Catalog, counter: TokenCounter) -> PromptCheck:
         prompts += 1
         cut.add(row, [length.encoder for length in lengths if length.cut is not None])
         unread.add(row, [length.encoder for length in lengths if is_unread(length.unread)])
-    return PromptCheck(prompts, catalog.plan.prompts, cut, unread)
+    return PromptCheck(prompts, catalog.plan.prompts, cut, unread, counter.unreadable)
 
 
 def _lengths(catalog: Catalog, counter: TokenCounter) -> Iterator[tuple[int, list[TextLength]]]:

@@ -5,17 +5,19 @@ torch and transformers. diffusers' own warnings of cut prompts are turned off (`
 """
 
 import json
+import logging
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 from t2i_core.generation.interface import TextLength
+from t2i_core.models.pipeline_files import INDEX
 from t2i_core.models.text_encoders import UNLIMITED, TextEncoder, text_encoders
 from t2i_core.spec import ImageSpec
 
-INDEX = "model_index.json"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +53,8 @@ class PipelineTokenizer:
     def __init__(self, tokenizer: Any) -> None:
         # Some pipelines have a processor of images and texts instead.
         self._tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
-        self.limit: int = self._tokenizer.model_max_length
-        self.unknown: int | None = self._tokenizer.unk_token_id
+        self.limit: int = getattr(self._tokenizer, "model_max_length", UNLIMITED)
+        self.unknown: int | None = getattr(self._tokenizer, "unk_token_id", None)
 
     def encode(self, texts: Sequence[str], *, special: bool = True) -> list[Tokens]:
         """Return the tokens of each text; without offsets where the tokenizer is written in Python."""
@@ -95,34 +97,44 @@ class FileTokenizer:
 
 
 class TokenCounter:
-    """The text encoders of a pipeline, each with its tokenizer."""
+    """The text encoders of a pipeline, each with its tokenizer.
 
-    def __init__(self, encoders: Iterable[tuple[TextEncoder, Tokenizer]], settings: Any) -> None:
+    unreadable: the classes of the encoders whose tokenizer could not be read.
+    """
+
+    def __init__(
+        self,
+        encoders: Iterable[tuple[TextEncoder, Tokenizer]],
+        settings: Mapping[str, Any],
+        unreadable: Sequence[str] = (),
+    ) -> None:
         """`settings` is what `model_index.json` holds, in which some pipelines keep a limit."""
         self._settings = settings
-        self._encoders = []
-        for encoder, tokenizer in encoders:
-            before = encoder.limit.before
-            taken = len(tokenizer.encode([before], special=False)[0].ids) if before else 0
-            self._encoders.append((encoder, tokenizer, taken))
+        self._encoders = list(encoders)
+        self.unreadable = unreadable
 
     @classmethod
     def of_pipeline(cls, pipeline: Any) -> Self:
         """Return the counter of a loaded pipeline."""
-        encoders = text_encoders(type(pipeline).__name__, pipeline.config)
+        kind = type(pipeline)
+        # The user's own function may have made it one of a class of its own.
+        own = (base.__name__ for base in kind.__mro__ if base.__module__.startswith("diffusers."))
+        encoders = text_encoders(next(own, kind.__name__), pipeline.config)
         parts = ((encoder, getattr(pipeline, encoder.tokenizer, None)) for encoder in encoders)
         return cls(((encoder, PipelineTokenizer(part)) for encoder, part in parts if part), pipeline.config)
 
     @classmethod
     def of_folder(cls, folder: Path) -> Self:
-        """Return the counter of a pipeline's folder, which needs no weights.
-
-        Raises:
-            Exception: whatever the libraries raise for a tokenizer that they cannot read.
-        """
+        """Return the counter of a pipeline's folder, which needs no weights."""
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        encoders = text_encoders(index["_class_name"], index)
-        return cls(((encoder, _read_tokenizer(folder / encoder.tokenizer)) for encoder in encoders), index)
+        found, unreadable = [], []
+        for encoder in text_encoders(index["_class_name"], index):
+            try:
+                found.append((encoder, _read_tokenizer(folder / encoder.tokenizer)))
+            except Exception:  # a class that is not transformers', or a file that needs another package
+                log.debug("%s/%s cannot be read", folder, encoder.tokenizer, exc_info=True)
+                unreadable.append(encoder.name)
+        return cls(found, index, unreadable)
 
     def __call__(self, spec: ImageSpec) -> list[TextLength]:
         """Return for each text encoder the length of the image's prompt."""
@@ -135,10 +147,10 @@ class TokenCounter:
         prompt, and within the limit, is taken off the limit.
         """
         columns = []
-        for encoder, tokenizer, taken in self._encoders:
+        for encoder, tokenizer in self._encoders:
             limit = encoder.limit.tokens(tokenizer.limit, max_sequence_length, self._settings)
-            if limit is not None:
-                limit = max(1, limit - taken)
+            if limit is not None and encoder.limit.before:
+                limit = max(1, limit - len(tokenizer.encode([encoder.limit.before], special=False)[0].ids))
             columns.append(
                 [
                     _length(encoder.name, tokenizer, prompt, tokens, limit)

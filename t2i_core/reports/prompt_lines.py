@@ -9,7 +9,7 @@ from t2i_core.output.accounting import ROWS_SHOWN
 
 
 def prompt_lines(check: PromptCheck, preset: Preset) -> list[str]:
-    """Return what a check found, in up to two lines, before anything is generated."""
+    """Return what a check found, in up to three lines, before anything is generated."""
     checked = f"of {check.prompts:,} prompts"
     if check.prompts < check.total:
         checked += f", spread over all {check.total:,},"
@@ -21,6 +21,9 @@ def prompt_lines(check: PromptCheck, preset: Preset) -> list[str]:
     if unread.prompts:
         unknown = f"{_unknown_to(unread.encoders)} ({rows(unread.rows)})"
         lines.append(f"unread    {unread.prompts:,} {checked} {_are(unread.prompts)} {unknown}: {_way_out(preset)}")
+    if check.unreadable:
+        names = " and ".join(check.unreadable)
+        lines.append(f"prompts   not counted for {names}, whose tokenizer cannot be read without the pipeline")
     return lines
 
 

@@ -1,12 +1,14 @@
 """What a text encoder cuts of a prompt, and what it does not know of it: counted by the tokenizers alone."""
 
 import json
+import shutil
 import subprocess
 import sys
 from inspect import signature
 
 import pyarrow.parquet as pq
 import pytest
+from diffusers import StableDiffusionXLPipeline
 from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerBase
 
 from t2i_core.bundled import DEMO_MODEL
@@ -254,3 +256,27 @@ def test_what_a_pipeline_gives_its_encoders_is_what_is_not_cut(make, monkeypatch
     )
     assert seen == list(given.values())
     assert all(0 < words < 200 for words in seen)
+
+
+def test_a_pipeline_of_the_users_own_class_is_counted_as_that_of_diffusers():
+    class Mine(StableDiffusionXLPipeline):
+        pass
+
+    pipeline = tiny_pipelines.stable_diffusion_xl()
+    expected = TokenCounter.of_pipeline(pipeline)(spec("a fox"))
+    pipeline.__class__ = Mine
+    assert TokenCounter.of_pipeline(pipeline)(spec("a fox")) == expected
+    assert len(expected) == 2
+
+
+def test_a_tokenizer_that_cannot_be_read_is_named_and_the_others_are_counted(tmp_path, folders):
+    shutil.copytree(folders["t5"], tmp_path / "tokenizer_2")
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer" / "tokenizer.json").write_text("{")
+    index = {"_class_name": "FluxPipeline"}
+    for number, encoder in (("", "CLIPTextModel"), ("_2", "T5EncoderModel")):
+        index |= {f"tokenizer{number}": ["transformers", "X"], f"text_encoder{number}": ["transformers", encoder]}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    counter = TokenCounter.of_folder(tmp_path)
+    assert counter.unreadable == ["CLIPTextModel"]
+    assert [length.encoder for length in counter(spec("a fox"))] == ["T5EncoderModel"]

@@ -49,8 +49,17 @@ def test_a_tokenizer_that_cannot_be_read_ends_no_dry_run(run, prompts, no_model,
     shutil.copytree(DEMO_MODEL, model)
     (model / "tokenizer" / "tokenizer.json").write_text(json.dumps({"version": "9"}))
     assert run(dataset=prompts(CHINESE), model=str(model), dry_run=True).is_completed()
-    assert "unread" not in caplog.text
-    assert "weights" in caplog.text
+    assert "unread    1 of 1 prompts is more than a third unknown to T5EncoderModel (row 0)" in caplog.text
+    assert "prompts   not counted for CLIPTextModel, whose tokenizer cannot be read" in caplog.text
+
+
+def test_a_check_that_fails_ends_no_dry_run(run, prompts, no_model, monkeypatch, caplog):
+    def fail(*arguments):
+        raise RuntimeError("no\nuse")
+
+    monkeypatch.setattr("flows.prompts.check_prompts", fail)
+    assert run(dataset=prompts("a fox"), dry_run=True).is_completed()
+    assert "prompts   not checked: RuntimeError: " in caplog.text
 
 
 def test_many_prompts_are_announced(run, prompts, no_model, monkeypatch, caplog):

@@ -31,3 +31,9 @@ def test_of_many_prompts_some_were_checked():
 def test_the_demo_model_says_what_it_knows(preset, told):
     (line,) = prompt_lines(PromptCheck(1, 1, NOTHING, Found(1, [0], ["A"])), PRESETS[preset])
     assert line.endswith("the demo model knows fewer than 200 English words; --model names another") is told
+
+
+def test_encoders_whose_tokenizer_cannot_be_read_are_named():
+    check = PromptCheck(5, 5, NOTHING, NOTHING, ["ChatGLMModel"])
+    told = "prompts   not counted for ChatGLMModel, whose tokenizer cannot be read without the pipeline"
+    assert prompt_lines(check, PRESETS["flux-dev"]) == [told]
