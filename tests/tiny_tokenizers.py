@@ -54,7 +54,7 @@ def like_bert(folder):
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
-    return _saved(tokenizer, folder, unk_token="[UNK]", model_max_length=10**30)
+    return _saved(tokenizer, folder, unk_token="[UNK]", pad_token="[PAD]", model_max_length=10**30)
 
 
 def like_a_language_model(folder):
