@@ -1,7 +1,9 @@
 """Tokenizers of the kinds that text encoders have, made in the session: each knows a few English sentences."""
 
+import io
 import json
 
+from sentencepiece import SentencePieceTrainer
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 SENTENCES = [
@@ -21,6 +23,24 @@ def like_t5(folder):
     tokenizer.train_from_iterator(SENTENCES, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     return _saved(tokenizer, folder, unk_token="<unk>", eos_token="</s>", pad_token="<pad>", model_max_length=512)
+
+
+def like_t5_without_json(folder):
+    """The same as its authors saved it: a SentencePiece file, which transformers converts."""
+    model = io.BytesIO()
+    ids = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(SENTENCES),
+        model_writer=model,
+        vocab_size=80,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        **ids,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "spiece.model").write_bytes(model.getvalue())
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "T5Tokenizer", "model_max_length": 512}')
+    return folder
 
 
 def like_clip(folder):

@@ -18,7 +18,7 @@ from t2i_core.generation.interface import LoadConfig, is_unread
 from t2i_core.models.text_encoders import ARGUMENT, OWN, Limit, TextEncoder
 from t2i_core.spec import ImageSpec
 from tests import tiny_pipelines
-from tests.tiny_tokenizers import like_a_language_model, like_bert, like_clip, like_t5
+from tests.tiny_tokenizers import like_a_language_model, like_bert, like_clip, like_t5, like_t5_without_json
 
 LONG = "a fox in the snow at night beside a cat in the snow at night and a house in the snow at night under a moon"
 CHINESE = "一只狐狸在雪地里"
@@ -215,6 +215,17 @@ def test_a_tokenizer_json_is_read_without_transformers(tmp_path, folders, json_f
     tokens, modules = answer.splitlines()
     assert int(tokens) == len(FileTokenizer(folders["language model"]).encode(["a fox"])[0].ids)
     assert set(modules.split()) == imported
+
+
+def test_a_sentencepiece_file_is_read(tmp_path):
+    like_t5_without_json(tmp_path / "tokenizer")
+    parts = ("tokenizer", "text_encoder")
+    index = {"_class_name": "PixArtAlphaPipeline"} | dict.fromkeys(parts, ("transformers", "T5EncoderModel"))
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    counter = TokenCounter.of_folder(tmp_path)
+    (known,), (chinese,) = counter.count(["a café under the moon", CHINESE], 120)
+    assert (known.limit, known.cut, known.unknown, known.unread) == (120, None, 0, 0.0)
+    assert (chinese.tokens, chinese.unknown, chinese.unread) == (3, 1, 1.0)  # a space, the unknown token, the end
 
 
 def test_the_summary_says_how_many_prompts_were_cut_and_where(run, output, prompts, caplog):

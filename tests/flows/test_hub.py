@@ -59,3 +59,12 @@ def test_what_a_hub_refuses_is_one_line(run, hub, settings, refusal, message):
     assert state.name == "Refused"
     assert message in state.message
     assert len(state.message.splitlines()) == 1
+
+
+def test_a_dry_run_checks_prompts_with_tokenizers_alone(run, hub, settings, prompts, caplog):
+    repository = hub.repository(NAME)
+    repository.commit(read_tree(DEMO_MODEL))
+    assert run(**settings | {"dataset": prompts("a fox", "一只狐狸")}, dry_run=True).is_completed()
+    assert "unread    1 of 2 prompts is more than a third unknown to CLIPTextModel and T5EncoderModel" in caplog.text
+    assert "tokenizer_2/tokenizer.json" in hub.downloaded()
+    assert not any(path.endswith(".safetensors") for path in hub.downloaded())
