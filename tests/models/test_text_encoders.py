@@ -74,8 +74,6 @@ WAYS = [
         ["self.tokenizer: prompt_embeds.shape[1]", "self.tokenizer: self.tokenizer.model_max_length"],
         {
             "AltDiffusionPipeline": "tokenizer 55",
-            "StableDiffusionGLIGENPipeline": "tokenizer 55",
-            "StableDiffusionGLIGENTextImagePipeline": "tokenizer 55",
             "StableDiffusionPanoramaPipeline": "tokenizer 55",
             "StableDiffusionSAGPipeline": "tokenizer 55",
             "StableDiffusionParadigmsPipeline": "tokenizer 55",
@@ -95,7 +93,6 @@ WAYS = [
         {
             "SemanticStableDiffusionPipeline": "tokenizer 55",
             "VersatileDiffusionTextToImagePipeline": "tokenizer 55",
-            "VQDiffusionPipeline": "tokenizer 55",
         },
     ),
     Way(
