@@ -66,5 +66,6 @@ def test_a_dry_run_checks_prompts_with_tokenizers_alone(run, hub, settings, prom
     repository.commit(read_tree(DEMO_MODEL))
     assert run(**settings | {"dataset": prompts("a fox", "一只狐狸")}, dry_run=True).is_completed()
     assert "unread    1 of 2 prompts is more than a third unknown to CLIPTextModel and T5EncoderModel" in caplog.text
-    assert "tokenizer_2/tokenizer.json" in hub.downloaded()
+    # The two tokenizers have the same content, which the cache keeps once.
+    assert {"tokenizer/tokenizer.json", "tokenizer_2/tokenizer.json"} & set(hub.downloaded())
     assert not any(path.endswith(".safetensors") for path in hub.downloaded())
