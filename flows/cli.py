@@ -112,7 +112,7 @@ def _prepare_server(config: Config) -> str:
     """Return why Prefect's server does not answer; empty if it does, or if all is set for a server of the run's own."""
     from t2i_core.storage.workspace import Workspace
     from tasks.generation import import_engine
-    from tasks.server import claim_own_server, end_orphans, needs_own_server, why_silent
+    from tasks.server import claim_own_server, end_orphans, give_own_database, needs_own_server, why_silent
 
     if not needs_own_server():
         return why_silent()
@@ -124,9 +124,11 @@ def _prepare_server(config: Config) -> str:
     if ended := end_orphans():
         print(f"server    ended {ended} that killed runs had left behind", flush=True)
     claim_own_server()
+    if config.part:
+        give_own_database()
     # Prefect ends its server when Python ends; on SIGTERM it would let the signal end Python at once.
     signal.signal(signal.SIGTERM, _exit)
-    if not config.dry_run and not Workspace(config.output).hidden.exists():
+    if not (config.dry_run or config.status) and not Workspace(config.output).hidden.exists():
         # There is work for certain, and starting a server is mostly waiting: torch and diffusers come in meanwhile.
         threading.Thread(target=import_engine).start()
     return ""

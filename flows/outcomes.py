@@ -21,13 +21,11 @@ def refused(error: UserError) -> State[Any]:
 
 def finished(report: Report) -> State[Any]:
     """Return the state of a run that came to its end: Failed with more failures than `max_failures`."""
-    if report.too_many_failures:
-        return Failed(name=TOO_MANY_FAILURES, message=report.message())
-    return Completed(message=report.message())
+    return ended(report.message(), too_many=report.too_many_failures)
 
 
-def previewed(message: str, *, too_many: bool) -> State[Any]:
-    """Return the state of a preview: Failed where more images failed than `max_failures`."""
+def ended(message: str, *, too_many: bool) -> State[Any]:
+    """Return the state of a run at its end: Failed where more images failed than `max_failures`."""
     return Failed(name=TOO_MANY_FAILURES, message=message) if too_many else Completed(message=message)
 
 

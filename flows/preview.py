@@ -6,7 +6,7 @@ from typing import Any
 
 from prefect.client.schemas.objects import State
 
-from flows.outcomes import previewed
+from flows.outcomes import ended
 from t2i_core.config import Config
 from t2i_core.output.accounting import exceeds
 from t2i_core.output.layout import PREVIEW
@@ -44,4 +44,4 @@ def show_preview(
     lines += [f"failed    {reason}" for reason in dict.fromkeys(failures.values())]
     log.info("\n".join(lines))
     message = f"preview: {len(pictures)} of {len(sample)} images, see {sheet}"
-    return previewed(message, too_many=exceeds(len(failures), len(sample), config.max_failures))
+    return ended(message, too_many=exceeds(len(failures), len(sample), config.max_failures))

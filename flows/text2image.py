@@ -25,6 +25,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.checks import announce_download, announce_guess, check_machine, check_output_folder, warn_of_disk
 from flows.housekeeping import prune, remove_old_plans
 from flows.outcomes import finished, refused
+from flows.parts import end_part, find_part, show_status, with_own_device
 from flows.preflight import check_at_once
 from flows.preview import show_preview
 from flows.prompts import lines_about_prompts
@@ -41,6 +42,7 @@ from t2i_core.output.accounting import Accounting
 from t2i_core.output.identity import claim_output, open_output
 from t2i_core.output.layout import Layout
 from t2i_core.output.manifest import manifest_is_right, write_manifest
+from t2i_core.output.part_marks import PartMarks, PartState
 from t2i_core.planning.catalog import Catalog
 from t2i_core.planning.pending import ImageRequest, Pending
 from t2i_core.planning.plan import Plan
@@ -78,6 +80,7 @@ class Text2Image:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.part = find_part(config.part) if config.part else None
         self.run = str(flow_run.get_id())
         self.runner = runner_process()
         self.workspace = Workspace(config.output)
@@ -99,11 +102,14 @@ class Text2Image:
         announce_guess(resolved)
         plan = self.load_dataset(resolved, identity.fingerprint)
         name_flow_run(self.config, plan.prompts)
-        dry_run = self.config.dry_run or self.config.estimate
+        dry_run = self.config.dry_run or self.config.estimate or self.config.status
         if not dry_run:
             claim_output(self.workspace, replace(identity, commits=resolved.commits))
             self.workspace.remove_stale_files()
+            self.mark(PartState.RUNNING)
         catalog = self.collect(plan)
+        if self.config.status:
+            return show_status(catalog)
         speeds = SpeedCache(self.config, resolved.settings, self.cache)
         work = self.estimate(catalog, speeds.batch_size() or UNMEASURED_BATCH_SIZE)
         log.info("plan      %s", _plan_sentence(plan, work))
@@ -115,6 +121,9 @@ class Text2Image:
                 catalog = self.collect(plan)
             if (sample := self.sample(catalog)) is not None:
                 return show_preview(self.config, catalog, sample, self.errors, work, self.generating_seconds)
+            if self.part is not None:
+                self.mark(PartState.FINISHED)
+                return end_part(self.part, replace(catalog, errors=self.errors), self.config.max_failures)
             return self.finish(resolved, catalog, work)
         except CancelledInPrefect:
             return Cancelled(message=self.stop(resolved, plan, work))
@@ -151,7 +160,8 @@ class Text2Image:
 
     def pending(self, catalog: Catalog) -> Pending:
         """Return the images that this run has to make."""
-        return Pending(catalog, self.config.retry_failed, self.config.reseed, only=self.sample(catalog))
+        only = self.sample(catalog)
+        return Pending(catalog, self.config.retry_failed, self.config.reseed, only=only, part=self.part)
 
     def sample(self, catalog: Catalog) -> frozenset[str] | None:
         """Return the keys of the images that a preview makes; None for a run that makes all."""
@@ -163,6 +173,7 @@ class Text2Image:
 
     def fetch(self, resolved: Resolved) -> LoadConfig:
         """Bring the model's files to this machine, if it can run the model."""
+        resolved = replace(resolved, config=with_own_device(self.config))
         announce_download(resolved)
         check_machine(resolved)
         return fetch(resolved, self.cache)
@@ -270,9 +281,10 @@ class Text2Image:
         THIS_PROCESS.stop.set()
         if not THIS_PROCESS.wait_until_idle(STOP_SECONDS):
             THIS_PROCESS.give_up()
-        if self.config.preview:
+        if self.config.preview or self.part is not None:
+            self.mark(PartState.STOPPED)
             log.info("stopped   run the same command again to go on")
-            return "stopped: the preview is not complete"
+            return f"stopped: the {'part' if self.part else 'preview'} is not complete"
         scan = self.workspace.images.scan()
         table = collect_records(self.records_key(scan), self.config.output, scan)
         # With --refresh, too, images of other runs count: what the run did not come to still has its earlier picture.
@@ -302,6 +314,11 @@ class Text2Image:
             lines.append(f"prune     would delete {prunable(catalog.unreferenced())}")
         log.info("\n".join(lines))
         return Completed(message=_plan_sentence(catalog.plan, work))
+
+    def mark(self, state: PartState) -> None:
+        """Note how this run's part stands, where it makes one."""
+        if self.part is not None:
+            PartMarks(self.workspace).note(self.part, state, self.run)
 
     def report(
         self, state: str, resolved: Resolved, catalog: Catalog, work: WorkEstimate, accounting: Accounting

@@ -181,6 +181,12 @@ class RunOptions(BaseModel):
     refresh: bool = Field(False, description="Generate every image again.")
     replace: bool = Field(False, description="Let another data set take over the output folder.")
     prune: bool = Field(False, description="Delete stored images that the manifest does not name.")
+    part: Annotated[str, Field(pattern=r"^(auto(/[1-9]\d*)?|\d+/\d+)$")] | None = Field(
+        None,
+        description="Make only the images of part 3/64, and no manifest; auto: the part that a Slurm array or torchrun "
+        "names, auto/64: that of an indexed Job.",
+    )
+    status: bool = Field(False, description="Only say what is made, failed and missing, in all and by part.")
     preview: int | None = Field(
         None, ge=1, description="Make only N images, spread over the data set, and preview.jpg to look at."
     )
@@ -276,6 +282,13 @@ class Config(OutputOptions, RunOptions, SamplingOptions, ModelOptions, DatasetOp
         if self.prune and (self.limit or self.preview):
             option = "limit" if self.limit else "preview"
             raise ValueError(f"prune deletes images of rows that {option} leaves out; leave one of them out")
+        if self.part and not self.part.startswith("auto"):
+            number, total = map(int, self.part.split("/"))
+            if not 1 <= number <= total:
+                raise ValueError(f"part {self.part} does not exist; write one from 1/{total or 64} on")
+        for name in ("preview", "prune", "status"):
+            if self.part and getattr(self, name):
+                raise ValueError(f"{name} concerns all images, and part only some; leave one of them out")
         if self.offload != "none" and self.text_encoder != "auto":
             raise ValueError("offload moves the text encoders, too; leave text_encoder out")
         keys = {"image_key": self.image_key}

@@ -1,9 +1,13 @@
 """Prefect's server: whether the named one answers, and that the one which a run starts for itself ends with it."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 import psutil
 from prefect import get_client
+from prefect.context import refresh_global_settings_context
 from prefect.settings import get_current_settings
 
 # A variable in the environment of the server, which it gets from the run: the process that started it.
@@ -33,6 +37,18 @@ def why_silent() -> str:
 def claim_own_server() -> None:
     """Mark the server that Prefect is about to start as this process's own."""
     os.environ[OWNER] = _signature(psutil.Process())
+
+
+def give_own_database() -> None:
+    """Give the server that Prefect is about to start a database of its own, which is deleted with this process.
+
+    Several processes that each start a server on one SQLite file would lock each other out.
+    """
+    if get_current_settings().server.database.connection_url is None:
+        folder = tempfile.mkdtemp(prefix="text2image-prefect-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        os.environ["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = f"sqlite+aiosqlite:///{folder}/prefect.db"
+        refresh_global_settings_context()
 
 
 def end_orphans() -> int:

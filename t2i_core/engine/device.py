@@ -43,6 +43,14 @@ def resolve_device(name: str) -> str:
     return name
 
 
+def card_of_rank(rank: int) -> str:
+    """Return the device of one of several processes on this machine, counted from 0: in turn, its cards."""
+    kind = resolve_device("auto")
+    if kind not in ("cuda", "xpu"):
+        return kind
+    return f"{kind}:{rank % torch.get_device_module(kind).device_count()}"
+
+
 def device_name(device: torch.device) -> str:
     """Return the name of the device in records: `cpu`, or the card's own name."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)

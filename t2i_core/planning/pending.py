@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from t2i_core.hashing import derive_seed
 from t2i_core.planning.catalog import Catalog
+from t2i_core.planning.parts import Part
 from t2i_core.spec import ImageSpec
 
 
@@ -28,6 +29,7 @@ class Pending:
     retry_failed: bool = False
     reseed: bool = False  # give failed images a new seed
     only: frozenset[str] | None = None  # leave out images whose key is not among them
+    part: Part | None = None  # leave out images that fall to other parts
 
     def chunks(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Yield columns of the image specs that are pending, in data-set order. Rows may share a key."""
@@ -38,6 +40,8 @@ class Pending:
                 pending = pc.and_not(pending, pc.is_in(chunk.specs["key"], value_set=failed))
             if self.only is not None:
                 pending = pc.and_(pending, pc.is_in(chunk.specs["key"], value_set=pa.array(self.only, pa.string())))
+            if self.part is not None:
+                pending = pc.and_(pending, pa.array(self.part.has(chunk.specs["key"])))
             yield chunk.specs.filter(pending)
 
     def requests(self) -> Iterator[ImageRequest]:

@@ -1,0 +1,64 @@
+"""Marks of the parts of a run: which parts were started, where, and how they ended. They decide nothing."""
+
+import json
+import re
+import socket
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+
+from t2i_core.planning.parts import Part
+from t2i_core.storage.files import entries, write_text
+from t2i_core.storage.workspace import Workspace
+
+_NAME = re.compile(r"(\d+)-of-(\d+)\.json")
+
+
+class PartState(StrEnum):
+    """What is known of a part."""
+
+    RUNNING = "running"  # or killed since
+    STOPPED = "stopped"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True, slots=True)
+class PartMark:
+    """What a part's process says of itself, and when (UTC, to the second)."""
+
+    state: PartState
+    host: str
+    run: str
+    time: str
+
+
+class PartMarks:
+    """The marks of an output, a small file for each part."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._folder = workspace.hidden / "parts"
+
+    def note(self, part: Part, state: PartState, run: str) -> None:
+        """Write a part's mark over its earlier one; of parts with another total, nothing is removed."""
+        time = datetime.now(UTC).isoformat(timespec="seconds")
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_text(self._path(part), json.dumps(asdict(PartMark(state, socket.gethostname(), run, time))) + "\n")
+
+    def latest(self) -> dict[Part, PartMark]:
+        """Return the marks of the run that was started last: those with the total of the newest mark."""
+        marks = dict(self._read())
+        if not marks:
+            return {}
+        newest = max(marks, key=lambda part: marks[part].time)
+        return {part: mark for part, mark in marks.items() if part.total == newest.total}
+
+    def _read(self) -> Iterator[tuple[Part, PartMark]]:
+        for entry in entries(self._folder):
+            if match := _NAME.fullmatch(entry.name):
+                values = json.loads(Path(entry.path).read_text(encoding="utf-8"))
+                yield Part(int(match[1]), int(match[2])), PartMark(**values | {"state": PartState(values["state"])})
+
+    def _path(self, part: Part) -> Path:
+        return self._folder / f"{part.number}-of-{part.total}.json"
