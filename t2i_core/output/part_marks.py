@@ -24,6 +24,11 @@ class PartState(StrEnum):
     FINISHED = "finished"
 
 
+def now() -> str:
+    """Return the time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 @dataclass(frozen=True, slots=True)
 class PartMark:
     """What a part's process says of itself, and when (UTC, to the second)."""
@@ -42,9 +47,8 @@ class PartMarks:
 
     def note(self, part: Part, state: PartState, run: str) -> None:
         """Write a part's mark over its earlier one; of parts with another total, nothing is removed."""
-        time = datetime.now(UTC).isoformat(timespec="seconds")
         self._folder.mkdir(parents=True, exist_ok=True)
-        write_text(self._path(part), json.dumps(asdict(PartMark(state, socket.gethostname(), run, time))) + "\n")
+        write_text(self._path(part), json.dumps(asdict(PartMark(state, socket.gethostname(), run, now()))) + "\n")
 
     def latest(self) -> dict[Part, PartMark]:
         """Return the marks of the run that was started last: those with the total of the newest mark."""
