@@ -6,7 +6,7 @@ import pytest
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from flows.command import ExitCode
-from flows.outcomes import REFUSED, TOO_MANY_FAILURES, exit_code, finished, previewed, refused
+from flows.outcomes import REFUSED, TOO_MANY_FAILURES, ended, exit_code, finished, refused
 from t2i_core import errors
 
 
@@ -26,7 +26,7 @@ def test_a_run_with_too_many_failures_has_failed_under_a_name_of_its_own():
 
 @pytest.mark.parametrize(("too_many", "name", "code"), [(False, "Completed", 0), (True, TOO_MANY_FAILURES, 3)])
 def test_a_preview_ends_like_a_run(too_many, name, code):
-    state = previewed("preview: 3 of 4 images", too_many=too_many)
+    state = ended("preview: 3 of 4 images", too_many=too_many)
     assert (state.name, state.message, exit_code(state)) == (name, "preview: 3 of 4 images", code)
 
 
