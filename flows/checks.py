@@ -85,11 +85,13 @@ def announce_guess(resolved: Resolved) -> None:
 
 
 def announce_download(resolved: Resolved) -> None:
-    """Say what is about to be downloaded, how much, under which licence."""
-    model = resolved.model
+    """Say which pipeline a single file was taken for; and what is about to be downloaded, how much, which licence."""
+    model, config = resolved.model, resolved.config
+    if config.base is None and any(checkpoint.name == config.model for checkpoint in model.checkpoints):
+        log.info("model     %s is taken for a model of %s; --base names another", config.model, model.location)
     if not resolved.weights_are_local():
         licence = licence_of(model, resolved.preset)
-        log.info("download  %s, %.1f GB; licence: %s", model.location, model.weights_bytes / 1e9, licence)
+        log.info("download  %s, %.1f GB; licence: %s", model.location, model.download_bytes / 1e9, licence)
 
 
 def warn_of_disk(needed: int, free: int) -> None:

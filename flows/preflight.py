@@ -7,10 +7,12 @@ from t2i_core.dataset.sources import check_dataset
 from t2i_core.errors import ConfigError
 from t2i_core.local_paths import check_writable, is_folder, is_url
 from t2i_core.models.adapters import find_adapter
-from t2i_core.models.identity import check_model
+from t2i_core.models.checkpoints import check_request
+from t2i_core.models.file_contents import check_lora
 from t2i_core.models.prepare import prepare_digest
-from t2i_core.models.presets import repository_of
+from t2i_core.models.request import model_request
 from t2i_core.models.schedulers import check_scheduler
+from t2i_core.models.tensor_names import read_shapes
 from t2i_core.output.writable import check_output
 
 
@@ -22,9 +24,11 @@ def check_at_once(config: Config) -> None:
     """
     # Files on other machines are not asked for here: the packages that reach them take long to import.
     check_dataset([name for name in config.dataset_names if not is_url(name)])
-    files = check_model(repository_of(config.model), config.revision)
+    files = check_request(model_request(config), config.revision)
     for entry in config.lora:
-        find_adapter(parse_lora(entry)[0])
+        name = parse_lora(entry)[0]
+        if file := find_adapter(name):
+            check_lora(name, read_shapes("lora", name, file))
     check_scheduler(
         config.scheduler,
         config.scheduler_options,

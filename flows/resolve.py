@@ -1,7 +1,7 @@
 """Which model a run uses, with which adapters and settings: known before any weights are fetched."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -9,20 +9,23 @@ from typing import Any
 from flows.command import command_name
 from t2i_core.config import DEFAULT_MODEL, DEMO, Config, DatasetOptions, SamplingOptions, parse_lora
 from t2i_core.errors import ConfigError, ModelError
-from t2i_core.generation.interface import LoadConfig
+from t2i_core.generation.interface import LoadConfig, LocalCheckpoint
 from t2i_core.models.adapters import Adapter, adapter_fingerprint
 from t2i_core.models.as_asked import pixels_version
+from t2i_core.models.checkpoints import checkpoint_fingerprint, with_checkpoints
 from t2i_core.models.hub import card_licence, is_commit
-from t2i_core.models.identity import ResolvedModel, bundled_identity, folder_fingerprint
+from t2i_core.models.identity import Checkpoint, ModelFile, ResolvedModel, bundled_identity, folder_fingerprint
+from t2i_core.models.pipeline_files import Wanted, variants_of
 from t2i_core.models.prepare import prepare_digest
 from t2i_core.models.preset_choice import find_preset
-from t2i_core.models.presets import Preset, repository_of
+from t2i_core.models.presets import Preset
+from t2i_core.models.request import CheckpointRequest, ModelRequest, model_request
 from t2i_core.models.sampling import resolve_sampling
 from t2i_core.models.schedulers import check_scheduler
 from t2i_core.models.weights import locate
 from t2i_core.spec import GenerationSettings
 from tasks.caching import ResultCache, cache_key
-from tasks.models import fetch_weights_task, resolve_adapter_task, resolve_model_task
+from tasks.models import fetch_weights_task, resolve_adapter_task, resolve_checkpoint_task, resolve_model_task
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,16 @@ class Resolved:
     preset: Preset
     settings: GenerationSettings
     commits: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def model_name(self) -> str:
+        """What records call the model: the names that the user wrote."""
+        names = [self.config.model]
+        if any(checkpoint.name == self.config.model for checkpoint in self.model.checkpoints):
+            names.append(f"base {self.config.base or self.model.location}")
+        if self.config.transformer:
+            names.append(f"transformer {self.config.transformer}")
+        return ", ".join(names)
 
     def plan_settings(self) -> dict[str, Any]:
         """Return everything but the data set's content that decides the plan."""
@@ -64,17 +77,19 @@ def resolve(config: Config, cache: ResultCache, commits: Mapping[str, str]) -> R
         ConfigError: for settings that the model does not take.
         ModelError: for a model or adapter that cannot be found or used.
     """
-    model = _resolve_model(config, cache, commits)
+    request = model_request(config)
+    model = _resolve_model(config, request, cache, commits)
     found = dict(commits)
     if config.revision is None and model.commit:
-        found[repository_of(config.model)] = model.commit
+        found[request.pipeline] = model.commit
+    found |= {checkpoint.name: checkpoint.commit for checkpoint in model.checkpoints if checkpoint.commit}
     adapters = tuple(_resolve_adapter(config, cache, commits, entry) for entry in config.lora)
     found |= {
         parse_lora(entry)[0]: adapter.commit
         for entry, adapter in zip(config.lora, adapters, strict=True)
         if adapter.commit
     }
-    preset = find_preset(config.model, model, bundled_identity())
+    preset = find_preset(request.named, model, bundled_identity())
     sampling = resolve_sampling(config, preset)
     scheduler_options = check_scheduler(
         config.scheduler,
@@ -113,6 +128,11 @@ def fetch(resolved: Resolved, cache: ResultCache) -> LoadConfig:
         device=config.device,
         scheduler=resolved.settings.sampling.scheduler,
         scheduler_options=resolved.settings.sampling.scheduler_options,
+        variant=_variant_of(resolved.model.files, config),
+        checkpoints=tuple(
+            LocalCheckpoint(path, checkpoint.components, _variant_of(checkpoint.files, config))
+            for path, checkpoint in zip(paths["checkpoints"], resolved.model.checkpoints, strict=True)
+        ),
         adapters=tuple(zip(paths["adapters"], weights, strict=True)),
         lora_partial=config.lora_partial,
         text_encoder=config.text_encoder,
@@ -136,24 +156,56 @@ def default_model_fails(config: Config, why: str, other: str) -> ConfigError:
     )
 
 
-def _resolve_model(config: Config, cache: ResultCache, commits: Mapping[str, str]) -> ResolvedModel:
-    """Return the model. A folder is hashed again only when a file's size or time changed."""
-    name = repository_of(config.model)
+def _variant_of(files: Sequence[ModelFile], config: Config) -> str | None:
+    """Return the variant to load these files by: diffusers refuses one that none of them has."""
+    return config.variant if config.variant in variants_of(file.path for file in files) else None
+
+
+def _resolve_model(
+    config: Config, request: ModelRequest, cache: ResultCache, commits: Mapping[str, str]
+) -> ResolvedModel:
+    """Return the model, with its checkpoints. Files are hashed again only when size or time of one changed."""
+    try:
+        checkpoints = [_resolve_checkpoint(config, one, cache, commits) for one in request.checkpoints]
+        return with_checkpoints(_resolve_pipeline(config, request, cache, commits), request, checkpoints)
+    except ModelError as error:
+        if config.model_is_implied:
+            fix = "--model flux-dev, after `hf auth login` with access"
+            raise default_model_fails(config, str(error), fix) from error
+        if request.checkpoints and config.base is None and request.named != config.model:
+            fix = "--base names another pipeline, or a folder with its configuration"
+            raise ModelError(f"{error}; {config.model} needs files of {request.named}: {fix}") from error
+        raise
+
+
+def _resolve_pipeline(
+    config: Config, request: ModelRequest, cache: ResultCache, commits: Mapping[str, str]
+) -> ResolvedModel:
+    name, wanted = request.pipeline, request.wanted
     pinned = config.revision if config.revision and is_commit(config.revision) else None
     if config.revision is None:
         pinned = commits.get(name)
-    content = folder_fingerprint(name) or pinned
+    content = folder_fingerprint(name, wanted) or pinned
     # What is known by its content is never another model; a branch may have moved since it was stored.
     call = cache.call_afresh if content is None else cache.call
-    key = cache_key("model", name, config.revision, content)
-    try:
-        model = ResolvedModel.from_json(call(resolve_model_task, key, name, config.revision, config.cache_dir, pinned))
-        # The card is no part of the model's content, and may be newer than what was stored.
-        return replace(model, licence=card_licence(Path(model.location))) if model.source == "folder" else model
-    except ModelError as error:
-        if not config.model_is_implied:
-            raise
-        raise default_model_fails(config, str(error), "--model flux-dev, after `hf auth login` with access") from error
+    # The key of a model without such options is the one of earlier versions.
+    options = [] if wanted == Wanted() else [asdict(wanted)]
+    key = cache_key("model", name, config.revision, content, *options)
+    arguments = (name, config.revision, config.cache_dir, pinned, wanted)
+    model = ResolvedModel.from_json(call(resolve_model_task, key, *arguments))
+    # The card is no part of the model's content, and may be newer than what was stored.
+    return replace(model, licence=card_licence(Path(model.location))) if model.source == "folder" else model
+
+
+def _resolve_checkpoint(
+    config: Config, request: CheckpointRequest, cache: ResultCache, commits: Mapping[str, str]
+) -> Checkpoint:
+    """Return a checkpoint, pinned like the model: by size and time of its files, or by its first run's commit."""
+    pinned = commits.get(request.name)
+    content = checkpoint_fingerprint(request, config.variant) or pinned
+    call = cache.call_afresh if content is None else cache.call
+    key = cache_key(request.name, request.components, config.variant, content)
+    return Checkpoint.from_json(call(resolve_checkpoint_task, key, request, config.variant, config.cache_dir, pinned))
 
 
 def _resolve_adapter(config: Config, cache: ResultCache, commits: Mapping[str, str], entry: str) -> Adapter:

@@ -193,7 +193,7 @@ class Text2Image:
         context = RunContext(
             run=self.run,
             refresh=self.config.refresh,
-            model_name=self.config.model,
+            model_name=resolved.model_name,
             commit=resolved.model.commit,
             tuning=load_config.tuning(),
             png_compress_level=self.config.png_compress_level,

@@ -35,7 +35,9 @@ Size = Annotated[str, Field(pattern=r"^\d{1,5}x\d{1,5}$")]
 # The options that name something on this machine -> what to write in place of a URL.
 PATHS = {
     "dataset": "write s3://, https:// or hf:// for a file elsewhere, or hf:name:split",
-    "model": "name a preset, a hub id owner/name, or a local folder",
+    "model": "name a preset, a hub id owner/name, or a local folder or file",
+    "base": "name a preset, a hub id owner/name, or a local folder",
+    "transformer": "download the file and name it, or write owner/name/file for one on the hub",
     "cache_dir": "name a local folder",
     "local_dir": "name a local folder",
     "lora": "download the file and name it, or write a hub id owner/name",
@@ -84,10 +86,23 @@ class ModelOptions(BaseModel):
     model: str = Field(
         default_factory=lambda data: DEMO if data.get("dataset") == EXAMPLE else DEFAULT_MODEL,
         min_length=1,
-        description="Preset name, hub id or folder. Default: flux-dev; for the bundled example 'demo', which knows "
-        "fewer than 200 English words.",
+        description="Preset name, hub id, folder, or a .safetensors file of a whole model. Default: flux-dev; for "
+        "the bundled example 'demo', which knows fewer than 200 English words.",
+    )
+    base: Key | None = Field(
+        None,
+        description="With a file as the model: preset, hub id or folder of the pipeline that it belongs to, for its "
+        "configuration and for what the file lacks. Default: what diffusers takes it for.",
+    )
+    transformer: Key | None = Field(
+        None,
+        description="Transformer or unet in place of the model's own: a .safetensors or .gguf file, a folder, or on "
+        "the hub owner/name, owner/name/folder, owner/name/file.gguf.",
     )
     revision: Key | None = Field(None, description="Branch, tag or commit of a hub model.")
+    variant: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")] | None = Field(
+        None, description="Variant of the weights, where a part of the model has it: fp16 for *.fp16.safetensors."
+    )
     cache_dir: Key | None = Field(None, description="Hub cache folder. Default: the hub's own.")
     local_dir: Key | None = Field(None, description="Folder for plain copies of hub models, one subfolder a model.")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(

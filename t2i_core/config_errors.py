@@ -14,6 +14,7 @@ from t2i_core.errors import shorten
 PATTERN_FIXES = {
     "sizes": "write WIDTHxHEIGHT, for example 1216x832",
     "prepare": "write module:function or file.py:function, for example ./my_models.py:prepare",
+    "variant": "write the name between the dots of the files, for example fp16",
     "device": "write auto, cpu, mps, cuda, cuda:1 or xpu",
     "scheduler": "write the name of a diffusers scheduler class, for example EulerDiscreteScheduler",
     "public_url": "write an http:// or https:// address",
@@ -25,6 +26,8 @@ OTHER_NAMES = {
     **dict.fromkeys(("first_entry_file_name", "prompt_file", "prompts_file", "from_file", "input_file"), "dataset"),
     **dict.fromkeys(("hf_model_name_or_path", "pretrained_model_name_or_path", "model_name_or_path"), "model"),
     **dict.fromkeys(("model_id", "model_name", "model_path"), "model"),
+    **dict.fromkeys(("checkpoint", "checkpoint_path", "ckpt", "ckpt_path", "single_file"), "model"),
+    **dict.fromkeys(("unet", "denoiser", "gguf"), "transformer"),
     "hf_cache_dir": "cache_dir",
     "hf_local_dir": "local_dir",
     **dict.fromkeys(("num_inference_steps", "num_steps"), "steps"),

@@ -5,8 +5,11 @@ from typing import Any
 from prefect import task
 
 from t2i_core.models.adapters import Adapter, fetch_adapter, resolve_adapter
+from t2i_core.models.checkpoints import resolve_checkpoint
 from t2i_core.models.identity import ResolvedModel, resolve_model
-from t2i_core.models.weights import fetch_weights
+from t2i_core.models.pipeline_files import Wanted
+from t2i_core.models.request import CheckpointRequest
+from t2i_core.models.weights import fetch_checkpoint, fetch_weights
 from tasks.caching import TASK_OPTIONS, VersionedKey
 
 
@@ -14,10 +17,23 @@ from tasks.caching import TASK_OPTIONS, VersionedKey
     name="resolve model", task_run_name="resolve {name}", cache_policy=VersionedKey(version="model-v2"), **TASK_OPTIONS
 )
 def resolve_model_task(
-    cache_key: str, name: str, revision: str | None, cache_dir: str | None, commit: str | None
+    cache_key: str, name: str, revision: str | None, cache_dir: str | None, commit: str | None, wanted: Wanted
 ) -> dict[str, Any]:
     """Return the model as small files tell it: no weights, no torch."""
-    return resolve_model(name, revision=revision, cache_dir=cache_dir, commit=commit).to_json()
+    return resolve_model(name, revision=revision, cache_dir=cache_dir, commit=commit, wanted=wanted).to_json()
+
+
+@task(
+    name="resolve checkpoint",
+    task_run_name="resolve {request.name}",
+    cache_policy=VersionedKey(version="checkpoint-v1"),
+    **TASK_OPTIONS,
+)
+def resolve_checkpoint_task(
+    cache_key: str, request: CheckpointRequest, variant: str | None, cache_dir: str | None, commit: str | None
+) -> dict[str, Any]:
+    """Return a checkpoint with the hashes of its files."""
+    return resolve_checkpoint(request, variant=variant, cache_dir=cache_dir, commit=commit).to_json()
 
 
 @task(
@@ -44,8 +60,10 @@ def fetch_weights_task(
     cache_dir: str | None,
     local_dir: str | None,
 ) -> dict[str, Any]:
-    """Return local paths of the model's folder and the adapters' files; download what is missing."""
+    """Return local paths of the model's folder, its checkpoints and the adapters' files; download what is missing."""
+    resolved, folders = ResolvedModel.from_json(model), {"cache_dir": cache_dir, "local_dir": local_dir}
     return {
-        "model": str(fetch_weights(ResolvedModel.from_json(model), cache_dir=cache_dir, local_dir=local_dir)),
+        "model": str(fetch_weights(resolved, **folders)),
+        "checkpoints": [str(fetch_checkpoint(checkpoint, **folders)) for checkpoint in resolved.checkpoints],
         "adapters": [str(fetch_adapter(Adapter.from_json(adapter), cache_dir=cache_dir)) for adapter in adapters],
     }

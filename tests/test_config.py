@@ -167,6 +167,8 @@ HOME = "/home/somebody"
 PATH_OPTIONS = {
     "dataset": "{}/rows.jsonl",
     "model": "{}/flux",
+    "base": "{}/sdxl",
+    "transformer": "{}/transformer.gguf",
     "cache_dir": "{}/cache",
     "local_dir": "{}/models",
     "lora": "{}/style.safetensors",

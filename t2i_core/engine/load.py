@@ -13,6 +13,7 @@ from diffusers import DiffusionPipeline, FluxPipeline
 from t2i_core.engine.attempt import one_line
 from t2i_core.engine.batch_generator import BatchGenerator
 from t2i_core.engine.batch_isolation import whole_call
+from t2i_core.engine.checkpoints import load_components
 from t2i_core.engine.device import device_name, is_out_of_memory, release_memory, resolve_device
 from t2i_core.engine.flux import FluxStages
 from t2i_core.engine.loaded_weights import checking_weights
@@ -31,6 +32,7 @@ from t2i_core.engine.tuning import (
 )
 from t2i_core.errors import ConfigError, ModelError, UserError
 from t2i_core.generation.interface import LoadConfig
+from t2i_core.models.names import GGUF
 from t2i_core.models.pipeline_signature import init_parameters
 
 log = logging.getLogger(__name__)
@@ -104,13 +106,16 @@ def load_pipeline(load_config: LoadConfig) -> Any:
     """
     silence_diffusers()
     options = _watermark_options(load_config.path)
-    if load_config.quantization:
-        options["quantization_config"] = quantization_config(load_config)
+    quantization = quantization_config(load_config)
+    if quantization:
+        options["quantization_config"] = quantization
     try:
         with checking_weights():
+            options |= load_components(load_config, quantization.quant_mapping if quantization else {})
             pipeline = DiffusionPipeline.from_pretrained(
                 load_config.path,
                 dtype=getattr(torch, load_config.dtype),
+                variant=load_config.variant,
                 use_safetensors=True,
                 local_files_only=True,
                 **options,
@@ -174,6 +179,7 @@ def library_versions(load_config: LoadConfig) -> dict[str, str]:
     names = ["torch", "diffusers", "transformers"]
     names += ["peft"] if load_config.adapters else []
     names += [LIBRARIES[load_config.quantization]] if load_config.quantization else []
+    names += ["gguf"] if any(one.path.lower().endswith(GGUF) for one in load_config.checkpoints) else []
     return {name: version(name) for name in names}
 
 

@@ -22,6 +22,15 @@ OnStep = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
+class LocalCheckpoint:
+    """A file, or the folder of a denoiser, on this machine, and the components that it supplies to a pipeline."""
+
+    path: str
+    components: tuple[str, ...]
+    variant: str | None = None  # of the weights in a folder
+
+
+@dataclass(frozen=True, slots=True)
 class LoadConfig:
     """Where a process finds the model, and how to load it. Equal values share one model in memory."""
 
@@ -30,6 +39,8 @@ class LoadConfig:
     device: str
     scheduler: str | None = None
     scheduler_options: str | None = None  # JSON
+    variant: str | None = None  # of the weights
+    checkpoints: tuple[LocalCheckpoint, ...] = ()  # in place of the model's own weights
     adapters: tuple[tuple[str, float], ...] = ()  # (local file, weight)
     lora_partial: bool = False  # whether an adapter's file may be used in part
     text_encoder: str = "auto"  # resident | staged | auto

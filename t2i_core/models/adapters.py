@@ -8,7 +8,7 @@ from typing import Any
 from t2i_core.config import parse_lora
 from t2i_core.errors import ModelError, shorten
 from t2i_core.hashing import file_sha256
-from t2i_core.local_paths import is_file, is_folder, similar_name
+from t2i_core.local_paths import similar_name
 from t2i_core.models.hub import (
     MAIN,
     cached_repository,
@@ -18,9 +18,10 @@ from t2i_core.models.hub import (
     is_repository,
     online_or_cached,
 )
+from t2i_core.models.names import SAFETENSORS, kind_on_disk
 from t2i_core.models.pipeline_files import list_folder
 
-SUFFIX = ".safetensors"
+SUFFIX = SAFETENSORS
 NAMES_SHOWN = 8
 
 
@@ -83,20 +84,17 @@ def find_adapter(name: str) -> Path | None:
         ModelError: for anything else, in one line with the fix.
     """
     path = Path(name)
-    try:
-        exists, is_a_folder = is_file(path), is_folder(path)
-    except ValueError as error:
-        raise ModelError(f"lora: {shorten(name)} {error}") from None
-    if exists:
+    kind = kind_on_disk("lora", name)
+    if kind == "file":
         if path.suffix != SUFFIX:
             raise ModelError(f"lora: {name} is not a {SUFFIX} file; other formats can run code and are not loaded")
         return path
-    if is_a_folder:
+    if kind == "folder":
         inside = sorted(file.name for file in path.glob(f"*{SUFFIX}"))
         example = path / (inside[0] if inside else f"style{SUFFIX}")
         raise ModelError(f"lora: {name} is a folder; name the file, for example {example}")
     repository, file = _at_hub(name)
-    if not is_repository(repository) or file.startswith(("/", ".")) or (not file and name.endswith(SUFFIX)):
+    if not is_repository(repository) or file.startswith(("/", ".")):
         raise ModelError(
             f"lora: {shorten(name)} does not exist; name a {SUFFIX} file, or a hub id owner/name{similar_name(path)}"
         )

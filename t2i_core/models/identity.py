@@ -5,7 +5,7 @@ files are the same model. Small files are read and, from the hub, downloaded; we
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +15,7 @@ from t2i_core.bundled import DEMO_MODEL
 from t2i_core.config import DEMO
 from t2i_core.errors import ModelError, shorten
 from t2i_core.hashing import digest, file_sha256
-from t2i_core.local_paths import is_file, is_folder, similar_name
+from t2i_core.local_paths import similar_name
 from t2i_core.models.hub import (
     MAIN,
     HubFile,
@@ -29,11 +29,13 @@ from t2i_core.models.hub import (
     online_or_cached,
     weights_header,
 )
-from t2i_core.models.pipeline_files import PICKLE_SUFFIXES, PipelineFiles, list_folder, select_files
+from t2i_core.models.names import WEIGHT_SUFFIXES, kind_on_disk
+from t2i_core.models.pipeline_files import PipelineFiles, Wanted, list_folder, select_files
 from t2i_core.models.presets import has_preset, similar_model
 from t2i_core.models.weights_dtype import read_header, weights_dtype
 
 BUNDLED_LICENCE = "Apache-2.0"
+ALL = Wanted()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +48,55 @@ class ModelFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Weights that take the place of a model's own: a single file, or the folder of a denoiser.
+
+    components: the components that it supplies.
+    location: an absolute folder, or a hub id; `commit`: None for a folder.
+    path: in the location: of the file, or of the folder that holds config.json.
+    config: that configuration; None for a file, which goes by the one of the model.
+    """
+
+    name: str
+    components: tuple[str, ...]
+    location: str
+    path: str
+    files: tuple[ModelFile, ...]
+    commit: str | None = None
+    config: Mapping[str, Any] | None = field(default=None, hash=False)
+
+    def content(self) -> list[list[str]]:
+        """Return [what it is, SHA-256] for all that is loaded; of a folder as if it were in the model's."""
+        if self.config is None:
+            return [[component, file.sha256] for component in self.components for file in self.files]
+        prefix = f"{self.path}/" if self.path else ""
+        (component,) = self.components
+        return [[f"{component}/{file.path.removeprefix(prefix)}", file.sha256] for file in self.files]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the checkpoint as a dict of JSON types; `from_json` reads it back."""
+        return asdict(self) | {"files": [asdict(file) for file in self.files], "components": list(self.components)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Checkpoint":
+        """Return the checkpoint that `to_json` wrote."""
+        files = tuple(ModelFile(**file) for file in values["files"])
+        return cls(**{**values, "files": files, "components": tuple(values["components"])})
+
+
+@dataclass(frozen=True, slots=True)
 class ResolvedModel:
     """A model whose identity and files are known, without its weights.
 
     location: an absolute folder, or a hub id.
     commit: the commit of a hub model; None for a folder.
+    files: those that are loaded from the location.
     licence: as its own model card states it.
     configs: the configurations of `transformer` or `unet`, `vae` and `scheduler`, as far as the pipeline has them, and
         under "index" what model_index.json says of the pipeline itself.
     dtype: of the denoiser's weights; None where the preset of its class decides, or the files do not tell.
+    classes: the class of each component.
+    checkpoints: what supplies the weights that are not loaded from the location.
     """
 
     name: str
@@ -67,24 +109,45 @@ class ResolvedModel:
     licence: str | None = None
     configs: Mapping[str, Any] = field(default_factory=dict, hash=False)
     dtype: str | None = None
+    classes: Mapping[str, str] = field(default_factory=dict, hash=False)
+    checkpoints: tuple[Checkpoint, ...] = ()
 
     @property
     def weights_bytes(self) -> int:
-        """The bytes of all safetensors files: what is downloaded, and what memory must hold at least."""
-        return sum(file.size for file in self.files if file.path.endswith(".safetensors"))
+        """The bytes of all files of weights: what memory must hold at least."""
+        own = sum(file.size for file in self.files if file.path.endswith(WEIGHT_SUFFIXES))
+        return own + sum(_weights_bytes(checkpoint) for checkpoint in self.checkpoints)
+
+    @property
+    def download_bytes(self) -> int:
+        """The bytes of those files of weights that lie on the hub."""
+        local = sum(_weights_bytes(checkpoint) for checkpoint in self.checkpoints if not checkpoint.commit)
+        return self.weights_bytes - local
 
     def to_json(self) -> dict[str, Any]:
         """Return the model as a dict of JSON types; `from_json` reads it back."""
-        return asdict(self) | {"files": [asdict(file) for file in self.files]}
+        checkpoints = [checkpoint.to_json() for checkpoint in self.checkpoints]
+        return asdict(self) | {"files": [asdict(file) for file in self.files], "checkpoints": checkpoints}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "ResolvedModel":
-        """Return the model that `to_json` wrote."""
-        return cls(**{**values, "files": tuple(ModelFile(**file) for file in values["files"])})
+        """Return the model that `to_json` wrote; earlier versions wrote no checkpoints and no classes."""
+        files = tuple(ModelFile(**file) for file in values["files"])
+        checkpoints = tuple(Checkpoint.from_json(checkpoint) for checkpoint in values.get("checkpoints", ()))
+        return cls(**{**values, "files": files, "checkpoints": checkpoints})
+
+
+def _weights_bytes(checkpoint: Checkpoint) -> int:
+    return sum(file.size for file in checkpoint.files if file.path.endswith(WEIGHT_SUFFIXES))
 
 
 def resolve_model(
-    name: str, *, revision: str | None = None, cache_dir: str | None = None, commit: str | None = None
+    name: str,
+    *,
+    revision: str | None = None,
+    cache_dir: str | None = None,
+    commit: str | None = None,
+    wanted: Wanted = ALL,
 ) -> ResolvedModel:
     """Return the model that `demo`, a folder or a hub id names.
 
@@ -95,6 +158,7 @@ def resolve_model(
         revision: branch, tag or commit of a hub model.
         cache_dir: hub cache; None: the hub's own.
         commit: the commit to use, wherever `revision` points by now.
+        wanted: which of its weights are loaded.
 
     Raises:
         ModelError: for a model that cannot be found or used, in one line that says what to do.
@@ -102,36 +166,36 @@ def resolve_model(
     """
     folder = _folder_or_hub(name, revision)
     if folder is not None:
-        return _resolve_folder(name, folder)
-    wanted = commit or revision or MAIN
+        return _resolve_folder(name, folder, wanted)
+    at = commit or revision or MAIN
     return online_or_cached(
         name,
-        wanted,
-        online=lambda: _resolve_online(name, wanted, cache_dir),
-        cached=lambda: _resolve_cached(name, wanted, cache_dir),
+        at,
+        online=lambda: _resolve_online(name, at, cache_dir, wanted),
+        cached=lambda: _resolve_cached(name, at, cache_dir, wanted),
     )
 
 
-def check_model(name: str, revision: str | None = None) -> PipelineFiles | None:
+def check_model(name: str, revision: str | None = None, wanted: Wanted = ALL) -> PipelineFiles | None:
     """Refuse what can be no model, without network: a folder without a pipeline, or no form of a hub id.
 
     Returns:
-        The files of a folder; None for a hub id.
+        What is loaded from a folder; None for a hub id.
 
     Raises:
         ModelError: in one line that says what to do.
     """
     folder = _folder_or_hub(name, revision)
-    return _select_in_folder(name, folder) if folder is not None else None
+    return None if folder is None else _select_in_folder(name, folder, wanted)
 
 
 @lru_cache(maxsize=1)
 def bundled_identity() -> str:
     """Return the identity of the bundled demo model."""
-    return _resolve_folder(DEMO, DEMO_MODEL).identity
+    return _resolve_folder(DEMO, DEMO_MODEL, ALL).identity
 
 
-def folder_fingerprint(name: str) -> str | None:
+def folder_fingerprint(name: str, wanted: Wanted = ALL) -> str | None:
     """Return a digest of the paths, sizes and times of a folder's model files: while it is equal, so is their content.
 
     It takes milliseconds, where hashing the content takes a minute. `demo` is the folder of the bundled model; None for
@@ -144,18 +208,24 @@ def folder_fingerprint(name: str) -> str | None:
     if folder is None:
         return None
     states = [[str(folder.resolve())]]
-    for relative in _select_in_folder(name, folder).paths:
+    for relative in _select_in_folder(name, folder, wanted).paths:
         status = os.stat(folder / relative)
         states.append([relative, str(status.st_size), str(status.st_mtime_ns)])
     return digest(sorted(states))
 
 
 def _folder_of(name: str) -> Path | None:
-    path = DEMO_MODEL if name == DEMO else Path(name)
-    try:
-        return path if is_folder(path) else None
-    except ValueError as error:
-        raise ModelError(f"model: {shorten(name)} {error}") from None
+    """Return the folder that a name means, or None for a name that may be a hub id.
+
+    Raises:
+        ModelError: for a file, and for what cannot be read.
+    """
+    if name == DEMO:
+        return DEMO_MODEL
+    kind = kind_on_disk("model", name)
+    if kind == "file":
+        raise ModelError(f"{name}: is a file, not a folder; name a folder written by a pipeline's save_pretrained")
+    return Path(name) if kind else None
 
 
 def _folder_or_hub(name: str, revision: str | None) -> Path | None:
@@ -168,10 +238,10 @@ def _folder_or_hub(name: str, revision: str | None) -> Path | None:
     return folder
 
 
-def _resolve_folder(name: str, folder: Path) -> ResolvedModel:
-    chosen = _select_in_folder(name, folder)
+def _resolve_folder(name: str, folder: Path, wanted: Wanted) -> ResolvedModel:
+    chosen = _select_in_folder(name, folder, wanted)
     try:
-        files = tuple(_hashed(path, HubFile(0, None), folder.joinpath) for path in chosen.paths)
+        files = tuple(hashed(path, HubFile(0, None), folder.joinpath) for path in chosen.paths)
     except OSError as error:
         raise _cannot_be_read(name, error) from error
     bundled = name == DEMO
@@ -181,22 +251,22 @@ def _resolve_folder(name: str, folder: Path) -> ResolvedModel:
     return _model(name, source, str(folder.resolve()), None, chosen, files, licence, dtype)
 
 
-def _resolve_online(name: str, revision: str, cache_dir: str | None) -> ResolvedModel:
+def _resolve_online(name: str, revision: str, cache_dir: str | None, wanted: Wanted) -> ResolvedModel:
     found = describe(name, revision, cache_dir)
 
     def local(path: str) -> Path:
         return download_file(name, path, found.commit, cache_dir)
 
-    chosen = select_files(name, found.files, lambda path: local(path).read_text(encoding="utf-8"))
+    chosen = select_files(name, found.files, lambda path: local(path).read_text(encoding="utf-8"), wanted)
     # A file outside LFS is small, at most 10 MB by the hub's own limit: such files are downloaded together and hashed.
     small = [path for path in chosen.paths if found.files[path].sha256 is None]
     download_files(name, small, found.commit, cache_dir, quiet=True)
-    files = tuple(_hashed(path, found.files[path], local) for path in chosen.paths)
+    files = tuple(hashed(path, found.files[path], local) for path in chosen.paths)
     dtype = _dtype(chosen, lambda path: weights_header(name, path, found.commit))
     return _model(name, "hub", name, found.commit, chosen, files, found.licence, dtype)
 
 
-def _resolve_cached(name: str, revision: str, cache_dir: str | None) -> ResolvedModel | None:
+def _resolve_cached(name: str, revision: str, cache_dir: str | None, wanted: Wanted) -> ResolvedModel | None:
     """Return the model from the hub cache alone; None if the cache does not hold enough of it."""
     cached = cached_repository(name, revision, cache_dir)
     if cached is None:
@@ -204,8 +274,8 @@ def _resolve_cached(name: str, revision: str, cache_dir: str | None) -> Resolved
     listing, folder = cached
     found = listing or Repository(folder.name, dict.fromkeys(list_folder(folder), HubFile(0, None)), None)
     try:
-        chosen = select_files(name, found.files, lambda path: (folder / path).read_text(encoding="utf-8"))
-        files = tuple(_hashed(path, found.files[path], folder.joinpath) for path in chosen.paths)
+        chosen = select_files(name, found.files, lambda path: (folder / path).read_text(encoding="utf-8"), wanted)
+        files = tuple(hashed(path, found.files[path], folder.joinpath) for path in chosen.paths)
     except OSError:
         return None
     except ModelError:
@@ -228,9 +298,18 @@ def _model(
     licence: str | None,
     dtype: str | None,
 ) -> ResolvedModel:
-    identity = digest(sorted([file.path, file.sha256] for file in files))
     return ResolvedModel(
-        name, source, location, commit, identity, chosen.pipeline_class, files, licence, chosen.configs, dtype
+        name=name,
+        source=source,
+        location=location,
+        commit=commit,
+        identity=identity_of(files),
+        pipeline_class=chosen.pipeline_class,
+        files=files,
+        licence=licence,
+        configs=chosen.configs,
+        dtype=dtype,
+        classes=chosen.classes,
     )
 
 
@@ -239,16 +318,23 @@ def _dtype(chosen: PipelineFiles, header: Callable[[str], Mapping[str, Any]]) ->
     return None if has_preset(chosen.pipeline_class) else weights_dtype(chosen.paths, header)
 
 
-def _hashed(path: str, known: HubFile, local: Callable[[str], Path]) -> ModelFile:
+def identity_of(files: Iterable[ModelFile], checkpoints: Iterable[Checkpoint] = ()) -> str:
+    """Return the digest of all that is loaded."""
+    content = [[file.path, file.sha256] for file in files]
+    return digest(sorted(content + [item for checkpoint in checkpoints for item in checkpoint.content()]))
+
+
+def hashed(path: str, known: HubFile, local: Callable[[str], Path]) -> ModelFile:
+    """Return a file with its hash: the one that the hub knows, or that of the content at `local(path)`."""
     if known.sha256 is not None:
         return ModelFile(path, known.sha256, known.size)
     file = local(path)
     return ModelFile(path, file_sha256(file), file.stat().st_size)
 
 
-def _select_in_folder(name: str, folder: Path) -> PipelineFiles:
+def _select_in_folder(name: str, folder: Path, wanted: Wanted) -> PipelineFiles:
     try:
-        chosen = select_files(name, list_folder(folder), lambda path: (folder / path).read_text(encoding="utf-8"))
+        chosen = select_files(name, list_folder(folder), lambda path: (folder / path).read_text("utf-8"), wanted)
         for path in chosen.paths:
             (folder / path).open("rb").close()
     except OSError as error:
@@ -262,16 +348,6 @@ def _cannot_be_read(name: str, error: OSError) -> ModelError:
 
 def _no_model(name: str) -> ModelError:
     path = Path(name)
-    try:
-        exists = is_file(path)
-    except ValueError as error:
-        return ModelError(f"model: {shorten(name)} {error}")
-    if exists:
-        if path.suffix in PICKLE_SUFFIXES:
-            why = "is a pickle file, which can run code and is not loaded"
-        else:
-            why = "is a file, not a folder"
-        return ModelError(f"{name}: {why}; name a folder written by a diffusers pipeline's save_pretrained")
     if name.startswith((".", "/", "\\")) or "\\" in name or name.count("/") > 1 or path.is_absolute():
         return ModelError(f"{name}: this folder does not exist; check the path{similar_name(path)}")
     return ModelError(

@@ -4,7 +4,7 @@ from t2i_core.bundled import DEMO_MODEL
 from t2i_core.config import DEMO
 from t2i_core.errors import ModelError
 from t2i_core.models.hub import MAIN, cached_repository
-from t2i_core.models.pipeline_files import list_folder, select_files
+from t2i_core.models.pipeline_files import Wanted, list_folder, select_files
 from t2i_core.models.presets import PRESETS, Preset
 
 HEADER = ("preset", "repository", "download", "steps", "size", "licence")
@@ -40,7 +40,7 @@ def _download_bytes(preset: Preset, cache_dir: str | None) -> int | None:
         return None
     try:
         files = listing.files if listing else list_folder(folder)
-        chosen = select_files(preset.name, files, lambda path: (folder / path).read_text(encoding="utf-8"))
+        chosen = select_files(preset.name, files, lambda path: (folder / path).read_text(encoding="utf-8"), Wanted())
         return sum(listing.files[path].size if listing else (folder / path).stat().st_size for path in chosen.paths)
     except (ModelError, OSError):  # a download that broke off
         return None

@@ -163,6 +163,18 @@ def _find_class(name: str) -> ast.ClassDef:
     raise ModelError(f"the installed diffusers {version} has no pipeline {name}; upgrade it, or choose another model")
 
 
+@lru_cache(maxsize=1)
+def single_file_classes() -> frozenset[str]:
+    """Return the classes of denoisers and VAEs that the installed diffusers loads from a single file."""
+    spec = importlib.util.find_spec("diffusers")
+    assert spec is not None
+    assert spec.origin is not None
+    for node in parse((Path(spec.origin).parent / "loaders" / "single_file_model.py").read_bytes()).body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
+            return frozenset(str(key.value) for key in node.value.keys if isinstance(key, ast.Constant))
+    raise AssertionError("diffusers keeps its classes elsewhere")
+
+
 def parse(source: bytes) -> ast.Module:
     """Return the syntax tree of a source file."""
     try:

@@ -152,6 +152,7 @@ def run_json(report: Report, catalog: Catalog) -> dict[str, Any]:
             "source": model.source,
             "location": model.location,
             "commit": model.commit,
+            "checkpoints": [checkpoint.to_json() for checkpoint in model.checkpoints],
             "identity": model.identity,
             "pipeline": model.pipeline_class,
             "licence": report.preset.licence_note or model.licence,

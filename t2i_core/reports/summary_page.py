@@ -33,6 +33,7 @@ def summary_markdown(report: Report, catalog: Catalog) -> str:
     model = model_title(config.model, report.preset) if report.preset.is_guess else config.model
     if report.model.source == "hub" and report.model.location != config.model:
         model += f": {report.model.location}"
+    supplied = [f", {' and '.join(one.components)} from {one.name}" for one in report.model.checkpoints]
     commit = f" at `{report.model.commit}`" if report.model.commit else ""
     lines = [
         f"## {_plain(message[:1].upper() + message[1:])}",
@@ -44,7 +45,7 @@ def summary_markdown(report: Report, catalog: Catalog) -> str:
         "",
         f"- **Time** {report.time_spent()}",
         f"- **Data set** {_plain(config.dataset_title)}",
-        f"- **Model** {_plain(model)}{commit}",
+        f"- **Model** {_plain(model)}{commit}{_plain(''.join(supplied))}",
         f"- **Licence** {_plain(licence)}",
         f"- **Where** {_plain(str(catalog.workspace.root.absolute()))} on {_plain(socket.gethostname())}",
         *(f"- {line}" for line in _links(report)),

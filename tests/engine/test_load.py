@@ -17,6 +17,7 @@ from t2i_core.engine.load import load_model, load_pipeline
 from t2i_core.errors import ModelError, Stopped
 from t2i_core.generation.interface import LoadConfig, Timings
 from t2i_core.spec import ImageSpec
+from tests import tiny_pipelines
 
 # As in the images that the demo model was trained on (examples/bundled_model/world.py).
 COLOURS = {
@@ -113,6 +114,22 @@ def test_a_broken_weights_file_is_one_line(tmp_path):
         load_pipeline(load_config(path=str(folder)))
     assert str(folder) in str(error.value)
     assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("shards", [{}, {"max_shard_size": "40KB"}])
+def test_the_variant_is_what_is_loaded_where_a_part_has_it(tmp_path, shards):
+    pipeline = tiny_pipelines.stable_diffusion_xl()
+    pipeline.save_pretrained(tmp_path)
+    for part in (pipeline.unet, pipeline.text_encoder_2):
+        with torch.no_grad():
+            for tensor in part.parameters():
+                tensor.zero_()
+        part.save_pretrained(
+            tmp_path / ("unet" if part is pipeline.unet else "text_encoder_2"), variant="fp16", **shards
+        )
+    loaded = load_pipeline(load_config(path=str(tmp_path), variant="fp16"))
+    for name, is_zero in {"unet": True, "text_encoder_2": True, "text_encoder": False, "vae": False}.items():
+        assert all(not tensor.any() for tensor in getattr(loaded, name).parameters()) == is_zero, name
 
 
 def test_a_model_leaves_memory_before_another_is_loaded(monkeypatch, stable_diffusion):

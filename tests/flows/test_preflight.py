@@ -13,10 +13,18 @@ import pytest
 from t2i_core.bundled import DEMO_MODEL
 from tests.conftest import ROOT
 
+
+def weights(tensor):
+    """A safetensors file of one tensor, as text."""
+    header = json.dumps({tensor: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}})
+    return chr(len(header)) + "\0" * 7 + header + "\0" * 4
+
+
 # Option -> what a path in it looks like, for a path `{}`, and what the path should name.
 OPTIONS = {
     "dataset": ("{}.jsonl", "file"),
     "model": ("{}", "folder"),
+    "transformer": ("{}.safetensors", "file"),
     "lora": ("{}.safetensors", "file"),
     "prepare": ("{}.py:f", "file"),
     "config": ("{}.yaml", "file"),
@@ -26,7 +34,8 @@ OPTIONS = {
 }
 CONTENT = {
     "dataset": '{"conversations": "a fox"}\n',
-    "lora": "weights",
+    "transformer": weights("transformer_blocks.0.a"),
+    "lora": weights("a.lora_A.weight"),
     "prepare": "def f(pipeline):\n    pass\n",
     "config": "steps: 1\n",
 }
@@ -37,8 +46,9 @@ KINDS = (
 )
 # What is no mistake: a folder that is missing is made, what is only read may be read-only, and data sets have URLs.
 FINE = {
-    *((option, "read-only") for option in ("dataset", "model", "lora", "prepare", "config", "cache-dir", "local-dir")),
-    *((option, "in a read-only folder") for option in ("dataset", "model", "lora", "prepare", "config")),
+    *((option, "read-only") for option in ("dataset", "model", "transformer", "lora", "prepare", "config")),
+    *((option, "read-only") for option in ("cache-dir", "local-dir")),
+    *((option, "in a read-only folder") for option in ("dataset", "model", "transformer", "lora", "prepare", "config")),
     *((option, "missing") for option in ("output", "cache-dir", "local-dir")),
     ("dataset", "URL"),
 }

@@ -13,6 +13,7 @@ from t2i_core.config import Config
 from t2i_core.errors import ConfigError, ModelError
 from t2i_core.models.adapters import Adapter
 from t2i_core.models.identity import ModelFile, ResolvedModel, bundled_identity
+from tasks.caching import cache_key
 from tests.fake_hub import write_tree
 from tests.tiny_model import model_files
 
@@ -45,14 +46,14 @@ class FakeCache:
         return [key for _, task, key, _ in self.calls if task == name]
 
     def pinned(self, name="resolve model"):
-        return [arguments[-1] for _, task, _, arguments in self.calls if task == name]
+        return [arguments[3 if task == "resolve model" else -1] for _, task, _, arguments in self.calls if task == name]
 
     def _run(self, task, arguments):
         if self.error:
             raise self.error
         return getattr(self, f"_{task.replace(' ', '_')}")(*arguments)
 
-    def _resolve_model(self, name, revision, cache_dir, commit):
+    def _resolve_model(self, name, revision, cache_dir, commit, wanted):
         is_folder = os.path.isdir(name) or name == "demo"
         commit = None if is_folder else commit or (revision if revision and len(revision) == 40 else self.head)
         model = ResolvedModel(
@@ -76,7 +77,9 @@ class FakeCache:
         return Adapter(name, "e" * 64, float(weight or 1), name, "a.safetensors", commit).to_json()
 
     def _fetch_weights(self, model, adapters, cache_dir, local_dir):
-        return {"model": "/weights", "adapters": [f"/loras/{adapter['file']}" for adapter in adapters]}
+        checkpoints = [f"/checkpoints/{checkpoint['path']}" for checkpoint in model["checkpoints"]]
+        loras = [f"/loras/{adapter['file']}" for adapter in adapters]
+        return {"model": "/weights", "checkpoints": checkpoints, "adapters": loras}
 
 
 @pytest.fixture
@@ -290,7 +293,7 @@ def test_stored_paths_count_while_the_files_are_there(cache, resolved, folder, t
     monkeypatch.setattr(
         FakeCache,
         "_fetch_weights",
-        lambda self, *arguments: fetched.append(1) or {"model": "/w", "adapters": [str(lora)]},
+        lambda self, *arguments: fetched.append(1) or {"model": "/w", "checkpoints": [], "adapters": [str(lora)]},
     )
     fetched = []
     fetch(resolved, cache)
@@ -300,6 +303,14 @@ def test_stored_paths_count_while_the_files_are_there(cache, resolved, folder, t
         (folder / "vae/config.json").unlink()
     fetch(resolved, cache)
     assert len(fetched) == (1 if lost is None else 2)
+
+
+def test_another_variant_is_another_result_and_no_variant_is_the_one_of_earlier_versions(cache):
+    for values in ({}, {"variant": "fp16"}, {"variant": "bf16"}):
+        resolve(config(**values), cache, MappingProxyType({NAME: FIRST}))
+    assert len(set(cache.keys())) == 3
+    assert cache.keys()[0] == cache_key("model", NAME, None, FIRST)
+    assert [arguments[-1].variant for _, _, _, arguments in cache.calls] == [None, "fp16", "bf16"]
 
 
 def test_weights_are_local_where_every_file_is_there_in_its_size(resolved, folder):

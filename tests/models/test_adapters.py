@@ -73,6 +73,20 @@ def test_a_name_is_a_file_or_may_be_on_the_hub(tmp_path: Path) -> None:
         find_adapter(str(tmp_path / "stile.safetensors"))
 
 
+def test_what_lies_on_this_machine_is_never_asked_of_the_hub(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "owner" / "style").mkdir(parents=True)
+    for file in ("owner/file.safetensors", "owner/style/file.safetensors"):
+        (tmp_path / file).write_bytes(DATA)
+        assert resolve_adapter(file, cache_dir=str(tmp_path / "cache")).commit is None
+    for missing in ("owner/fil.safetensors", "owner/style/fil.safetensors", "elsewhere/file.pt"):
+        with pytest.raises(ModelError, match=r"^lora: '.*' does not exist; check the path"):
+            resolve_adapter(missing, cache_dir=str(tmp_path / "cache"))
+    assert hub.requests == []
+
+
 def test_a_fingerprint_follows_size_and_time_of_a_file(tmp_path: Path) -> None:
     file = tmp_path / "style.safetensors"
     file.write_bytes(DATA)

@@ -114,8 +114,12 @@ def test_a_folder_whose_name_is_too_long_is_refused() -> None:
         ("folder", "nor a hub id .* .--list-models shows the presets.$"),
         ("./flx", "./flx: this folder does not exist; check the path; did you mean flux?"),
         ("flx", "did you mean flux?"),
-        ("weights.ckpt", "is a pickle file"),
+        ("weights.ckpt", "is a file, not a folder"),
         ("weights.safetensors", "is a file, not a folder"),
+        ("flux/inside.safetensors", "flux/inside.safetensors: is a file, not a folder"),
+        ("flux/no_suffix", "flux/no_suffix: is a file, not a folder"),
+        ("flux/insid.safetensors", "model: 'flux/insid.safetensors' does not exist; .* mean flux/inside.safetensors?"),
+        ("flux/q4.gguf", "model: 'flux/q4.gguf' does not exist"),
         ("empty", "empty: no model_index.json"),
     ],
 )
@@ -125,7 +129,10 @@ def test_what_can_be_no_model_is_refused_without_network(
     monkeypatch.chdir(tmp_path)
     for folder in ("flux", "empty"):
         (tmp_path / folder).mkdir()
-    for file in ("weights.ckpt", "weights.safetensors"):
+    for file in (
+        *("weights.ckpt", "weights.safetensors"),
+        *("flux/inside.safetensors", "flux/no_suffix"),
+    ):
         (tmp_path / file).write_text("")
     with pytest.raises(ModelError, match=message) as caught:
         check_model(name)

@@ -7,6 +7,8 @@ import pytest
 
 from t2i_core.errors import ModelError
 from t2i_core.models.identity import folder_fingerprint, resolve_model
+from t2i_core.models.pipeline_files import Wanted
+from t2i_core.models.weights import fetch_weights
 from tests.fake_hub import FakeHub, message_of, write_tree
 from tests.tiny_model import model_files
 
@@ -32,7 +34,7 @@ def test_names_that_are_nothing(tmp_path: Path) -> None:
         str(tmp_path / "nothing"): "this folder does not exist",
         "a/b/c": "this folder does not exist",
         "~/no/such": "this folder does not exist",
-        str(tmp_path / "m.ckpt"): "pickle",
+        str(tmp_path / "m.ckpt"): "is a file, not a folder",
         str(tmp_path / "m.safetensors"): "is a file, not a folder",
     }.items():
         with pytest.raises(ModelError, match=expected) as caught:
@@ -49,6 +51,10 @@ def test_a_revision_of_a_folder_is_refused() -> None:
 def test_a_folder_without_model_index(tmp_path: Path) -> None:
     assert "no model_index.json; name a folder written by" in refusal({"config.json": b"{}"}, tmp_path / "a")
     assert "pickle" in refusal({"model.ckpt": b"x"}, tmp_path / "b")
+    half = {"b.gguf": b"x", "a.safetensors": b"x", "README.md": b"x"}
+    assert refusal(half, tmp_path / "d").endswith("but it holds a.safetensors and 1 more; name the file itself")
+    part = {"config.json": b"{}", "diffusion_pytorch_model.safetensors": b"x"}
+    assert "it holds one part of a pipeline; " in refusal(part, tmp_path / "e")
     assert "but inner has one" in refusal({"inner/model_index.json": b"{}"}, tmp_path / "c")
 
 
@@ -91,9 +97,62 @@ def test_pickle_weights_only(hub: FakeHub, cache: str, tmp_path: Path) -> None:
 )
 def test_variant_weights_only(file: str, tmp_path: Path) -> None:
     files = without("vae/diffusion_pytorch_model.safetensors") | {f"vae/{file}": b"x"}
-    message = refusal(files, tmp_path / "m")
-    assert "fp16 variant only" in message
-    assert 'variant="fp16"' in message
+    assert refusal(files, tmp_path / "m").endswith("vae/ has weights of the fp16 variant only; add --variant fp16")
+
+
+def with_variant(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Return the files of a model of which all parts but the text encoder have an fp16 variant, too."""
+    shards = [f"diffusion_pytorch_model.fp16-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    index = json.dumps({"weight_map": {"a": shards[0], "b": shards[1]}}).encode()
+    return files | {
+        "vae/diffusion_pytorch_model.fp16.safetensors": b"vae",
+        "transformer/diffusion_pytorch_model.safetensors.index.fp16.json": index,
+        f"transformer/{shards[0]}": b"one",
+        f"transformer/{shards[1]}": b"two",
+    }
+
+
+def test_a_variant_is_taken_where_a_part_has_it_in_folders_and_on_the_hub(
+    hub: FakeHub, cache: str, tmp_path: Path
+) -> None:
+    files = with_variant(model_files())
+    folder = str(write_tree(tmp_path / "m", files))
+    model = resolve_model(folder, wanted=Wanted("fp16"))
+    assert [file.path for file in model.files if file.path.endswith(".safetensors")] == [
+        "text_encoder/model.safetensors",
+        "transformer/diffusion_pytorch_model.fp16-00001-of-00002.safetensors",
+        "transformer/diffusion_pytorch_model.fp16-00002-of-00002.safetensors",
+        "vae/diffusion_pytorch_model.fp16.safetensors",
+    ]
+    assert "transformer/diffusion_pytorch_model.safetensors.index.fp16.json" in {file.path for file in model.files}
+    assert model.identity != resolve_model(folder).identity
+    assert folder_fingerprint(folder, Wanted("fp16")) != folder_fingerprint(folder)
+    hub.repository(NAME).commit(files)
+    at_hub = resolve_model(NAME, cache_dir=cache, wanted=Wanted("fp16"))
+    assert (at_hub.identity, at_hub.files) == (model.identity, model.files)
+    fetch_weights(at_hub, cache_dir=cache, local_dir=None)
+    assert {path for path in hub.downloaded() if path.endswith(".safetensors")} == {
+        file.path for file in model.files if file.path.endswith(".safetensors")
+    }
+
+
+def test_shards_may_bear_the_variant_behind_their_number(tmp_path: Path) -> None:
+    shard = "diffusion_pytorch_model-00001-of-00001.fp16.safetensors"
+    index = json.dumps({"weight_map": {"a": shard}}).encode()
+    files = without("vae/diffusion_pytorch_model.safetensors") | {f"vae/{shard}": b"x"}
+    named = files | {"vae/diffusion_pytorch_model.safetensors.index.fp16.json": index}
+    model = resolve_model(str(write_tree(tmp_path / "m", named)), wanted=Wanted("fp16"))
+    assert f"vae/{shard}" in {file.path for file in model.files}
+    with pytest.raises(ModelError, match=r"the fp16 weights of vae/ are in several files, and the index of them"):
+        resolve_model(str(write_tree(tmp_path / "n", files)), wanted=Wanted("fp16"))
+
+
+def test_a_variant_that_no_part_has_is_refused(tmp_path: Path) -> None:
+    folder = write_tree(tmp_path / "m", with_variant(model_files()))
+    for variant in ("fp32", "fp"):
+        with pytest.raises(ModelError) as caught:
+            resolve_model(str(folder), wanted=Wanted(variant))
+        assert f"{folder} has no weights of the {variant} variant (its variants: fp16)" in message_of(caught)
 
 
 def test_weights_that_are_missing(tmp_path: Path) -> None:

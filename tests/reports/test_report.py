@@ -212,6 +212,7 @@ def test_run_json_holds_configuration_data_set_model_accounting_and_versions(rep
         "source": "bundled",
         "location": "/models/demo",
         "commit": None,
+        "checkpoints": [],
         "identity": MODEL.identity,
         "pipeline": "FluxPipeline",
         "licence": "Apache-2.0",
