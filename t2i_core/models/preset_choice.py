@@ -60,12 +60,15 @@ def find_preset(name: str, model: ResolvedModel, demo_identity: str) -> Preset:
         return PRESETS[name]
     if model.identity == demo_identity:
         return PRESETS[DEMO]
+    # Weights of a file are known by its name; those of a repository only as long as they are its own.
+    supplied = [checkpoint.name for checkpoint in model.checkpoints]
+    is_distilled = few_steps({}, names_of(supplied, {})) is not None
     repository = model.location if model.source == "hub" else repository_of_snapshot(model.location)
     for preset in PRESETS.values():
         same = repository is not None and preset.repository.casefold() == repository.casefold()
-        if same and preset.pipeline_class == model.pipeline_class:
+        if same and preset.pipeline_class == model.pipeline_class and not is_distilled:
             return preset
-    names = names_of([model.name, model.location], model.configs)
+    names = names_of([*supplied, model.name, model.location], model.configs)
     few = few_steps(model.configs, names)
     guess = _closest_preset(model, names, few) or _from_code(model)
     if few and not guess.few_steps:
@@ -76,8 +79,13 @@ def find_preset(name: str, model: ResolvedModel, demo_identity: str) -> Preset:
 
 
 def licence_of(model: ResolvedModel, preset: Preset) -> str:
-    """Return the licence of a model: the preset's word for its own model, else what the model's own card states."""
-    return preset.licence_note or model.licence or "not stated"
+    """Return the licence of a model: the preset's word for its own model, else what the model's own card states.
+
+    Of a checkpoint no card is read.
+    """
+    own = preset.licence_note or model.licence or "not stated"
+    others = ", ".join(checkpoint.name for checkpoint in model.checkpoints)
+    return f"{own}; of {others}: not stated" if others else own
 
 
 def model_title(name: str, preset: Preset) -> str:

@@ -4,12 +4,13 @@ The configurations are those of the repositories on the hub, as far as a choice 
 """
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from t2i_core.config import Config
 from t2i_core.errors import ConfigError
-from t2i_core.models.identity import ResolvedModel
+from t2i_core.models.identity import Checkpoint, ResolvedModel
 from t2i_core.models.pipeline_signature import call_defaults
 from t2i_core.models.preset_choice import find_preset, licence_of, model_title
 from t2i_core.models.presets import PRESETS
@@ -281,3 +282,17 @@ def test_a_model_is_called_what_its_user_calls_it():
     assert model_title("flux-schnell", PRESETS["flux-schnell"]) == "flux-schnell"
     repository = "black-forest-labs/FLUX.1-schnell"
     assert model_title(repository, PRESETS["flux-schnell"]) == f"{repository} (preset flux-schnell)"
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "steps"),
+    [("/m/mine.safetensors", "sdxl", 50), ("/m/sdxl_lightning_4step.safetensors", "sdxl", 4)],
+)
+def test_a_single_file_is_known_by_its_own_name_and_has_a_licence_of_its_own(file, name, steps):
+    base = PRESETS["sdxl"].repository
+    checkpoint = Checkpoint(file, ("unet", "vae"), "/m", "x.safetensors", ())
+    plain = model(SDXL, base, scheduler=LEADING, unet=UNET)
+    found = find_preset(base, replace(plain, checkpoints=(checkpoint,)), "demo's")
+    assert (found.name, found.steps) == (name, steps)
+    assert licence_of(replace(plain, checkpoints=(checkpoint,)), found).endswith(f"; of {file}: not stated")
+    assert "; of " not in licence_of(plain, PRESETS["sdxl"])
