@@ -32,7 +32,8 @@ from t2i_core.models.hub import (
 from t2i_core.models.names import WEIGHT_SUFFIXES, kind_on_disk
 from t2i_core.models.pipeline_files import PipelineFiles, Wanted, list_folder, select_files
 from t2i_core.models.presets import has_preset, similar_model
-from t2i_core.models.weights_dtype import read_header, weights_dtype
+from t2i_core.models.tensor_names import safetensors_header
+from t2i_core.models.weights_dtype import weights_dtype
 
 BUNDLED_LICENCE = "Apache-2.0"
 ALL = Wanted()
@@ -247,7 +248,7 @@ def _resolve_folder(name: str, folder: Path, wanted: Wanted) -> ResolvedModel:
     bundled = name == DEMO
     source: Literal["folder", "bundled"] = "bundled" if bundled else "folder"
     licence = BUNDLED_LICENCE if bundled else card_licence(folder)
-    dtype = _dtype(chosen, lambda path: read_header(folder / path))
+    dtype = _dtype(chosen, lambda path: safetensors_header(folder / path))
     return _model(name, source, str(folder.resolve()), None, chosen, files, licence, dtype)
 
 
@@ -284,7 +285,7 @@ def _resolve_cached(name: str, revision: str, cache_dir: str | None, wanted: Wan
         raise
     # With --local-dir the weights lie elsewhere, and their dtype cannot be told offline.
     here = {path for path in chosen.paths if (folder / path).is_file()}
-    dtype = _dtype(chosen, lambda path: read_header(folder / path) if path in here else {})
+    dtype = _dtype(chosen, lambda path: safetensors_header(folder / path) if path in here else {})
     return _model(name, "hub", name, found.commit, chosen, files, card_licence(folder), dtype)
 
 

@@ -1,11 +1,11 @@
-"""The names and shapes of the tensors in a file of weights, read from its header: no tensor is read."""
+"""The headers of files of weights: names and shapes of the tensors. No tensor is read."""
 
 import json
 import struct
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from t2i_core.errors import ModelError
 from t2i_core.models.names import GGUF
@@ -46,7 +46,20 @@ class _Torn(ValueError):
     """The file is shorter than its header says, or of another format."""
 
 
+def safetensors_header(path: Path) -> dict[str, Any]:
+    """Return {tensor: its dtype, shape and place} of a safetensors file; empty for one that is torn or none."""
+    with path.open("rb") as file:
+        try:
+            return _header(file, path.stat().st_size)
+        except (ValueError, KeyError, TypeError, struct.error, RecursionError):
+            return {}
+
+
 def _safetensors(file: BinaryIO, size: int) -> Shapes:
+    return {name: tuple(entry["shape"]) for name, entry in _header(file, size).items()}
+
+
+def _header(file: BinaryIO, size: int) -> dict[str, Any]:
     # The format: https://github.com/huggingface/safetensors#format
     start = file.read(8)
     if start == LFS_POINTER:
@@ -54,12 +67,12 @@ def _safetensors(file: BinaryIO, size: int) -> Shapes:
     (length,) = struct.unpack("<Q", start)
     if length > min(size - 8, HEADER_BYTES):
         raise _Torn("it is torn, or no safetensors file")
-    header = json.loads(file.read(length))
+    header: dict[str, Any] = json.loads(file.read(length))
     header.pop("__metadata__", None)
     end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
     if end > size:
         raise _Torn(f"it is torn: {size:,} of {end:,} bytes")
-    return {name: tuple(entry["shape"]) for name, entry in header.items()}
+    return header
 
 
 def _gguf(file: BinaryIO, size: int) -> Shapes:

@@ -1,10 +1,8 @@
 """The dtype of a model's weights, from the headers of its safetensors files: some kilobytes of each."""
 
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
 from typing import Any
 
 from t2i_core.models.pipeline_files import denoiser_weights
@@ -18,7 +16,6 @@ LOADED_AS = {
     "F8_E4M3": "bfloat16",
     "F8_E5M2": "bfloat16",
 }
-MOST_HEADER_BYTES = 100_000_000  # what the library itself accepts
 
 
 def weights_dtype(paths: Collection[str], header: Callable[[str], Mapping[str, Any]]) -> str | None:
@@ -35,16 +32,3 @@ def weights_dtype(paths: Collection[str], header: Callable[[str], Mapping[str, A
                 elements[dtype] += math.prod(tensor.get("shape", ()))
     # The order of the table decides between equals, so that the answer is always the same.
     return max(dict.fromkeys(LOADED_AS.values()), key=lambda dtype: elements[dtype]) if elements.total() else None
-
-
-def read_header(path: Path) -> dict[str, Any]:
-    """Return {tensor: its description} of a safetensors file; empty for a file that is none."""
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        if size > MOST_HEADER_BYTES:
-            return {}
-        try:
-            found = json.loads(file.read(size))
-        except ValueError:
-            return {}
-    return {name: value for name, value in found.items() if name != "__metadata__"} if isinstance(found, dict) else {}

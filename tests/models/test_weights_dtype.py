@@ -7,8 +7,9 @@ import pytest
 
 from t2i_core.models.hub import card_licence
 from t2i_core.models.identity import resolve_model
+from t2i_core.models.tensor_names import safetensors_header
 from t2i_core.models.weights import fetch_weights
-from t2i_core.models.weights_dtype import read_header, weights_dtype
+from t2i_core.models.weights_dtype import weights_dtype
 from tests.fake_hub import FakeHub, go_offline, write_tree
 from tests.tiny_model import clutter, model_files
 
@@ -59,7 +60,7 @@ def test_the_dtype_is_that_of_most_of_the_denoiser(elements, dtype, tmp_path: Pa
     files = {f"unet/{number}.safetensors": safetensors(**part) for number, part in enumerate(elements)}
     files["text_encoder/model.safetensors"] = safetensors(F32=1000)
     write_tree(tmp_path, files)
-    assert weights_dtype(files, lambda path: read_header(tmp_path / path)) == dtype
+    assert weights_dtype(files, lambda path: safetensors_header(tmp_path / path)) == dtype
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_the_dtype_is_that_of_most_of_the_denoiser(elements, dtype, tmp_path: Pa
 )
 def test_a_file_that_is_no_safetensors_has_no_header(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(data)
-    assert read_header(tmp_path / "a.safetensors") == {}
+    assert safetensors_header(tmp_path / "a.safetensors") == {}
 
 
 def test_folder_hub_and_cache_tell_the_same_dtype_and_the_hub_sends_no_weights(
