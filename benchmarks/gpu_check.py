@@ -71,7 +71,7 @@ class Check:
             for image in images:
                 if isinstance(image, Exception):
                     raise image
-        name = ".".join(f"{key}_{value}" for key, value in changes.items()) or "plain"
+        name = _name(changes)
         self.figures[f"{name}.seconds_an_image"] = seconds / len(specs)
         if self.device.type == "cuda":
             self.figures[f"{name}.peak_gigabytes"] = torch.cuda.max_memory_reserved(self.device) / 1e9
@@ -101,10 +101,55 @@ class Check:
 
     def compiled(self) -> str:
         """Compiled blocks generate the same image, faster."""
-        verdict = self._close(0.02, compile=True)
-        faster = self.figures["plain.seconds_an_image"] / self.figures["compile_True.seconds_an_image"]
+        return self._faster(0.02, compile=True)
+
+    def max_autotune(self) -> str:
+        """Compiled with --compile-mode max-autotune it generates the same image, faster."""
+        return self._faster(0.02, compile=True, compile_mode="max-autotune")
+
+    def cudnn(self) -> str:
+        """--attention cudnn generates the same image, whatever its batch mates."""
+        return self._attention("cudnn", 0.02)
+
+    def flash2(self) -> str:
+        """--attention flash2 generates the same image, whatever its batch mates."""
+        return self._attention("flash2", 0.02)
+
+    def flash3(self) -> str:
+        """--attention flash3 generates the same image, whatever its batch mates."""
+        return self._attention("flash3", 0.02)
+
+    def sage(self) -> str:
+        """--attention sage generates an image close to it, whatever its batch mates."""
+        return self._attention("sage", 0.1)
+
+    def flash3_compiled(self) -> str:
+        """--attention flash3 with --compile generates the same image, faster."""
+        self._check_attention("flash3")
+        return self._faster(0.02, attention="flash3", compile=True)
+
+    def tf32(self) -> str:
+        """float32 in TF32 generates the same image, faster."""
+        if self.device.type != "cuda":
+            raise ConfigError(["tf32: needs CUDA"])
+        plain, self.load_config = self.load_config, replace(self.load_config, dtype="float32")
+        try:
+            exact, changed = self.generate(self.specs, dtype="float32"), self.generate(self.specs, tf32=True)
+        finally:
+            self.load_config = plain
+        difference = max(float(np.abs(a - b).mean()) for a, b in zip(exact, changed, strict=True))
+        assert difference < 0.02, f"the mean difference is {difference:.3f} of 1"
+        faster = self.figures["dtype_float32.seconds_an_image"] / self.figures["tf32_True.seconds_an_image"]
         assert faster > 1, f"{faster:.2f} times as fast"
-        return f"{verdict}, {faster:.2f} times as fast"
+        return f"mean difference {difference:.5f} of 1, {faster:.2f} times as fast"
+
+    def magcache(self) -> str:
+        """--step-cache magcache is faster, and an image does not depend on its batch mates."""
+        return self._faster(0.2, alone=True, step_cache="magcache")
+
+    def taylorseer(self) -> str:
+        """--step-cache taylorseer is faster, and an image does not depend on its batch mates."""
+        return self._faster(0.2, alone=True, step_cache="taylorseer")
 
     def fp8(self) -> str:
         """fp8 loads, generates, and takes less memory."""
@@ -141,6 +186,34 @@ class Check:
         assert size < 64, "a batch of 64 did fit"
         return f"batches of {size} in place of 64"
 
+    def _check_attention(self, kind: str) -> None:
+        """Refuse a backend that is not here, before a model is loaded."""
+        from t2i_core.engine.attention import check_attention
+
+        check_attention(kind, None, self.load_config.device, self.load_config.dtype)
+
+    def _attention(self, kind: str, tolerance: float) -> str:
+        self._check_attention(kind)
+        verdict = self._close(tolerance, attention=kind)
+        self._same_alone(attention=kind)
+        return f"{verdict}, {self._times_as_fast(attention=kind):.2f} times as fast"
+
+    def _faster(self, tolerance: float, *, alone: bool = False, **changes: object) -> str:
+        """Assert that `changes` change the image little and make it faster; `alone`: nor do batch mates change it."""
+        verdict = self._close(tolerance, **changes)
+        faster = self._times_as_fast(**changes)
+        if alone:
+            self._same_alone(**changes)
+        assert faster > 1, f"{faster:.2f} times as fast"
+        return f"{verdict}, {faster:.2f} times as fast"
+
+    def _times_as_fast(self, **changes: object) -> float:
+        return self.figures["plain.seconds_an_image"] / self.figures[f"{_name(changes)}.seconds_an_image"]
+
+    def _same_alone(self, **changes: object) -> None:
+        together, alone = self.generate(self.specs, **changes), self.generate(self.specs[:1], **changes)
+        assert (alone[0] == together[0]).all(), "an image changes when it is generated alone"
+
     def _load(self, **changes: object) -> BatchGenerator:
         """Return the model, loaded as `changes` say, after the one before has left the memory."""
         from t2i_core.engine.load import load_model  # imports diffusers, before which `main` silences the libraries
@@ -162,6 +235,11 @@ class Check:
         return f"mean difference {difference:.5f} of 1"
 
 
+def _name(changes: dict[str, object]) -> str:
+    """Return what figures call a model that is loaded with `changes`."""
+    return ".".join(f"{key}_{value}" for key, value in changes.items()) or "plain"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="demo", help="preset name, hub id or folder (default: demo)")
@@ -176,6 +254,8 @@ def main() -> int:
         return 2
     checks: list[Callable[[], str]] = [
         *(check.batch_mates, check.staged, check.offload_model, check.offload_group, check.compiled),
+        *(check.max_autotune, check.cudnn, check.flash2, check.flash3, check.sage, check.flash3_compiled),
+        *(check.tf32, check.magcache, check.taylorseer),
         *(check.fp8, check.int8, check.nf4, check.memory),
     ]
     wrong = 0

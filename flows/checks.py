@@ -49,12 +49,14 @@ def check_machine(resolved: Resolved) -> None:
     Raises:
         ConfigError: for a device or a library that is not there, or the default model on a machine without a GPU.
     """
-    from t2i_core.engine.tuning import check_installed, check_offload
+    from t2i_core.engine.tuning import check_installed, check_offload, check_tf32
 
-    config = resolved.config
-    check_installed(resolved.settings.quantization)
+    config, settings = resolved.config, resolved.settings
+    check_installed(settings.quantization)
     device = device_of(config)
     check_offload(config.offload, device)
+    check_tf32(settings.tf32, device, settings.dtype)
+    _check_denoiser(resolved, device)
     if config.model_is_implied and resolved.preset.name != DEMO and device == "cpu":
         size = resolved.model.weights_bytes / 1e9
         raise default_model_fails(
@@ -82,6 +84,31 @@ def announce_guess(resolved: Resolved) -> None:
         log.info("model     %s are taken for %s: %s (%s)", preset.about, config.model, ", ".join(values), preset.reason)
     for doubt in doubtful_settings(config, sampling, preset):
         log.warning("settings  %s", doubt)
+
+
+def _check_denoiser(resolved: Resolved, device: str) -> None:
+    """Refuse what would make the denoiser faster and cannot work with this one, as its configuration shows.
+
+    Raises:
+        ConfigError: naming the option.
+    """
+    config, settings = resolved.config, resolved.settings
+    if not (settings.attention or settings.step_cache or config.compile):
+        return
+    from t2i_core.engine.attention import check_attention
+    from t2i_core.engine.compilation import check_compilation
+    from t2i_core.engine.denoiser import empty_denoiser
+    from t2i_core.engine.step_cache import check_step_cache
+
+    denoiser = empty_denoiser(resolved.model.configs)
+    if settings.attention:
+        check_attention(settings.attention, denoiser, device, settings.dtype)
+    if denoiser is None:
+        return
+    if settings.step_cache:
+        check_step_cache(settings.step_cache, denoiser)
+    if config.compile:
+        check_compilation(denoiser, resolved.model.pipeline_class)
 
 
 def announce_download(resolved: Resolved) -> None:

@@ -106,6 +106,9 @@ def resolve(config: Config, cache: ResultCache, commits: Mapping[str, str]) -> R
         sampling=replace(sampling, scheduler_options=scheduler_options),
         quantization=None if config.quantization == "none" else config.quantization,
         prepare=prepare_digest(config.prepare) if config.prepare else None,
+        attention=None if config.attention == "native" else config.attention,
+        tf32=config.tf32,
+        step_cache=None if config.step_cache == "none" else config.step_cache,
     )
     return Resolved(config, model, adapters, preset, settings, found)
 
@@ -138,8 +141,12 @@ def fetch(resolved: Resolved, cache: ResultCache) -> LoadConfig:
         text_encoder=config.text_encoder,
         offload=config.offload,
         compile=config.compile,
+        compile_mode=config.compile_mode,
         quantization=resolved.settings.quantization,
         prepare=config.prepare,
+        attention=resolved.settings.attention,
+        tf32=resolved.settings.tf32,
+        step_cache=resolved.settings.step_cache,
     )
 
 

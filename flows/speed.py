@@ -38,5 +38,10 @@ class SpeedCache:
         return Speed.from_json(self.cache.call(measure_speed_task, key, load_config, spec, batch_size))
 
     def _key(self, batch_size: int | None, *more: object) -> str:
-        tuning = [self.config.text_encoder, self.config.offload, self.config.compile]
-        return cache_key(asdict(self.settings), tuning, batch_size, *more)
+        tuning: list[object] = [self.config.text_encoder, self.config.offload, self.config.compile]
+        if self.config.compile_mode != "default":
+            tuning.append(self.config.compile_mode)
+        # Younger settings are left out at their defaults: outputs hold keys that were made before there were any.
+        younger = {"attention": None, "tf32": False, "step_cache": None}
+        settings = {k: v for k, v in asdict(self.settings).items() if (k, v) not in younger.items()}
+        return cache_key(settings, tuning, batch_size, *more)

@@ -116,6 +116,14 @@ class ModelOptions(BaseModel):
         description="Your function, module:function or file.py:function, called with the loaded pipeline; part of an "
         "image's identity.",
     )
+    attention: Literal["native", "cudnn", "flash2", "flash3", "sage"] = Field(
+        "native",
+        description="Kernel of the denoiser's attention; other last bits, and with sage, in 8 bits, other images.",
+    )
+    tf32: bool = Field(False, description="Multiply float32 matrices in TF32 on CUDA: faster, images change a little.")
+    step_cache: Literal["none", "magcache", "taylorseer"] = Field(
+        "none", description="Let denoising steps reuse what earlier ones computed: faster, lossy; makes other images."
+    )
     lora: list[Key] = Field([], description="LoRA files or hub ids, with an optional weight: style.safetensors:0.8")
     lora_partial: bool = Field(False, description="Use a LoRA even if the model has no place for some of its weights.")
 
@@ -179,6 +187,10 @@ class RunOptions(BaseModel):
         description="Keep weights in host memory; move them to the device a model or a group of layers at a time.",
     )
     compile: bool = Field(False, description="Compile the denoiser's blocks (torch.compile, by region).")
+    compile_mode: Literal["default", "max-autotune"] = Field(
+        "default",
+        description="With compile: max-autotune measures which kernels are fastest, and compiles the VAE's decoder.",
+    )
     batch_size: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
         4, description="Images per call of the model; auto: measured once per output folder, then kept."
     )
@@ -306,6 +318,11 @@ class Config(OutputOptions, RunOptions, SamplingOptions, ModelOptions, DatasetOp
                 raise ValueError(f"{name} concerns all images, and part only some; leave one of them out")
         if self.offload != "none" and self.text_encoder != "auto":
             raise ValueError("offload moves the text encoders, too; leave text_encoder out")
+        if self.compile_mode != "default" and not self.compile:
+            raise ValueError("compile_mode is how to compile; add compile")
+        if self.compile_mode != "default" and self.offload == "group":
+            raise ValueError("compile_mode compiles blocks as a whole, which offload group divides; leave one out")
+        self._check_step_cache()
         keys = {"image_key": self.image_key}
         # Prefect passes defaults as if the user had set them. A column of another meaning may have the default name of
         # the settings; then rows have none.
@@ -317,6 +334,16 @@ class Config(OutputOptions, RunOptions, SamplingOptions, ModelOptions, DatasetOp
             if clash:
                 raise ValueError(f"{name} and {clash[0]} are both {key!r}; name two different columns")
         return self
+
+    def _check_step_cache(self) -> None:
+        if self.step_cache == "none":
+            return
+        if self.compile:
+            raise ValueError("step_cache decides outside of compiled code, at each step; leave compile out")
+        if self.offload == "group":
+            raise ValueError("step_cache skips layers that offload group waits for; leave one out")
+        if self.scheduler:
+            raise ValueError("step_cache counts the steps of the model's own scheduler; leave scheduler out")
 
     @classmethod
     def from_values(cls, values: Mapping[str, object], source: str = "") -> Self:

@@ -45,6 +45,10 @@ class ModelSettings:
     quantization: str | None = field(default=None, metadata=_argument(pa.string()))
     # SHA-256 of the source of the user's own function
     prepare: str | None = field(default=None, metadata=_argument(pa.string()))
+    # Backend of the denoiser's attention; None: torch's own choice
+    attention: str | None = field(default=None, metadata=_argument(pa.string()))
+    tf32: bool = field(default=False, metadata=_argument(pa.bool_()))
+    step_cache: str | None = field(default=None, metadata=_argument(pa.string()))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,6 +50,9 @@ def test_derived_seeds_never_change():
         ("scheduler", "EulerDiscreteScheduler"),
         ("scheduler_options", '{"use_karras_sigmas": true}'),
         ("adapters", (("ab" * 32, 1.0),)),
+        ("attention", "flash3"),
+        ("tf32", True),
+        ("step_cache", "taylorseer"),
         ("pixels_version", 2),
     ],
 )
@@ -124,6 +127,7 @@ def test_a_new_field_at_its_default_changes_no_key():
 def specs(draw):
     """Specs with any value in any field, as their columns can hold them."""
     values = {
+        pa.bool_(): st.booleans(),
         pa.string(): st.text(st.characters(exclude_categories=["Cs"])),
         pa.int32(): st.integers(1, 2**31 - 1),
         pa.int64(): st.integers(-(2**63), 2**63 - 1),

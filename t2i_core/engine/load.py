@@ -11,9 +11,12 @@ import torch
 from diffusers import DiffusionPipeline, FluxPipeline
 
 from t2i_core.engine.attempt import one_line
+from t2i_core.engine.attention import attention_version, check_attention, set_attention
 from t2i_core.engine.batch_generator import BatchGenerator
 from t2i_core.engine.batch_isolation import whole_call
 from t2i_core.engine.checkpoints import load_components
+from t2i_core.engine.compilation import compile_pipeline
+from t2i_core.engine.denoiser import denoiser_of
 from t2i_core.engine.device import device_name, is_out_of_memory, release_memory, resolve_device
 from t2i_core.engine.flux import FluxStages
 from t2i_core.engine.loaded_weights import checking_weights
@@ -21,14 +24,16 @@ from t2i_core.engine.lora import add_loras
 from t2i_core.engine.quiet import silence_diffusers
 from t2i_core.engine.schedulers import make_scheduler
 from t2i_core.engine.stages import Stages
+from t2i_core.engine.step_cache import add_step_cache, check_step_cache
 from t2i_core.engine.tokens import TokenCounter
 from t2i_core.engine.tuning import (
     LIBRARIES,
     check_quantization,
-    compile_denoiser,
+    check_tf32,
     offload,
     quantization_config,
     run_prepare,
+    set_tf32,
 )
 from t2i_core.errors import ConfigError, ModelError, UserError
 from t2i_core.generation.interface import LoadConfig
@@ -82,6 +87,8 @@ def _load(load_config: LoadConfig) -> BatchGenerator:
     device = torch.device(resolve_device(load_config.device))
     release_memory(device)
     check_quantization(load_config.quantization, device)
+    check_tf32(load_config.tf32, device.type, load_config.dtype)
+    set_tf32(load_config.tf32)
     if load_config.quantization == "fp8" and not load_config.compile:
         log.warning("speed     fp8 without --compile was slower than bfloat16 where others measured it; add --compile")
     # Some quantizers load onto the current device, whatever was chosen.
@@ -91,6 +98,7 @@ def _load(load_config: LoadConfig) -> BatchGenerator:
         pipeline = run_prepare(pipeline, load_config.prepare)
     if getattr(pipeline, "safety_checker", None) is not None:
         log.warning("safety    %s", SAFETY_NOTE)
+    _make_faster(pipeline, device, load_config)
     stages = _place(pipeline, device, load_config)
     versions, count = library_versions(load_config), TokenCounter.of_pipeline(pipeline)
     return BatchGenerator(stages, device_name(device), versions, count)
@@ -135,6 +143,25 @@ def load_pipeline(load_config: LoadConfig) -> Any:
     return pipeline
 
 
+def _make_faster(pipeline: Any, device: torch.device, load_config: LoadConfig) -> None:
+    """Give the denoiser the attention, the step cache and the compiled blocks that `load_config` asks for.
+
+    Raises:
+        ConfigError: the device or the denoiser cannot do that.
+    """
+    denoiser = denoiser_of(pipeline)
+    if load_config.attention:
+        check_attention(load_config.attention, denoiser, str(device), load_config.dtype)
+        set_attention(load_config.attention, denoiser)
+    if load_config.step_cache:
+        check_step_cache(load_config.step_cache, denoiser)
+        add_step_cache(load_config.step_cache, denoiser)
+    if load_config.compile:
+        # The fused matrices of adapters and of quantized weights would lack these.
+        fuse = not load_config.adapters and load_config.quantization is None
+        compile_pipeline(pipeline, load_config.compile_mode, fuse=fuse)
+
+
 def _place(pipeline: Any, device: torch.device, load_config: LoadConfig) -> Stages:
     """Bring the pipeline to its device and return its stages.
 
@@ -146,8 +173,6 @@ def _place(pipeline: Any, device: torch.device, load_config: LoadConfig) -> Stag
         raise ConfigError(
             [f"text_encoder: {type(pipeline).__name__} cannot be taken apart; leave `staged` out, or use resident"]
         )
-    if load_config.compile:
-        compile_denoiser(pipeline)
     staged = False
     if load_config.offload != "none":
         offload(pipeline, device, load_config.offload)
@@ -180,7 +205,7 @@ def library_versions(load_config: LoadConfig) -> dict[str, str]:
     names += ["peft"] if load_config.adapters else []
     names += [LIBRARIES[load_config.quantization]] if load_config.quantization else []
     names += ["gguf"] if any(one.path.lower().endswith(GGUF) for one in load_config.checkpoints) else []
-    return {name: version(name) for name in names}
+    return {name: version(name) for name in names} | attention_version(load_config.attention)
 
 
 def _watermark_options(path: str) -> dict[str, Any]:

@@ -16,9 +16,9 @@ def silence_libraries() -> None:
 
 
 def silence_diffusers() -> None:
-    """Turn off diffusers' progress bars, and its warnings of cut prompts and of images that a safety checker replaced.
+    """Turn off diffusers' progress bars, and its warnings of what this project reports itself or nobody can act on.
 
-    This project reports both itself (`tokens.py`, `stages.py`). FLUX's warning about T5 slices the text at CLIP's 77
+    It reports cut prompts and images that a safety checker replaced (`tokens.py`, `stages.py`). FLUX's warning about T5 slices the text at CLIP's 77
     tokens and so names the wrong part.
     """
     import diffusers
@@ -31,4 +31,5 @@ def silence_diffusers() -> None:
 
 def _is_not_reported_here(record: logging.LogRecord) -> bool:
     message = record.getMessage()
-    return "was truncated because" not in message and "A black image will be returned" not in message
+    known = ("was truncated because", "A black image will be returned", "Attention backends are an experimental")
+    return not any(part in message for part in known)

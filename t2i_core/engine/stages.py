@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
+from t2i_core.engine.step_cache import begin_call
 from t2i_core.errors import SafetyFailure
 from t2i_core.generation.interface import OnStep
 from t2i_core.models.as_asked import WRONG_TENSORS, switches
@@ -167,6 +168,7 @@ def run_call(
 
     if "callback_on_step_end" in _parameters(pipeline):
         arguments = arguments | {"callback_on_step_end": on_step_end}
+    begin_call(pipeline, specs[0].steps)
     generators = [torch.Generator("cpu").manual_seed(spec.seed) for spec in specs]
     with _noise_of_steps(pipeline, generators):
         return pipeline(**arguments, generator=generators, output_type=output_type)

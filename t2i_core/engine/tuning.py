@@ -1,4 +1,4 @@
-"""Settings that trade memory, speed and exactness: quantization, offloading, compilation, and the user's own function.
+"""Settings that trade memory, speed and exactness: quantization, offloading, TF32, and the user's own function.
 
 Each uses what diffusers offers. None is on by default, as this project measured none on a GPU.
 """
@@ -105,20 +105,25 @@ def offload(pipeline: Any, device: torch.device, kind: str) -> None:
         pipeline.enable_group_offload(device, offload_type="leaf_level", use_stream=device.type == "cuda")
 
 
-def compile_denoiser(pipeline: Any) -> None:
-    """Compile only the blocks that a denoiser repeats: most of the gain for a fraction of the compile time.
+def check_tf32(tf32: bool, device: str, dtype: str) -> None:
+    """Refuse TF32 where no float32 matrices are multiplied by a CUDA card.
 
     Raises:
-        ConfigError: the pipeline's denoiser has no such blocks.
+        ConfigError: naming the device or the number format.
     """
-    denoiser = getattr(pipeline, "transformer", None) or getattr(pipeline, "unet", None)
-    try:
-        assert denoiser is not None
-        denoiser.compile_repeated_blocks()
-    except (AssertionError, AttributeError, ValueError):
-        raise ConfigError(
-            [f"compile: {type(pipeline).__name__} has no blocks that diffusers compiles by region; leave it out"]
-        ) from None
+    if tf32 and not device.startswith("cuda"):
+        raise ConfigError([f"tf32: it needs a CUDA card, and the device is {device}; leave it out"])
+    if tf32 and dtype != "float32":
+        raise ConfigError([f"tf32: it is for float32 weights, and these are {dtype} (dtype); leave it out"])
+
+
+def set_tf32(on: bool) -> None:
+    """Let CUDA multiply float32 matrices in TF32, or not. This holds for the process, so each model is loaded with it.
+
+    Convolutions may use TF32 anyway, as torch has it. `cudnn.benchmark` stays off: it chooses the kernel by a race, so
+    the last bits of an image would differ from run to run.
+    """
+    torch.set_float32_matmul_precision("high" if on else "highest")
 
 
 def run_prepare(pipeline: Any, name: str) -> Any:

@@ -46,13 +46,18 @@ class LoadConfig:
     text_encoder: str = "auto"  # resident | staged | auto
     offload: str = "none"  # none | model | group
     compile: bool = False
+    compile_mode: str = "default"  # default | max-autotune
     quantization: str | None = None  # fp8 | int8 | nf4
     prepare: str | None = None  # module:function
+    attention: str | None = None  # cudnn | flash2 | flash3 | sage
+    tf32: bool = False
+    step_cache: str | None = None  # magcache | taylorseer
 
     def tuning(self) -> dict[str, Any]:
         """Return the settings that may change the last bits of an image and are not in its spec by name."""
-        values = {"offload": self.offload, "compile": self.compile, "prepare": self.prepare}
-        return {name: value for name, value in values.items() if value not in ("none", False, None)}
+        names = ("offload", "compile", "compile_mode", "prepare")
+        values = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in values.items() if value not in ("none", "default", False, None)}
 
 
 @dataclass(frozen=True, slots=True)

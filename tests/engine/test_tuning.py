@@ -11,6 +11,7 @@ import torch
 
 from t2i_core.bundled import DEMO_MODEL
 from t2i_core.config import Config
+from t2i_core.engine import load as module_of_load
 from t2i_core.engine import tuning
 from t2i_core.engine.load import load_model
 from t2i_core.engine.tuning import quantization_config
@@ -166,6 +167,7 @@ def test_quantization_is_part_of_the_key_and_offloading_is_not():
     plain = ImageSpec(model="m", prompt="a", seed=1, **size)
     assert ImageSpec(model="m", prompt="a", seed=1, quantization="int8", **size).key != plain.key
     assert load_config(offload="model", compile=True).tuning() == {"offload": "model", "compile": True}
+    assert load_config(compile_mode="max-autotune").tuning() == {"compile_mode": "max-autotune"}
     assert load_config().tuning() == {}
 
 
@@ -180,23 +182,25 @@ def test_offloading_and_staging_exclude_each_other():
         Config.from_values({"offload": "model", "text_encoder": "staged"})
 
 
-def test_a_pipeline_without_repeated_blocks_is_not_compiled(stable_diffusion, monkeypatch):
-    from diffusers import UNet2DConditionModel
+@pytest.mark.parametrize(
+    ("device", "dtype", "reason"),
+    [
+        ("cpu", "float32", "tf32: it needs a CUDA card, and the device is cpu"),
+        ("cuda:1", "bfloat16", "tf32: it is for float32 weights, and these are bfloat16"),
+    ],
+)
+def test_tf32_is_refused_where_nothing_would_be_multiplied_in_it(device, dtype, reason):
+    tuning.check_tf32(False, device, dtype)
+    tuning.check_tf32(True, "cuda", "float32")
+    with pytest.raises(ConfigError, match=reason):
+        tuning.check_tf32(True, device, dtype)
 
-    monkeypatch.setattr(UNet2DConditionModel, "_repeated_blocks", None)
-    with pytest.raises(ConfigError, match="compile: StableDiffusionPipeline has no blocks"):
-        load_model(load_config(path=stable_diffusion, compile=True))
 
-
-def test_compiled_blocks_generate_the_same_image(monkeypatch):
-    plain = first_image(load_model(load_config()))
-    compiled = []
-    real = torch.nn.Module.compile
-
-    def compile_with_a_quick_backend(self):
-        compiled.append(type(self).__name__)
-        real(self, backend="eager")
-
-    monkeypatch.setattr(torch.nn.Module, "compile", compile_with_a_quick_backend)
-    assert np.abs(first_image(load_model(load_config(compile=True))) - plain).max() < 1e-3
-    assert set(compiled) == {"FluxTransformerBlock", "FluxSingleTransformerBlock"}
+def test_tf32_holds_for_one_model_and_not_for_the_next(monkeypatch):
+    monkeypatch.setattr(module_of_load, "check_tf32", lambda tf32, device, dtype: None)
+    try:
+        for tf32, precision in ((True, "high"), (False, "highest")):
+            load_model(load_config(tf32=tf32))
+            assert torch.get_float32_matmul_precision() == precision
+    finally:
+        torch.set_float32_matmul_precision("highest")

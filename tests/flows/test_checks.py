@@ -166,6 +166,48 @@ def test_a_quantization_whose_library_is_missing_is_refused(machine, monkeypatch
     assert asked == ["nf4", None]
 
 
+FLUX = {"transformer": {"_class_name": "FluxTransformer2DModel", "num_layers": 1, "num_single_layers": 1}}
+SDXL = {"unet": {"_class_name": "UNet2DConditionModel"}}
+WITHOUT_BLOCKS = {"transformer": {"_class_name": "SD3Transformer2DModel", "num_layers": 1}}
+
+
+@pytest.mark.parametrize(
+    ("options", "device", "configs", "reason"),
+    [
+        ({"attention": "cudnn"}, "cpu", FLUX, "attention: cudnn needs a CUDA card"),
+        ({"attention": "flash3"}, "cuda", FLUX, "attention: flash3 is not installed"),
+        ({"attention": "flash3"}, "cuda", {}, "attention: flash3 is not installed"),
+        ({"attention": "cudnn"}, "cuda", SDXL, "one kind of attention only for UNet2DConditionModel"),
+        ({"tf32": True}, "cpu", {}, "tf32: it needs a CUDA card"),
+        ({"tf32": True}, "cuda", {}, "tf32: it is for float32 weights"),
+        ({"step_cache": "magcache"}, "cpu", FLUX, "step_cache: magcache needs ratios"),
+        ({"step_cache": "taylorseer"}, "cpu", SDXL, "step_cache: taylorseer was tried with"),
+        ({"compile": True}, "cpu", WITHOUT_BLOCKS, "compile: FluxPipeline has no blocks"),
+        ({"step_cache": "taylorseer"}, "cpu", FLUX, None),
+        ({"step_cache": "taylorseer"}, "cpu", {}, None),
+        ({"compile": True}, "cpu", SDXL, None),
+    ],
+)
+def test_what_makes_a_denoiser_faster_is_refused_before_weights_are_fetched(machine, options, device, configs, reason):
+    machine(device, 500 * GB)
+    found = resolved(**options)
+    step_cache = options.get("step_cache")
+    settings = replace(
+        found.settings,
+        dtype="bfloat16",
+        attention=options.get("attention"),
+        tf32=options.get("tf32", False),
+        step_cache=step_cache,
+    )
+    found = replace(found, settings=settings, model=replace(found.model, configs=configs))
+    if reason is None:
+        check_machine(found)
+    else:
+        with pytest.raises(ConfigError, match=reason) as error:
+            check_machine(found)
+        assert len(str(error.value).splitlines()) == 1
+
+
 def test_a_download_is_announced_with_its_size_and_licence(said, tmp_path):
     cache_dir = str(tmp_path)
     assert said(announce_download, resolved("sdxl", cache_dir=cache_dir)) == [

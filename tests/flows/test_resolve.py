@@ -284,6 +284,20 @@ def test_the_weights_are_fetched_and_the_engine_told_how_to_load_them(cache, res
     assert loaded.scheduler_options == '{"shift": 5.0}'
     assert (loaded.device, loaded.offload, loaded.compile, loaded.text_encoder) == ("cpu", "group", True, "auto")
     assert (loaded.quantization, loaded.prepare) == (None, None)
+    assert (loaded.compile_mode, loaded.attention, loaded.tf32, loaded.step_cache) == ("default", None, False, None)
+
+
+def test_what_makes_the_denoiser_faster_is_in_the_settings_and_reaches_the_engine(cache, resolved):
+    values = {"attention": "flash3", "tf32": True, "step_cache": "taylorseer"}
+    options = config(model=resolved.model.location, **values)
+    settings = resolve(options, cache, NONE).settings
+    assert (settings.attention, settings.tf32, settings.step_cache) == ("flash3", True, "taylorseer")
+    loaded = fetch(replace(resolved, config=options, settings=settings), cache)
+    assert (loaded.attention, loaded.tf32, loaded.step_cache) == ("flash3", True, "taylorseer")
+    options = config(compile=True, compile_mode="max-autotune")
+    assert fetch(replace(resolved, config=options), cache).compile_mode == "max-autotune"
+    plain = resolve(config(model=resolved.model.location, attention="native", step_cache="none"), cache, NONE).settings
+    assert plain == resolve(config(model=resolved.model.location), cache, NONE).settings
 
 
 @pytest.mark.parametrize("lost", ["a file of the model", "a LoRA", None])
