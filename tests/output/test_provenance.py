@@ -18,7 +18,7 @@ from tests.builders import failed_record, image_spec, make_catalog, store_image
 FIRST_VERSION = {
     "row", "condition", "image", "key", "source_prompt", "prompt", "seed", "height", "width", "steps", "guidance_scale",
     "true_cfg_scale", "max_sequence_length", "negative_prompt", "scheduler", "model", "dtype", "adapters",
-    "quantization", "prepare", "attention", "tf32", "step_cache", "path", "status", "error", "run", "created", "pixels_sha256", "file_size", "batch_size",
+    "quantization", "prepare", "path", "status", "error", "run", "created", "pixels_sha256", "file_size", "batch_size",
     "vae_tiling", "prompt_lengths", "seconds", "device", "versions", "tuning", "model_name", "commit", "replaces",
 }  # fmt: skip
 
