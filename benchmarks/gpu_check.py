@@ -3,8 +3,8 @@
     python -m benchmarks.gpu_check [CHECK ...] [--model flux-schnell] [--json FILE]
 
 It checks the claims of `docs/unmeasured.md` that name a check, or those named, prints for each whether it holds, and
-prints the figures as a table. `max_autotune` takes some minutes more with a large model. A model other than `demo` comes
-from the hub's cache, or is downloaded first. `--device cpu` tries the script itself.
+prints the figures as a table. `max_autotune` takes some minutes more with a large model. A model other than `demo`
+comes from the hub's cache, or is downloaded first. `--device cpu` tries the script itself.
 """
 
 import argparse
