@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: run test check constraints mutants bench gpu-check clean
+.PHONY: run test check constraints mutants bench gpu-check gpu-speed clean
 .DEFAULT_GOAL := run
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -37,6 +37,9 @@ mutants: $(INSTALLED)  ## change planning, output and storage one place at a tim
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.flow
+
+gpu-speed: $(INSTALLED)  ## on a machine with a GPU: speed with random weights, nothing downloaded, ten minutes
+	$(BIN)/python -m benchmarks.gpu_speed
 
 gpu-check: $(INSTALLED)  ## on a machine with a GPU: what docs/unmeasured.md lists; MODEL=flux-schnell for a real model
 	$(BIN)/python -m benchmarks.gpu_check --model $(or $(MODEL),demo)

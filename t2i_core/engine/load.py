@@ -98,6 +98,15 @@ def _load(load_config: LoadConfig) -> BatchGenerator:
         pipeline = run_prepare(pipeline, load_config.prepare)
     if getattr(pipeline, "safety_checker", None) is not None:
         log.warning("safety    %s", SAFETY_NOTE)
+    return generator_of(pipeline, device, load_config)
+
+
+def generator_of(pipeline: Any, device: torch.device, load_config: LoadConfig) -> BatchGenerator:
+    """Return the generator of a loaded pipeline, which is brought to `device` and made faster as `load_config` says.
+
+    Raises:
+        ConfigError: the device or the pipeline cannot do what a setting asks for.
+    """
     _make_faster(pipeline, device, load_config)
     stages = _place(pipeline, device, load_config)
     versions, count = library_versions(load_config), TokenCounter.of_pipeline(pipeline)
