@@ -1,21 +1,24 @@
 """Compilation: what is compiled and how, what is refused, and where the compiled code is kept."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
+from benchmarks import random_models
 from t2i_core.bundled import DEMO_MODEL
 from t2i_core.config import Config
 from t2i_core.engine import compilation
 from t2i_core.engine.compilation import CACHE, compile_pipeline, keep_compiled
-from t2i_core.engine.load import load_model, load_pipeline
+from t2i_core.engine.load import generator_of, load_model, load_pipeline
 from t2i_core.errors import ConfigError
 from t2i_core.generation.interface import LoadConfig, Timings
 from t2i_core.spec import ImageSpec
 from tests import tiny_pipelines
 
+CPU = torch.device("cpu")
 BLOCKS = {"FluxTransformerBlock", "FluxSingleTransformerBlock"}
 
 
@@ -70,6 +73,20 @@ def test_the_options_of_max_autotune_are_options_of_torch():
     from torch._inductor import config
 
     assert all(hasattr(config, name) for name in compilation.MAX_AUTOTUNE)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for the CPU with g++")
+@pytest.mark.filterwarnings("default")  # of torch, while it compiles
+def test_torch_itself_compiles_into_the_cache_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv(CACHE, str(tmp_path))
+    pipeline = random_models.make("flux-dev", CPU, torch.float32, tiny=True)
+    spec = ImageSpec(model="tiny", prompt="a fox", seed=1, height=32, width=32, steps=1, dtype="float32")
+    plain, compiled = (
+        next(generator_of(pipeline, CPU, wanted).generate([[spec]], 1, lambda: False, Timings()))[0].pixels()
+        for wanted in (load_config(), load_config(compile=True))
+    )
+    assert np.abs(compiled - plain).max() < 1e-3
+    assert any(tmp_path.rglob("*.cpp")) or any(tmp_path.rglob("*.so"))
 
 
 @pytest.mark.parametrize("fuse", [True, False])
