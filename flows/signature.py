@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from t2i_core.config import Config, DatasetOptions, ModelOptions, OutputOptions, RunOptions, SamplingOptions
+from t2i_core.speed_options import SpeedOptions
 
 # First in Prefect's form, which shows the parameters one below the other: what people change.
 FIRST_IN_FORM = (
@@ -47,7 +48,7 @@ def parameters() -> list[inspect.Parameter]:
 
 def group_of(name: str) -> str:
     """Return the heading under which `--help` lists a field: that of the class which declares it."""
-    for options in (DatasetOptions, ModelOptions, SamplingOptions, RunOptions, OutputOptions):
+    for options in (DatasetOptions, ModelOptions, SamplingOptions, SpeedOptions, RunOptions, OutputOptions):
         if name in options.model_fields:
             return options.heading
     raise KeyError(name)

@@ -1,7 +1,7 @@
 """The configuration of a run: `Config`, and `RowSettings` for what a row may set for itself.
 
 `Config` is flat: a field has the same name as a command line flag, a flow parameter, a key of `--config run.yaml` and a
-parameter in `prefect.yaml`. Its five base classes group the fields for readers and for `--help`.
+parameter in `prefect.yaml`. Its base classes group the fields for readers and for `--help`.
 """
 
 import math
@@ -16,6 +16,7 @@ from t2i_core.config_errors import problems_of
 from t2i_core.errors import ConfigError, shorten
 from t2i_core.json_values import flat_object
 from t2i_core.local_paths import is_url, local_path
+from t2i_core.speed_options import SpeedOptions
 
 EXAMPLE = "example"
 DEMO = "demo"
@@ -108,21 +109,10 @@ class ModelOptions(BaseModel):
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
         "auto", description="Number format of the weights; auto: the preset's, else that of the weights."
     )
-    quantization: Literal["none", "fp8", "int8", "nf4"] = Field(
-        "none", description="Quantize the denoiser and the large text encoders to save memory; makes other images."
-    )
     prepare: Annotated[str, Field(pattern=r"^(.+\.py|[A-Za-z_][\w.]*):[A-Za-z_]\w*$")] | None = Field(
         None,
         description="Your function, module:function or file.py:function, called with the loaded pipeline; part of an "
         "image's identity.",
-    )
-    attention: Literal["native", "cudnn", "flash2", "flash3", "sage"] = Field(
-        "native",
-        description="Kernel of the denoiser's attention; other last bits, and with sage, in 8 bits, other images.",
-    )
-    tf32: bool = Field(False, description="Multiply float32 matrices in TF32 on CUDA: faster, images change a little.")
-    step_cache: Literal["none", "magcache", "taylorseer"] = Field(
-        "none", description="Let denoising steps reuse what earlier ones computed: faster, lossy; makes other images."
     )
     lora: list[Key] = Field([], description="LoRA files or hub ids, with an optional weight: style.safetensors:0.8")
     lora_partial: bool = Field(False, description="Use a LoRA even if the model has no place for some of its weights.")
@@ -178,18 +168,6 @@ class RunOptions(BaseModel):
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$")] = Field(
         "auto", description="Device of the model: auto, cpu, mps, cuda, cuda:1 or xpu."
-    )
-    text_encoder: Literal["auto", "resident", "staged"] = Field(
-        "auto", description="Keep text encoders on the device, or only while they encode; auto: as memory allows."
-    )
-    offload: Literal["none", "model", "group"] = Field(
-        "none",
-        description="Keep weights in host memory; move them to the device a model or a group of layers at a time.",
-    )
-    compile: bool = Field(False, description="Compile the denoiser's blocks (torch.compile, by region).")
-    compile_mode: Literal["default", "max-autotune"] = Field(
-        "default",
-        description="With compile: max-autotune measures which kernels are fastest, and compiles the VAE's decoder.",
     )
     batch_size: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
         4, description="Images per call of the model; auto: measured once per output folder, then kept."
@@ -268,7 +246,7 @@ class OutputOptions(BaseModel):
 
 
 # Bases in reverse: pydantic collects fields from the last base to the first, and a default may look at earlier fields.
-class Config(OutputOptions, RunOptions, SamplingOptions, ModelOptions, DatasetOptions):
+class Config(OutputOptions, RunOptions, SpeedOptions, SamplingOptions, ModelOptions, DatasetOptions):
     """Every option of one run. Unknown keys, wrong types and impossible combinations are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -316,13 +294,8 @@ class Config(OutputOptions, RunOptions, SamplingOptions, ModelOptions, DatasetOp
         for name in ("preview", "prune", "status"):
             if self.part and getattr(self, name):
                 raise ValueError(f"{name} concerns all images, and part only some; leave one of them out")
-        if self.offload != "none" and self.text_encoder != "auto":
-            raise ValueError("offload moves the text encoders, too; leave text_encoder out")
-        if self.compile_mode != "default" and not self.compile:
-            raise ValueError("compile_mode is how to compile; add compile")
-        if self.compile_mode != "default" and self.offload == "group":
-            raise ValueError("compile_mode compiles blocks as a whole, which offload group divides; leave one out")
-        self._check_step_cache()
+        if self.step_cache != "none" and self.scheduler:
+            raise ValueError("step_cache counts the steps of the model's own scheduler; leave scheduler out")
         keys = {"image_key": self.image_key}
         # Prefect passes defaults as if the user had set them. A column of another meaning may have the default name of
         # the settings; then rows have none.
@@ -334,16 +307,6 @@ class Config(OutputOptions, RunOptions, SamplingOptions, ModelOptions, DatasetOp
             if clash:
                 raise ValueError(f"{name} and {clash[0]} are both {key!r}; name two different columns")
         return self
-
-    def _check_step_cache(self) -> None:
-        if self.step_cache == "none":
-            return
-        if self.compile:
-            raise ValueError("step_cache decides outside of compiled code, at each step; leave compile out")
-        if self.offload == "group":
-            raise ValueError("step_cache skips layers that offload group waits for; leave one out")
-        if self.scheduler:
-            raise ValueError("step_cache counts the steps of the model's own scheduler; leave scheduler out")
 
     @classmethod
     def from_values(cls, values: Mapping[str, object], source: str = "") -> Self:

@@ -39,8 +39,8 @@ def compile_pipeline(pipeline: Any, mode: str, *, fuse: bool) -> None:
         mode: `default`; or `max-autotune`, which also compiles the VAE's decoder, gives the VAE's weights the memory
             format that convolutions are fastest with, and measures which kernels are fastest. Where a block cannot be
             compiled as a whole, `max-autotune` raises an error at the first call, and `default` compiles its pieces.
-        fuse: whether `max-autotune` may make one matrix of those for query, key and value. They stay in memory beside
-            it, and their adapters and quantization would be lost.
+        fuse: whether `max-autotune` may make one matrix of those for query, key and value, which stay in memory beside
+            it. Their adapters would be lost. Quantized weights, those of a GGUF file included, are never fused.
 
     Raises:
         ConfigError: the pipeline's denoiser has no such blocks.
@@ -51,7 +51,8 @@ def compile_pipeline(pipeline: Any, mode: str, *, fuse: bool) -> None:
     if mode == "default":
         denoiser.compile_repeated_blocks()
         return
-    if fuse and hasattr(denoiser, "fuse_qkv_projections"):
+    quantized = getattr(denoiser, "hf_quantizer", None) is not None
+    if fuse and not quantized and hasattr(denoiser, "fuse_qkv_projections"):
         denoiser.fuse_qkv_projections()
     denoiser.compile_repeated_blocks(fullgraph=True, options=MAX_AUTOTUNE)
     vae = getattr(pipeline, "vae", None)

@@ -166,9 +166,7 @@ def _make_faster(pipeline: Any, device: torch.device, load_config: LoadConfig) -
         check_step_cache(load_config.step_cache, denoiser)
         add_step_cache(load_config.step_cache, denoiser)
     if load_config.compile:
-        # The fused matrices of adapters and of quantized weights would lack these.
-        fuse = not load_config.adapters and load_config.quantization is None
-        compile_pipeline(pipeline, load_config.compile_mode, fuse=fuse)
+        compile_pipeline(pipeline, load_config.compile_mode, fuse=not load_config.adapters)
 
 
 def _place(pipeline: Any, device: torch.device, load_config: LoadConfig) -> Stages:

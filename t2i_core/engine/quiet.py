@@ -18,8 +18,8 @@ def silence_libraries() -> None:
 def silence_diffusers() -> None:
     """Turn off diffusers' progress bars, and its warnings of what this project reports itself or nobody can act on.
 
-    It reports cut prompts and images that a safety checker replaced (`tokens.py`, `stages.py`). FLUX's warning about T5 slices the text at CLIP's 77
-    tokens and so names the wrong part.
+    It reports cut prompts and images that a safety checker replaced (`tokens.py`, `stages.py`). FLUX's warning about T5
+    slices the text at CLIP's 77 tokens and so names the wrong part.
     """
     import diffusers
 

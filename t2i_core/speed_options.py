@@ -1,0 +1,49 @@
+"""`SpeedOptions`: the part of the configuration that trades memory, speed and exactness."""
+
+from typing import ClassVar, Literal, Self
+
+from pydantic import BaseModel, Field, model_validator
+
+
+class SpeedOptions(BaseModel):
+    """Options of speed and memory. None is on by default, but that staged text encoders may be chosen for FLUX."""
+
+    heading: ClassVar = "Speed and memory"
+
+    quantization: Literal["none", "fp8", "int8", "nf4"] = Field(
+        "none", description="Quantize the denoiser and the large text encoders to save memory; makes other images."
+    )
+    text_encoder: Literal["auto", "resident", "staged"] = Field(
+        "auto", description="Keep text encoders on the device, or only while they encode; auto: as memory allows."
+    )
+    offload: Literal["none", "model", "group"] = Field(
+        "none",
+        description="Keep weights in host memory; move them to the device a model or a group of layers at a time.",
+    )
+    attention: Literal["native", "cudnn", "flash2", "flash3", "sage"] = Field(
+        "native",
+        description="Kernel of the denoiser's attention; other last bits, and with sage, in 8 bits, other images.",
+    )
+    tf32: bool = Field(False, description="Multiply float32 matrices in TF32 on CUDA: faster, images change a little.")
+    step_cache: Literal["none", "magcache", "taylorseer"] = Field(
+        "none", description="Let denoising steps reuse what earlier ones computed: faster, lossy; makes other images."
+    )
+    compile: bool = Field(False, description="Compile the denoiser's blocks (torch.compile, by region).")
+    compile_mode: Literal["default", "max-autotune"] = Field(
+        "default",
+        description="With compile: max-autotune measures which kernels are fastest, and compiles the VAE's decoder.",
+    )
+
+    @model_validator(mode="after")
+    def _possible_speed(self) -> Self:
+        if self.offload != "none" and self.text_encoder != "auto":
+            raise ValueError("offload moves the text encoders, too; leave text_encoder out")
+        if self.compile_mode != "default" and not self.compile:
+            raise ValueError("compile_mode is how to compile; add compile")
+        if self.compile_mode != "default" and self.offload == "group":
+            raise ValueError("compile_mode compiles blocks as a whole, which offload group divides; leave one out")
+        if self.step_cache != "none" and self.compile:
+            raise ValueError("step_cache decides outside of compiled code, at each step; leave compile out")
+        if self.step_cache != "none" and self.offload == "group":
+            raise ValueError("step_cache skips layers that offload group waits for; leave one out")
+        return self
