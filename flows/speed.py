@@ -1,6 +1,7 @@
 """The measured speed of a model, and the batch size that `batch_size: auto` takes from it."""
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from flows.checks import device_of
 from t2i_core.config import Config
@@ -8,6 +9,9 @@ from t2i_core.generation.interface import LoadConfig, Speed
 from t2i_core.spec import GenerationSettings, ImageSpec
 from tasks.caching import ResultCache, cache_key
 from tasks.generation import SPEED_KEY, measure_speed_task
+
+# The fields of settings that came after outputs held keys of speeds, with their defaults.
+YOUNGER = {"attention": None, "tf32": False, "step_cache": None, "scheduler_options": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,11 @@ class SpeedCache:
         tuning: list[object] = [self.config.text_encoder, self.config.offload, self.config.compile]
         if self.config.compile_mode != "default":
             tuning.append(self.config.compile_mode)
-        # Younger settings are left out at their defaults: outputs hold keys that were made before there were any.
-        younger = {"attention": None, "tf32": False, "step_cache": None}
-        settings = {k: v for k, v in asdict(self.settings).items() if (k, v) not in younger.items()}
+        settings = _without_younger(asdict(self.settings))
+        settings["sampling"] = _without_younger(settings["sampling"])
         return cache_key(settings, tuning, batch_size, *more)
+
+
+def _without_younger(values: dict[str, Any]) -> dict[str, Any]:
+    """Return settings without those that are younger than stored keys and at their default."""
+    return {name: value for name, value in values.items() if (name, value) not in YOUNGER.items()}

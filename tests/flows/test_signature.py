@@ -18,6 +18,7 @@ def test_every_field_has_a_heading():
         "Data set",
         "Model",
         "Sampling (default: the model's own)",
+        "Speed and memory",
         "Run",
         "Output",
     }
