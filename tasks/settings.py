@@ -1,4 +1,4 @@
-"""Prefect's settings and the logging of a run, set in code, so that they hold in every folder."""
+"""The settings of a process, set in code so that they hold in every folder: Prefect's, logging, torch's threads."""
 
 import functools
 import logging
@@ -11,6 +11,7 @@ from prefect.exceptions import CancelledRun, FailedRun
 from prefect.logging.handlers import APILogHandler, PrefectConsoleHandler
 from prefect.settings import get_current_settings
 
+from t2i_core.engine.waiting import limit_spinning
 from t2i_core.errors import UserError
 
 DEFAULTS = {
@@ -44,7 +45,8 @@ class ConfiguredFlow(Flow[..., Any]):
 
 @functools.cache
 def apply_settings() -> None:
-    """Set Prefect's settings and the logging, once a process."""
+    """Set Prefect's settings, the logging, and how torch's threads wait; once a process."""
+    limit_spinning()
     _set_defaults()
     _quiet_prefect()
     _log_to_prefect()
