@@ -49,11 +49,11 @@ def check_machine(resolved: Resolved) -> None:
     Raises:
         ConfigError: for a device or a library that is not there, or the default model on a machine without a GPU.
     """
-    from t2i_core.engine.tuning import check_installed, check_offload, check_tf32
+    from t2i_core.engine.tuning import check_offload, check_quantization, check_tf32
 
     config, settings = resolved.config, resolved.settings
-    check_installed(settings.quantization)
     device = device_of(config)
+    check_quantization(settings.quantization, device)
     check_offload(config.offload, device)
     check_tf32(settings.tf32, device, settings.dtype)
     _check_denoiser(resolved, device)

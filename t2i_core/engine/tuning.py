@@ -38,13 +38,14 @@ def check_installed(quantization: str | None) -> None:
         ) from None
 
 
-def check_quantization(quantization: str | None, device: torch.device) -> None:
+def check_quantization(quantization: str | None, device: torch.device | str) -> None:
     """Refuse a quantization whose library is not installed, and fp8 on a device that does not calculate in it.
 
     Raises:
         ConfigError: naming the library, or what the device would need.
     """
     check_installed(quantization)
+    device = torch.device(device)
     if quantization != "fp8" or device.type == "xpu":
         return
     # AMD's cards have numbers of their own; torchao itself refuses those that cannot.

@@ -270,7 +270,8 @@ def test_a_pipeline_without_a_preset_runs_with_its_own_defaults_and_says_so(
 ):
     state = run(dataset=prompts("a fox", "a cat", "a house"), model=stable_diffusion, steps=2, negative_prompt="blurry")
     assert state.is_completed(), state.message
-    assert "no preset; the defaults of StableDiffusionPipeline's own code" in caplog.text
+    whose = "settings of StableDiffusionPipeline's own code"
+    assert f"{whose} are taken for {stable_diffusion}: guidance_scale 7.5" in caplog.text
     rows = pq.read_table(output.folder / "images.parquet").to_pylist()
     assert {(r["width"], r["height"], r["guidance_scale"]) for r in rows} == {(32, 32, 7.5)}
     assert output.manifest_is_true()

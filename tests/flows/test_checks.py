@@ -166,6 +166,12 @@ def test_a_quantization_whose_library_is_missing_is_refused(machine, monkeypatch
     assert asked == ["nf4", None]
 
 
+def test_fp8_on_a_device_that_cannot_calculate_in_it_is_refused_before_a_download(machine):
+    machine("cpu", 500 * GB)
+    with pytest.raises(ConfigError, match="quantization: fp8 needs a GPU, and the device is cpu; use int8"):
+        check_machine(resolved(quantization="fp8"))
+
+
 FLUX = {"transformer": {"_class_name": "FluxTransformer2DModel", "num_layers": 1, "num_single_layers": 1}}
 SDXL = {"unet": {"_class_name": "UNet2DConditionModel"}}
 WITHOUT_BLOCKS = {"transformer": {"_class_name": "SD3Transformer2DModel", "num_layers": 1}}
