@@ -56,7 +56,7 @@ class Check:
         self._plain: list[np.ndarray] = []
 
     def generate(self, specs: list[ImageSpec], batch_size: int = BATCH_SIZE, **changes: object) -> list[np.ndarray]:
-        """Return the pixels of `specs` with the model loaded as `changes` say; keep the time and the peak memory."""
+        """Return the bytes of `specs` with the model loaded as `changes` say; keep the time and the peak memory."""
         model = self._load(**changes)
         for _ in ("to warm up", "to time"):
             if self.device.type == "cuda":
@@ -64,7 +64,7 @@ class Check:
             started = time.perf_counter()
             batches = [specs[i : i + batch_size] for i in range(0, len(specs), batch_size)]
             images = [
-                image if isinstance(image, Exception) else image.pixels()
+                image if isinstance(image, Exception) else image.pixels().values
                 for part in model.generate(batches, batch_size, lambda: False, Timings())
                 for image in part
             ]
@@ -230,7 +230,7 @@ class Check:
         return list(zip(self._plain, self.generate(self.specs, **changes), strict=True))
 
     def _close(self, tolerance: float, *, smaller: bool = False, **changes: object) -> str:
-        difference = max(float(np.abs(a - b).mean()) for a, b in self._beside(**changes))
+        difference = max(float(np.abs(a / 255 - b / 255).mean()) for a, b in self._beside(**changes))
         assert difference < tolerance, f"the mean difference is {difference:.3f} of 1"
         if smaller and self.device.type == "cuda":
             ((key, value),) = changes.items()

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from t2i_core.dataset.rows import Rejection
+from t2i_core.generation.interface import Pixels
 from t2i_core.planning.catalog import Catalog
 from t2i_core.planning.file_names import image_name
 from t2i_core.planning.plan import ROWS, SPECS, Plan
@@ -55,6 +56,13 @@ def failed_record(spec, error="NaN", **facts):
 def picture(spec):
     """Return pixels (height, width, 3) of a spec's size that differ from seed to seed."""
     return np.random.default_rng(spec.seed).integers(0, 256, (spec.height, spec.width, 3), np.uint8)
+
+
+def rounded(floats):
+    """Return the `Pixels` of float pixels (height, width, channels) in 0..1, NaN or infinite ones among them."""
+    with np.errstate(invalid="ignore"):
+        values = (floats * 255).round().astype(np.uint8)
+    return Pixels(values, floats.min(axis=(0, 1)), floats.max(axis=(0, 1)))
 
 
 def store_image(workspace, spec, pixels=None, **facts):

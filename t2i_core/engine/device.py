@@ -6,13 +6,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import psutil
 import torch
 from torch import Tensor
 
 from t2i_core.errors import ConfigError
+from t2i_core.generation.interface import Pixels
 
 # A card is busy if other processes hold more than this: what does not fit now may fit later. CUDA itself takes some
 # hundred megabytes in each process, which count as other processes' here.
@@ -87,31 +86,34 @@ class Span:
         return event
 
 
-def to_host(image: Tensor) -> Callable[[], npt.NDArray[np.float32]]:
-    """Start to copy an image (3, height, width) to the host.
+def to_host(image: Tensor) -> Callable[[], Pixels]:
+    """Start to copy an image (3, height, width) in 0..1 to the host: as bytes, and with the extremes of its floats.
 
     On CUDA the copy goes to pinned memory on a stream of its own, beside what the device does next.
 
     Returns:
-        A function that waits for the copy and returns it: float32 (height, width, 3).
+        A function that waits for the copy and returns it.
     """
-    pixels = image.permute(1, 2, 0).float().contiguous()
-    if pixels.device.type != "cuda":
-        array = pixels.cpu().numpy()
-        return lambda: array
-    stream = _copy_stream(pixels.device)
-    host = torch.empty(pixels.shape, dtype=pixels.dtype, pin_memory=True)
-    stream.wait_stream(torch.cuda.current_stream(pixels.device))
+    # A quarter of the bytes of floats. numpy rounds halves to even, too.
+    floats = image.float()
+    values = (floats * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
+    extremes = torch.stack([floats.amin(dim=(1, 2)), floats.amax(dim=(1, 2))])
+    if image.device.type != "cuda":
+        pixels = Pixels(values.cpu().numpy(), *extremes.cpu().numpy())
+        return lambda: pixels
+    stream = _copy_stream(image.device)
+    host = [torch.empty(part.shape, dtype=part.dtype, pin_memory=True) for part in (values, extremes)]
+    stream.wait_stream(torch.cuda.current_stream(image.device))
     with torch.cuda.stream(stream):
-        host.copy_(pixels, non_blocking=True)
-        pixels.record_stream(stream)
+        for target, part in zip(host, (values, extremes), strict=True):
+            target.copy_(part, non_blocking=True)
+            part.record_stream(stream)
         copied = torch.cuda.Event()
         copied.record(stream)
 
-    def wait() -> npt.NDArray[np.float32]:
+    def wait() -> Pixels:
         copied.synchronize()
-        result: npt.NDArray[np.float32] = host.numpy()
-        return result
+        return Pixels(host[0].numpy(), *host[1].numpy())
 
     return wait
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from t2i_core.engine.device import is_out_of_memory, release_memory
+from t2i_core.engine.host_copy import HostCopy
 from t2i_core.engine.stages import call_arguments, run_call, set_vae_tiling
 from t2i_core.generation.interface import OnStep
 from t2i_core.spec import ImageSpec
@@ -37,7 +38,8 @@ class FluxStages:
         self.pipeline = pipeline
         self.device = device
         self.staged = staged
-        self._encoders = [pipeline.text_encoder, pipeline.text_encoder_2]
+        self._encoders = [HostCopy(pipeline.text_encoder), HostCopy(pipeline.text_encoder_2)]
+        self._transformer = HostCopy(pipeline.transformer)
         self._embeddings: OrderedDict[Text, Embedding] = OrderedDict()
         self._bytes = self._window_bytes = 0
         self._transformer_leaves = False  # while texts are encoded, as the encoders do not fit beside it
@@ -57,9 +59,10 @@ class FluxStages:
             yield
         finally:
             for encoder in self._encoders:
-                encoder.to("cpu")
+                encoder.to_host()
             release_memory(self.device)
-            self.pipeline.transformer.to(self.device)
+            if self._transformer_leaves:
+                self._transformer.to_device(self.device)
 
     def encode(self, spec: ImageSpec) -> None:
         """Encode the prompt, and the negative prompt where guidance uses it; keep both embeddings in host memory."""
@@ -116,11 +119,11 @@ class FluxStages:
     def _bring_encoders(self) -> None:
         """Bring the text encoders to the device; where they do not fit beside the transformer, it leaves first."""
         if self._transformer_leaves:
-            self.pipeline.transformer.to("cpu")
+            self._transformer.to_host()
             release_memory(self.device)
         try:
             for encoder in self._encoders:
-                encoder.to(self.device)
+                encoder.to_device(self.device)
             return
         except (RuntimeError, MemoryError) as error:
             if self._transformer_leaves or not is_out_of_memory(error):

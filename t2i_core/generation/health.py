@@ -1,6 +1,7 @@
 """Health checks: what the model returned is a picture, or the image has failed.
 
-A check that only float pixels allow belongs here, before the cast to bytes hides what is wrong.
+The cast to bytes, which is done on the device, hides what is wrong with float pixels. A check that needs more of the
+floats than their extremes needs another field of `Pixels`, which `engine/device.py` fills on the device.
 """
 
 import numpy as np
@@ -15,27 +16,26 @@ ONE_STEP = 1 / 255
 
 
 def checked_pixels(image: Pixels, spec: ImageSpec) -> npt.NDArray[np.uint8]:
-    """Return float pixels (height, width, 3) in 0..1 as bytes, after all checks.
+    """Return the pixels of an image (height, width, 3) after all checks.
 
     Raises:
         ImageFailure: for pixels of another size, NaN or infinite, outside 0..1, black, or of a single colour.
     """
     for check in (_check_size, _check_finite, _check_range, _check_contrast):
         check(image, spec)
-    pixels: npt.NDArray[np.uint8] = (image * 255).round().astype(np.uint8)
-    return pixels
+    return image.values
 
 
 def _check_size(image: Pixels, spec: ImageSpec) -> None:
-    if image.shape != (spec.height, spec.width, 3):
+    shape = image.values.shape
+    if shape != (spec.height, spec.width, 3):
         raise ImageFailure(
-            f"the model returned {image.shape[1]}x{image.shape[0]} pixels for {spec.width}x{spec.height}; "
-            "ask for a size it takes"
+            f"the model returned {shape[1]}x{shape[0]} pixels for {spec.width}x{spec.height}; ask for a size it takes"
         )
 
 
 def _check_finite(image: Pixels, spec: ImageSpec) -> None:
-    if not np.isfinite(image).all():
+    if not (np.isfinite(image.lowest).all() and np.isfinite(image.highest).all()):
         raise ImageFailure(
             "the model returned NaN or infinite pixels; try dtype bfloat16 or float32, or another seed (--reseed)"
         )
@@ -50,9 +50,8 @@ def _check_range(image: Pixels, spec: ImageSpec) -> None:
 
 
 def _check_contrast(image: Pixels, spec: ImageSpec) -> None:
-    spread = float((image.max(axis=(0, 1)) - image.min(axis=(0, 1))).max())
-    if spread < ONE_STEP:
-        kind = "black" if float(image.max()) < ONE_STEP else "a single colour"
+    if float((image.highest - image.lowest).max()) < ONE_STEP:
+        kind = "black" if float(image.highest.max()) < ONE_STEP else "a single colour"
         raise ImageFailure(
             f"the image is {kind}; try dtype bfloat16 or float32, more steps, or another seed (--reseed)"
         )

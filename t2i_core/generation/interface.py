@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from t2i_core.spec import ImageSpec
 
-Pixels = npt.NDArray[np.float32]
 Batch = Sequence[ImageSpec]
 # A prompt of which an encoder does not know a larger share than this is reported.
 UNREAD_SHARE = 1 / 3
@@ -83,11 +82,23 @@ def is_unread(share: float | None) -> bool:
     return share is not None and share > UNREAD_SHARE
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Pixels:
+    """The pixels of an image as bytes, and the extremes of the model's own float pixels, which lie in 0..1.
+
+    A cast to bytes hides that a float pixel is not finite, and small differences; the extremes show both.
+    """
+
+    values: npt.NDArray[np.uint8]  # (height, width, channels)
+    lowest: npt.NDArray[np.float32]  # of each channel; NaN or infinite where one of its pixels is
+    highest: npt.NDArray[np.float32]  # likewise
+
+
 @dataclass(frozen=True, slots=True)
 class GeneratedImage:
     """One image that the model has generated, perhaps still on its way from the device."""
 
-    # Waits for the copy; (height, width, 3) in 0..1, NaN where the model's own pixels were not finite.
+    # Waits for the copy from the device.
     pixels: Callable[[], Pixels]
     # The image's share of the device's time for the batch; known once the pixels are there.
     seconds: Callable[[], float]

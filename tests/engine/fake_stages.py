@@ -74,4 +74,4 @@ def images(stages, specs, batch_size=4, generator=None):
 
 def shown(results):
     """What each image shows: its seed, or the text of its error."""
-    return [str(r) if isinstance(r, Exception) else round(float(r.pixels()[0, 0, 0]) * 100) for r in results]
+    return [str(r) if isinstance(r, Exception) else round(float(r.pixels().highest[0]) * 100) for r in results]

@@ -12,9 +12,9 @@ from t2i_core.engine import stages
 from t2i_core.engine.batch_generator import BatchGenerator
 from t2i_core.engine.batch_isolation import whole_call
 from t2i_core.engine.stages import WholeCall
-from t2i_core.generation.interface import Timings
 from t2i_core.spec import ImageSpec
 from tests import tiny_array_pipelines, tiny_pipelines
+from tests.engine.float_images import float_images
 
 CPU = torch.device("cpu")
 BATCH = 4
@@ -48,8 +48,7 @@ class Family:
         return ImageSpec(model="tiny", prompt=" ".join(words), seed=seed, **settings)
 
     def generate(self, *specs):
-        (generated,) = BatchGenerator(self.stages, "cpu", {}).generate([specs], BATCH, lambda: False, Timings())
-        return [image.pixels() for image in generated]
+        return float_images(BatchGenerator(self.stages, "cpu", {}), [specs], BATCH)
 
 
 @pytest.fixture(scope="module", params=FAMILIES, ids=lambda build: build.__name__)

@@ -1,7 +1,8 @@
-"""The device is found or refused, its free memory is known, and pixels arrive on the host as float32."""
+"""The device is found or refused, its free memory is known, and pixels arrive on the host as bytes."""
 
 from types import SimpleNamespace
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -70,12 +71,44 @@ def test_memory_that_others_hold_is_what_is_neither_free_nor_ours(monkeypatch, f
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_pixels_come_to_the_host_as_float32_with_channels_last(dtype):
-    image = torch.arange(24).reshape(3, 2, 4).to(dtype)
+def test_pixels_come_to_the_host_as_bytes_with_channels_last_and_the_extremes_of_their_floats(dtype):
+    image = (torch.arange(24).reshape(3, 2, 4) / 32).to(dtype)
     pixels = to_host(image)()
-    assert pixels.dtype == "float32"
-    assert pixels.shape == (2, 4, 3)
-    assert (pixels[1, 2] == [6, 14, 22]).all()
+    assert pixels.values.dtype == "uint8"
+    assert pixels.values.shape == (2, 4, 3)
+    assert (pixels.values[1, 2] == [48, 112, 175]).all()  # 6, 14 and 22 of 32
+    assert pixels.lowest.dtype == pixels.highest.dtype == "float32"
+    assert (pixels.lowest == np.array([0, 8, 16]) / 32).all()
+    assert (pixels.highest == np.array([7, 15, 23]) / 32).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_every_half_is_the_byte_that_numpy_makes_of_it(dtype):
+    halves = torch.arange(1 << 15, dtype=torch.int16).view(dtype)
+    assert_rounded_as_by_numpy(halves[halves <= 1])
+
+
+def test_floats_near_the_border_of_two_bytes_are_the_bytes_that_numpy_makes_of_them():
+    borders = torch.arange(255).add(0.5).div(255)
+    steps = torch.arange(-50, 51, dtype=torch.int32)
+    assert_rounded_as_by_numpy((borders.view(torch.int32)[:, None] + steps).view(torch.float32).flatten())
+    assert_rounded_as_by_numpy(torch.rand(100_000, generator=torch.Generator().manual_seed(0)))
+
+
+def assert_rounded_as_by_numpy(values):
+    """Images of earlier releases were rounded by numpy, and the same images must be the same bytes."""
+    floats = values.float().numpy()
+    assert len(floats) > 10_000
+    assert (to_host(values.expand(3, 1, -1))().values[0, :, 0] == (floats * 255).round().astype("uint8")).all()
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_float_that_is_not_finite_shows_in_the_extremes(value):
+    image = torch.rand(3, 4, 4)
+    image[1, 2, 3] = value
+    pixels = to_host(image)()
+    assert not (np.isfinite(pixels.lowest[1]) and np.isfinite(pixels.highest[1]))
+    assert np.isfinite([pixels.lowest[0], pixels.highest[2]]).all()
 
 
 def test_a_span_is_the_time_between_its_ends(monkeypatch):

@@ -1,5 +1,7 @@
 """FLUX in stages generates what the whole pipeline does; texts are encoded once; staged encoders come and go."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +12,9 @@ from t2i_core.engine import flux as module
 from t2i_core.engine.flux import FluxStages
 from t2i_core.engine.load import load_model, load_pipeline
 from t2i_core.errors import ConfigError
-from t2i_core.generation.interface import LoadConfig, Timings
+from t2i_core.generation.interface import LoadConfig
 from t2i_core.spec import ImageSpec
+from tests.engine.float_images import float_images
 
 LOAD_CONFIG = LoadConfig(str(DEMO_MODEL), "float32", "cpu")
 CPU = torch.device("cpu")
@@ -29,8 +32,7 @@ def stages():
 
 
 def generate(model, batches, batch_size=4):
-    generated = model.generate(batches, batch_size, lambda: False, Timings())
-    return [image.pixels() for images in generated for image in images]
+    return float_images(model, batches, batch_size)
 
 
 @pytest.mark.parametrize("guidance", [{}, {"true_cfg_scale": None, "negative_prompt": None}])
@@ -86,31 +88,34 @@ def test_embeddings_are_bounded_in_bytes(stages, monkeypatch):
         assert stages._bytes == sum(module._size(e) for e in stages._embeddings.values())
 
 
-class Moves:
-    """A second device, which only notes which modules of a pipeline are on it. `room`: how many fit."""
+class Card:
+    """A second device, which only notes which modules are on it. `room`: how many fit beside the VAE."""
 
-    def __init__(self, pipeline, monkeypatch, room=4):
-        self.present, self.room = {"transformer", "vae"}, room
-        for name in ("text_encoder", "text_encoder_2", "transformer"):
-            monkeypatch.setattr(getattr(pipeline, name), "to", lambda device, name=name: self.move(name, str(device)))
+    def __init__(self, room):
+        self.present, self.room = {"FluxTransformer2DModel"}, room
 
-    def move(self, name, device):
-        if device == "card" and len(self.present | {name}) > self.room:
+    def host_copy(self, module):
+        name = type(module).__name__
+        return SimpleNamespace(to_device=lambda device: self.add(name), to_host=lambda: self.present.discard(name))
+
+    def add(self, name):
+        if len(self.present | {name}) > self.room:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        (self.present.add if device == "card" else self.present.discard)(name)
+        self.present.add(name)
 
 
-@pytest.mark.parametrize("room", [4, 3])
+@pytest.mark.parametrize("room", [3, 2])
 def test_staged_encoders_are_on_the_device_only_while_they_encode(monkeypatch, room):
-    stages = FluxStages(load_pipeline(LOAD_CONFIG), "card", staged=True)
+    card = Card(room)
+    monkeypatch.setattr(module, "HostCopy", card.host_copy)
     monkeypatch.setattr(module, "release_memory", lambda device: None)
-    moves = Moves(stages.pipeline, monkeypatch, room)
+    stages = FluxStages(load_pipeline(LOAD_CONFIG), "card", staged=True)
     for _ in range(2):
         with stages.encoding():
-            assert {"text_encoder", "text_encoder_2"} <= moves.present
+            assert {"CLIPTextModel", "T5EncoderModel"} <= card.present
             # Where not all fit, the transformer leaves.
-            assert ("transformer" in moves.present) == (room == 4)
-        assert moves.present == {"transformer", "vae"}
+            assert ("FluxTransformer2DModel" in card.present) == (room == 3)
+        assert card.present == {"FluxTransformer2DModel"}
 
 
 def test_staged_encoders_encode_a_window_of_batches_before_the_first_is_denoised(monkeypatch):

@@ -18,6 +18,7 @@ from t2i_core.errors import ModelError, Stopped
 from t2i_core.generation.interface import LoadConfig, Timings
 from t2i_core.spec import ImageSpec
 from tests import tiny_pipelines
+from tests.engine.float_images import float_images
 
 # As in the images that the demo model was trained on (examples/bundled_model/world.py).
 COLOURS = {
@@ -45,8 +46,7 @@ def spec(prompt, seed=0, **values):
 def generate(model, specs, batch_size=4):
     """The pixels of images that share a call group."""
     batches = [specs[i : i + batch_size] for i in range(0, len(specs), batch_size)]
-    generated = model.generate(batches, batch_size, lambda: False, Timings())
-    return [image.pixels() for images in generated for image in images]
+    return float_images(model, batches, batch_size)
 
 
 def colour_of(pixels):

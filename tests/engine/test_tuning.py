@@ -16,9 +16,10 @@ from t2i_core.engine import tuning
 from t2i_core.engine.load import load_model
 from t2i_core.engine.tuning import quantization_config
 from t2i_core.errors import ConfigError
-from t2i_core.generation.interface import LoadConfig, Timings
+from t2i_core.generation.interface import LoadConfig
 from t2i_core.models.prepare import prepare_digest
 from t2i_core.spec import ImageSpec
+from tests.engine.float_images import float_images
 
 
 def load_config(**values):
@@ -28,8 +29,8 @@ def load_config(**values):
 def first_image(model):
     size = {"height": 64, "width": 64, "steps": 2, "dtype": "float32", "max_sequence_length": 24}
     spec = ImageSpec(model="demo", prompt="a fox in the snow", seed=1, **size)
-    ((image,),) = model.generate([[spec]], 1, lambda: False, Timings())
-    return image.pixels()
+    (image,) = float_images(model, [[spec]], 1)
+    return image
 
 
 @pytest.fixture

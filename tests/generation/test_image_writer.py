@@ -15,6 +15,7 @@ from t2i_core.spec import ImageSpec
 from t2i_core.storage.image_store import ImageStore
 from t2i_core.storage.png import decode_png, pixels_digest
 from t2i_core.storage.records import Status
+from tests.builders import rounded
 
 CONTEXT = RunContext(
     run="r1",
@@ -34,7 +35,7 @@ class FakeGenerator:
     device, versions = "a card", {"torch": "2.9"}
 
 
-def generated(pixels=lambda: PIXELS, **values):
+def generated(pixels=lambda: rounded(PIXELS), **values):
     return GeneratedImage(pixels, **{"seconds": lambda: 0.25, "batch_size": 4, "vae_tiling": False} | values)
 
 
@@ -93,7 +94,7 @@ def test_a_replacement_names_the_image_it_stands_for(records, images):
 
 def test_the_record_of_a_failure_says_why_and_leaves_no_file(images, records):
     records.write(REQUEST, generated())
-    record = records.write(REQUEST, generated(lambda: np.full((8, 16, 3), np.nan, np.float32)))
+    record = records.write(REQUEST, generated(lambda: rounded(np.full((8, 16, 3), np.nan, np.float32))))
     assert record.status == Status.FAILED
     assert "NaN" in record.error
     assert (record.key, record.spec, record.run) == (SPEC.key, SPEC.canonical(), "r1")
@@ -165,7 +166,7 @@ def test_no_more_images_are_pending_than_allowed(records):
 
     def pixels():
         assert may_write.wait(SECONDS)
-        return PIXELS
+        return rounded(PIXELS)
 
     writer = ImageWriter(records, pending=2, on_images=lambda count: None)
 

@@ -16,6 +16,7 @@ from t2i_core.planning.shards import Shard
 from t2i_core.spec import ImageSpec
 from t2i_core.storage.image_store import ImageStore
 from t2i_core.storage.png import decode_png
+from tests.builders import rounded
 
 CONTEXT = RunContext(run="r1", refresh=False, model_name="fake", commit=None, tuning={}, png_compress_level=1)
 HOOKS = Hooks(
@@ -41,7 +42,7 @@ def shard(batches, batch_size=2):
 def pixels_of(spec):
     pixels = np.zeros((8, 8, 3), np.float32)
     pixels[: 1 + spec.seed % 7] = 1.0
-    return pixels
+    return rounded(pixels)
 
 
 def generated(spec, pixels=None):
@@ -138,15 +139,15 @@ def test_pixels_do_not_pile_up(images):
 
 
 def nan(spec):
-    return generated(spec, lambda: np.full((8, 8, 3), np.nan, np.float32))
+    return generated(spec, lambda: rounded(np.full((8, 8, 3), np.nan, np.float32)))
 
 
 def black(spec):
-    return generated(spec, lambda: np.zeros((8, 8, 3), np.float32))
+    return generated(spec, lambda: rounded(np.zeros((8, 8, 3), np.float32)))
 
 
 def small(spec):
-    return generated(spec, lambda: np.ones((4, 4, 3), np.float32))
+    return generated(spec, lambda: rounded(np.ones((4, 4, 3), np.float32)))
 
 
 def unfit(spec):
