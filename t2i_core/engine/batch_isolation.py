@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from t2i_core.engine.device import is_out_of_memory
+from t2i_core.engine.embeddings import encode_once
 from t2i_core.engine.stages import ImageOrError, WholeCall, call_arguments
 from t2i_core.errors import Stopped, UserError
 from t2i_core.generation.interface import OnStep
@@ -43,7 +44,11 @@ PADDING = 16
 
 
 def whole_call(pipeline: Any, device: torch.device) -> WholeCall:
-    """Return the stages of a pipeline that is called as a whole, such that no image depends on its batch mates."""
+    """Return the stages of a pipeline that is called as a whole, such that no image depends on its batch mates.
+
+    The pipeline remembers the texts that it encoded (`encode_once`).
+    """
+    encode_once(pipeline)
     name = type(pipeline).__name__
     if name == "QwenImagePipeline":
         return FixedTextLength(pipeline, device)
@@ -62,9 +67,9 @@ class FixedTextLength(WholeCall):
             texts = arguments.pop(f"{prefix}prompt", None)
             if texts is None:
                 continue
-            encoded = {text: self._encode(text, length) for text in dict.fromkeys(texts)}
-            arguments[f"{prefix}prompt_embeds"] = torch.cat([encoded[text][0] for text in texts])
-            arguments[f"{prefix}prompt_embeds_mask"] = torch.cat([encoded[text][1] for text in texts])
+            encoded = [self._encode(text, length) for text in texts]
+            arguments[f"{prefix}prompt_embeds"] = torch.cat([tokens for tokens, _ in encoded])
+            arguments[f"{prefix}prompt_embeds_mask"] = torch.cat([mask for _, mask in encoded])
         return self.call(arguments, specs, on_step)
 
     def _encode(self, text: str, length: int) -> tuple[Tensor, Tensor]:

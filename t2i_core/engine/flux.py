@@ -6,7 +6,6 @@ texts to be encoded once, and makes an embedding independent of the other prompt
 """
 
 import logging
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from t2i_core.engine.device import is_out_of_memory, release_memory
+from t2i_core.engine.embeddings import EmbeddingCache, nbytes
 from t2i_core.engine.host_copy import HostCopy
 from t2i_core.engine.stages import call_arguments, run_call, set_vae_tiling
 from t2i_core.generation.interface import OnStep
@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 EMBEDDING_BYTES = 1 << 30
 
 Text = tuple[str, int | None]  # and its max_sequence_length
-Embedding = tuple[Tensor, Tensor]  # T5's, a vector for each token [1, T, width]; CLIP's, one vector [1, width]
 
 
 class FluxStages:
@@ -40,17 +39,16 @@ class FluxStages:
         self.staged = staged
         self._encoders = [HostCopy(pipeline.text_encoder), HostCopy(pipeline.text_encoder_2)]
         self._transformer = HostCopy(pipeline.transformer)
-        self._embeddings: OrderedDict[Text, Embedding] = OrderedDict()
-        self._bytes = self._window_bytes = 0
+        # Of T5, a vector for each token [1, T, width]; of CLIP, one vector [1, width].
+        self._embeddings = EmbeddingCache()
+        self._window_bytes = 0
         self._transformer_leaves = False  # while texts are encoded, as the encoders do not fit beside it
 
     @contextmanager
     def encoding(self) -> Iterator[None]:
         """Bring staged encoders to the device for as long as the context lasts; drop the oldest embeddings first."""
         self._window_bytes = 0
-        while self._bytes > EMBEDDING_BYTES // 2:
-            _, oldest = self._embeddings.popitem(last=False)
-            self._bytes -= _size(oldest)
+        self._embeddings.shrink(EMBEDDING_BYTES // 2)
         if not self.staged:
             yield
             return
@@ -67,16 +65,14 @@ class FluxStages:
     def encode(self, spec: ImageSpec) -> None:
         """Encode the prompt, and the negative prompt where guidance uses it; keep both embeddings in host memory."""
         for text in _texts(spec):
-            if text in self._embeddings:
-                self._embeddings.move_to_end(text)
+            if self._embeddings.get(text) is not None:
                 continue
             prompt, length = text
             options = {} if length is None else {"max_sequence_length": length}
             tokens, pooled, _ = self.pipeline.encode_prompt(prompt, None, device=self.device, **options)
             embedding = (tokens.cpu(), pooled.cpu())
-            self._embeddings[text] = embedding
-            self._bytes += _size(embedding)
-            self._window_bytes += _size(embedding)
+            self._embeddings.add(text, embedding)
+            self._window_bytes += nbytes(embedding)
 
     def wants_more_texts(self) -> bool:
         """Return True for staged encoders until the window is full: they move as seldom as memory allows."""
@@ -91,7 +87,7 @@ class FluxStages:
             # Where guidance does not use the negative prompt, it was not encoded.
             texts = [t for spec in specs for t in _texts(spec)[1 if prefix else 0 :][:1]]
             if texts:
-                embeddings = [self._embeddings[text] for text in texts]
+                embeddings = [self._embeddings.get(text) for text in texts]
                 arguments[f"{prefix}prompt_embeds"] = torch.cat([e[0] for e in embeddings]).to(self.device)
                 arguments[f"{prefix}pooled_prompt_embeds"] = torch.cat([e[1] for e in embeddings]).to(self.device)
         latents: Tensor = run_call(self.pipeline, arguments, specs, on_step, output_type="latent").images
@@ -139,7 +135,3 @@ def _texts(spec: ImageSpec) -> list[Text]:
     if spec.negative_prompt is not None and (spec.true_cfg_scale or 1.0) > 1:
         texts.append((spec.negative_prompt, spec.max_sequence_length))
     return texts
-
-
-def _size(embedding: Embedding) -> int:
-    return sum(part.nbytes for part in embedding)

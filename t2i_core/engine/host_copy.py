@@ -8,10 +8,9 @@ from torch import Tensor, nn
 class HostCopy:
     """A module that comes to the device and leaves it again; its weights stay in host memory all the while.
 
-    So leaving copies nothing: the module takes its tensors on the host back, and those on the device are free. Quantized
-    weights are copied both ways, as their tensors hold others. The host memory is not pinned: a window of texts is
-    encoded in far more time than a copy from unpinned memory takes, and gigabytes that cannot be swapped harm the rest
-    of the machine.
+    So leaving copies nothing: the module takes its tensors on the host back, and those on the device are free.
+    Quantized weights are copied both ways, as their tensors hold others. The host memory is not pinned: the images of a
+    window take far longer than a copy from unpinned memory, and gigabytes that cannot be swapped harm the machine.
     """
 
     def __init__(self, module: nn.Module) -> None:
