@@ -47,7 +47,7 @@ from t2i_core.planning.catalog import Catalog
 from t2i_core.planning.pending import ImageRequest, Pending
 from t2i_core.planning.plan import Plan
 from t2i_core.planning.shards import Shard, WorkEstimate, estimate_work, make_shards
-from t2i_core.reports.estimate import disk_space, estimate_lines
+from t2i_core.reports.estimate import disk_space, estimate_lines, text_line
 from t2i_core.reports.report import Report, prunable, write_report
 from t2i_core.storage.image_store import Scan
 from t2i_core.storage.record_index import RecordIndex
@@ -310,6 +310,10 @@ class Text2Image:
             lines.append(f"batches   of {work.batch_size} are a guess until --estimate or a run measures them")
         lines += estimate_lines(work, resolved.model.weights_bytes, *disk_space(work, catalog), speed)
         lines += lines_about_prompts(resolved, catalog)
+        if work.images:
+            pending, denoiser = self.pending(catalog), resolved.model.configs.get("transformer", {})
+            line = text_line(pending.first(), resolved.preset, denoiser, pending.longest_prompt())
+            lines += [line] if line else []
         if self.config.prune:
             lines.append(f"prune     would delete {prunable(catalog.unreferenced())}")
         log.info("\n".join(lines))

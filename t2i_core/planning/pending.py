@@ -58,6 +58,16 @@ class Pending:
         """Return the first image to make."""
         return next(self.requests()).spec
 
+    def longest_prompt(self) -> int:
+        """Return the bytes, in UTF-8, of the longest prompt or negative prompt; 0 where nothing is pending."""
+        columns = ("prompt", "negative_prompt")
+        lengths = (
+            pc.max(pc.binary_length(chunk[column])).as_py()
+            for chunk in self.chunks(["key", *columns])
+            for column in columns
+        )
+        return max((length or 0 for length in lengths), default=0)
+
     def _request(self, spec: ImageSpec, key: str) -> ImageRequest:
         """Return the request for `key`: the image itself, its replacement once more, or its next replacement."""
         index = self.catalog.index

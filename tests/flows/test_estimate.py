@@ -27,6 +27,17 @@ def test_a_dry_run_says_batches_padding_disk_and_weights(run, output, prompts, n
     assert not (output.folder / ".t2i/output.json").exists()
 
 
+def test_a_dry_run_says_what_a_shorter_text_would_save(run, prompts, no_model, caplog):
+    run(dataset=prompts("a fox"), dry_run=True)
+    assert "text" not in said(caplog)
+    run(dataset=prompts("a fox"), dry_run=True, max_sequence_length=256)
+    told = said(caplog)["text"]
+    assert told.startswith("256 of 320 tokens")
+    assert "--max-sequence-length 128 would save about" in told
+    run(dataset=prompts("a fox", "a cat" * 100), dry_run=True, max_sequence_length=256)
+    assert "text" not in said(caplog)
+
+
 def test_too_little_disk_is_said_before_the_work(run, prompts, monkeypatch, caplog):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("t2i_core.reports.estimate.shutil.disk_usage", lambda path: usage(10**9, 10**9, 100))

@@ -120,3 +120,15 @@ def test_when_everything_is_made_again_only_images_of_this_run_are_done(workspac
     store_image(workspace, specs[0], run="old")
     store_image(workspace, specs[1], run="new")
     assert prompts(Pending(make_catalog(workspace, *specs[:2], only_run="new"))) == ["p0"]
+
+
+def test_the_longest_prompt_is_measured_in_bytes_and_among_what_is_pending(workspace):
+    specs = [
+        image_spec(0, prompt="a long prompt"),
+        image_spec(1, prompt="中文"),
+        image_spec(2, negative_prompt="blurry"),
+    ]
+    store_image(workspace, specs[0])
+    assert Pending(make_catalog(workspace, *specs)).longest_prompt() == 6
+    assert Pending(make_catalog(workspace, *specs[:1])).longest_prompt() == 0
+    assert Pending(make_catalog(workspace, image_spec(3, negative_prompt="blurred"))).longest_prompt() == 7

@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 
 from t2i_core.generation.interface import Speed
+from t2i_core.models.presets import PRESETS
 from t2i_core.planning.shards import WorkEstimate
 from t2i_core.reports import estimate as module
-from t2i_core.reports.estimate import BYTES_PER_PIXEL, disk_space, estimate_lines, rest_line
+from t2i_core.reports.estimate import BYTES_PER_PIXEL, disk_space, estimate_lines, rest_line, text_line
 from tests.builders import image_spec, make_catalog, store_image
 
 WORK = WorkEstimate(images=9, batches=5, shards=1, batch_size=2, pixels=9 * 64 * 64, pixel_steps=10 * 64 * 64 * 8)
@@ -53,6 +54,51 @@ def test_the_time_goes_by_pixels_and_steps():
 
 def test_without_a_measured_speed_there_is_neither_time_nor_memory():
     assert set(lines()) == {"work", "disk", "weights"}
+
+
+FLUX = {"num_attention_heads": 24, "attention_head_dim": 128}
+
+
+def text(model="flux-dev", side=512, length=512, longest_prompt=200, denoiser=FLUX):
+    spec = image_spec(height=side, width=side, max_sequence_length=length)
+    return text_line(spec, PRESETS[model], denoiser, longest_prompt)
+
+
+def test_the_share_of_text_in_a_sequence_and_what_half_of_it_would_save_are_told():
+    assert text() == (
+        "text      512 of 1536 tokens of an image like the first are text, padding included: --max-sequence-length 256 "
+        "would save about 18% of the denoising, and generate other images; the longest prompt here has about 66 tokens "
+        "at most"
+    )
+    # What other models add: the tokens of CLIP, and those that keep a mask.
+    assert text("sd3.5-large").startswith("text      589 of 1613 tokens")
+    assert text("qwen-image").startswith("text      528 of 1552 tokens")
+
+
+def test_the_saving_agrees_with_the_operations_that_were_counted_of_flux():
+    # TFLOP of a denoising step with 512 text tokens, by torch's counter: 21.5 at 512x512, 74.4 at 1024x1024.
+    def operations(tokens, width=3072, layers=57):
+        return tokens * layers * (24 * width**2 + 4 * width * tokens) / 1e12
+
+    assert operations(1536) == pytest.approx(21.5, rel=0.01)
+    assert operations(4608) == pytest.approx(74.4, rel=0.01)
+    assert f"about {1 - operations(1280) / operations(1536):.0%}" in text()
+    assert f"about {1 - operations(4352) / operations(4608):.0%}" in text(side=1024)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"side": 2048},  # it would save little
+        {"longest_prompt": 600},  # it would cut a prompt
+        {"model": "z-image"},  # does not pad
+        {"model": "sana"},  # the image attends to the text
+        {"length": None},
+        {"denoiser": {}},
+    ],
+)
+def test_no_word_of_text_where_less_of_it_would_not_help(values):
+    assert text(**values) is None
 
 
 def test_after_a_preview_the_rest_is_told_with_its_time():
