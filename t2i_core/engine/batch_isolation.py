@@ -48,8 +48,8 @@ def whole_call(pipeline: Any, device: torch.device) -> WholeCall:
 
     The pipeline remembers the texts that it encoded (`encode_once`).
     """
-    encode_once(pipeline)
     name = type(pipeline).__name__
+    encode_once(pipeline, split=name not in ONE_BY_ONE)
     if name == "QwenImagePipeline":
         return FixedTextLength(pipeline, device)
     return (OneByOne if name in ONE_BY_ONE else WholeCall)(pipeline, device)
