@@ -89,23 +89,23 @@ class Span:
 def to_host(image: Tensor) -> Callable[[], Pixels]:
     """Start to copy an image (3, height, width) in 0..1 to the host: as bytes, and with the extremes of its floats.
 
-    On CUDA the copy goes to pinned memory on a stream of its own, beside what the device does next.
+    On CUDA the copy goes to pinned memory on a stream of its own, beside what the device does next. On the CPU there is
+    nothing to copy, and whoever calls the function rounds the pixels, beside the next batch.
 
     Returns:
         A function that waits for the copy and returns it.
     """
-    # A quarter of the bytes of floats. numpy rounds halves to even, too.
-    floats = image.float()
-    values = (floats * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
-    extremes = torch.stack([floats.amin(dim=(1, 2)), floats.amax(dim=(1, 2))])
+    if image.device.type == "cpu":
+        return lambda: Pixels(*(part.numpy() for part in _rounded(image)))
+    parts = _rounded(image)
     if image.device.type != "cuda":
-        pixels = Pixels(values.cpu().numpy(), *extremes.cpu().numpy())
+        pixels = Pixels(*(part.cpu().numpy() for part in parts))
         return lambda: pixels
     stream = _copy_stream(image.device)
-    host = [torch.empty(part.shape, dtype=part.dtype, pin_memory=True) for part in (values, extremes)]
+    host = [torch.empty(part.shape, dtype=part.dtype, pin_memory=True) for part in parts]
     stream.wait_stream(torch.cuda.current_stream(image.device))
     with torch.cuda.stream(stream):
-        for target, part in zip(host, (values, extremes), strict=True):
+        for target, part in zip(host, parts, strict=True):
             target.copy_(part, non_blocking=True)
             part.record_stream(stream)
         copied = torch.cuda.Event()
@@ -113,9 +113,17 @@ def to_host(image: Tensor) -> Callable[[], Pixels]:
 
     def wait() -> Pixels:
         copied.synchronize()
-        return Pixels(host[0].numpy(), *host[1].numpy())
+        return Pixels(*(part.numpy() for part in host))
 
     return wait
+
+
+def _rounded(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return an image as bytes (height, width, 3), and the lowest and the highest float of each channel."""
+    floats = image.float()
+    # Halves go to the even byte, as in numpy.
+    values = (floats * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
+    return values, floats.amin(dim=(1, 2)), floats.amax(dim=(1, 2))
 
 
 @functools.cache
