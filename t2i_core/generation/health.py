@@ -42,7 +42,7 @@ def _check_finite(image: Pixels, spec: ImageSpec) -> None:
 
 
 def _check_range(image: Pixels, spec: ImageSpec) -> None:
-    low, high = float(image.min()), float(image.max())
+    low, high = float(image.lowest.min()), float(image.highest.max())
     if low < 0 or high > 1:  # a cast to bytes would wrap them around
         raise ImageFailure(
             f"the model returned pixels from {low:.2f} to {high:.2f}, not in 0..1; this pipeline is not supported"

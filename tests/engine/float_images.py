@@ -7,7 +7,10 @@ from t2i_core.generation.interface import Timings
 
 
 def float_images(generator, batches, batch_size):
-    """Return the images of `batches`, one after another: float32 (height, width, 3) in 0..1."""
+    """Return the images of `batches`, one after another: float32 (height, width, 3) in 0..1; raise the first error."""
     with mock.patch.object(batch_generator, "to_host", lambda image: lambda: image.permute(1, 2, 0).float().numpy()):
-        generated = list(generator.generate(batches, batch_size, lambda: False, Timings()))
-    return [image.pixels() for images in generated for image in images]
+        images = [i for part in generator.generate(batches, batch_size, lambda: False, Timings()) for i in part]
+    for image in images:
+        if isinstance(image, Exception):
+            raise image
+    return [image.pixels() for image in images]

@@ -14,9 +14,10 @@ from safetensors.torch import load_file
 from t2i_core.bundled import DEMO_MODEL
 from t2i_core.engine.load import library_versions, load_model, load_pipeline
 from t2i_core.errors import ConfigError, ModelError
-from t2i_core.generation.interface import LoadConfig, LocalCheckpoint, Timings
+from t2i_core.generation.interface import LoadConfig, LocalCheckpoint
 from t2i_core.spec import ImageSpec
 from tests import single_files, tiny_pipelines
+from tests.engine.float_images import float_images
 
 ENCODERS = ("text_encoder", "text_encoder_2")
 
@@ -30,8 +31,8 @@ def image(config, **values):
     load_model.cache_clear()
     settings = {"height": 64, "width": 64, "steps": 2, "dtype": "float32"} | values
     spec = ImageSpec(model="tiny", prompt="a fox in the snow", seed=3, **settings)
-    ((made,),) = load_model(config).generate([[spec]], 1, lambda: False, Timings(), lambda *step: None)
-    return made.pixels()
+    (made,) = float_images(load_model(config), [[spec]], 1)
+    return made
 
 
 def weights_of(pipeline, component):

@@ -19,12 +19,13 @@ from t2i_core.engine.flux import FluxStages
 from t2i_core.engine.load import load_pipeline
 from t2i_core.engine.schedulers import make_scheduler
 from t2i_core.errors import ConfigError
-from t2i_core.generation.interface import LoadConfig, Timings
+from t2i_core.generation.interface import LoadConfig
 from t2i_core.models.pipeline_signature import timesteps_call
 from t2i_core.models.scheduler_source import karras_schedulers, packages_of, scheduler_names
 from t2i_core.models.schedulers import check_scheduler
 from t2i_core.spec import ImageSpec
 from tests import tiny_pipelines
+from tests.engine.float_images import float_images
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # NumPy's, of diffusers' code
 
@@ -193,10 +194,7 @@ def image_spec(prompt, seed, values):
 def generate(pipeline, *specs):
     is_flux = isinstance(pipeline, diffusers.FluxPipeline)
     stages = FluxStages(pipeline, CPU, staged=False) if is_flux else whole_call(pipeline, CPU)
-    (images,) = BatchGenerator(stages, "cpu", {}).generate([specs], 4, lambda: False, Timings())
-    failures = [image for image in images if isinstance(image, Exception)]
-    assert not failures
-    return [image.pixels() for image in images]
+    return float_images(BatchGenerator(stages, "cpu", {}), [specs], 4)
 
 
 @pytest.mark.parametrize(

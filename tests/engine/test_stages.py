@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from t2i_core.engine.batch_isolation import OneByOne
+from t2i_core.engine.device import to_host
 from t2i_core.engine.stages import ARRAYS, WholeCall, call_arguments, set_vae_tiling
 from t2i_core.generation.health import checked_pixels
 from t2i_core.spec import ImageSpec
@@ -74,7 +75,7 @@ def test_images_have_the_size_that_is_asked_for_and_pixels_in_0_to_1(build, sett
     with torch.no_grad():
         first, second = stages.denoise([asked, spec("a cat", seed=1, **settings)], lambda *step: None)
     for image in (first, second):
-        assert checked_pixels(image.permute(1, 2, 0).numpy(), asked).shape == (asked.height, asked.width, 3)
+        assert checked_pixels(to_host(image)(), asked).shape == (asked.height, asked.width, 3)
     assert (first != second).any()
 
 
@@ -91,7 +92,7 @@ def test_a_pipeline_whose_tensors_are_wrong_generates_what_its_pictures_show(bui
             generator=generator, **options,
         ).images  # fmt: skip
     assert type(pipeline).__name__ in ARRAYS
-    assert (checked_pixels(image.permute(1, 2, 0).numpy(), one) == np.asarray(shown)).all()
+    assert (checked_pixels(to_host(image)(), one) == np.asarray(shown)).all()
 
 
 def test_an_image_has_the_noise_of_its_seed_at_any_index():
