@@ -6,10 +6,11 @@ from t2i_core.engine import batch_generator
 from t2i_core.generation.interface import Timings
 
 
-def float_images(generator, batches, batch_size):
+def float_images(generator, batches, batch_size, on_step=lambda step, steps: None):
     """Return the images of `batches`, one after another: float32 (height, width, 3) in 0..1; raise the first error."""
     with mock.patch.object(batch_generator, "to_host", lambda image: lambda: image.permute(1, 2, 0).float().numpy()):
-        images = [i for part in generator.generate(batches, batch_size, lambda: False, Timings()) for i in part]
+        generated = list(generator.generate(batches, batch_size, lambda: False, Timings(), on_step))
+    images = [image for part in generated for image in part]
     for image in images:
         if isinstance(image, Exception):
             raise image

@@ -14,9 +14,10 @@ from t2i_core.engine import compilation, load
 from t2i_core.engine.compilation import CACHE, compile_pipeline, keep_compiled
 from t2i_core.engine.load import generator_of, load_model, load_pipeline
 from t2i_core.errors import ConfigError
-from t2i_core.generation.interface import LoadConfig, Timings
+from t2i_core.generation.interface import LoadConfig
 from t2i_core.spec import ImageSpec
 from tests import tiny_pipelines
+from tests.engine.float_images import float_images
 
 CPU = torch.device("cpu")
 BLOCKS = {"FluxTransformerBlock", "FluxSingleTransformerBlock"}
@@ -29,8 +30,8 @@ def load_config(**values):
 def first_image(model):
     size = {"height": 64, "width": 64, "steps": 2, "dtype": "float32", "max_sequence_length": 24}
     spec = ImageSpec(model="demo", prompt="a fox in the snow", seed=1, **size)
-    ((image,),) = model.generate([[spec]], 1, lambda: False, Timings())
-    return image.pixels()
+    (image,) = float_images(model, [[spec]], 1)
+    return image
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_torch_itself_compiles_into_the_cache_folder(tmp_path, monkeypatch):
     pipeline = random_models.make("flux-dev", CPU, torch.float32, tiny=True)
     spec = ImageSpec(model="tiny", prompt="a fox", seed=1, height=32, width=32, steps=1, dtype="float32")
     plain, compiled = (
-        next(generator_of(pipeline, CPU, wanted).generate([[spec]], 1, lambda: False, Timings()))[0].pixels()
+        float_images(generator_of(pipeline, CPU, wanted), [[spec]], 1)[0]
         for wanted in (load_config(), load_config(compile=True))
     )
     assert np.abs(compiled - plain).max() < 1e-3

@@ -12,9 +12,10 @@ from t2i_core.engine.denoiser import denoiser_of, empty_denoiser
 from t2i_core.engine.load import load_model
 from t2i_core.engine.step_cache import FluxMagCache, add_step_cache, check_step_cache
 from t2i_core.errors import ConfigError
-from t2i_core.generation.interface import LoadConfig, Timings
+from t2i_core.generation.interface import LoadConfig
 from t2i_core.spec import ImageSpec
 from tests import tiny_pipelines
+from tests.engine.float_images import float_images
 
 CPU = torch.device("cpu")
 BATCH = 3
@@ -44,8 +45,7 @@ def spec(prompt, seed=0, **values):
 
 
 def generate(model, *specs, on_step=lambda step, steps: None):
-    (images,) = model.generate([specs], BATCH, lambda: False, Timings(), on_step)
-    return [image if isinstance(image, Exception) else image.pixels() for image in images]
+    return float_images(model, [specs], BATCH, on_step)
 
 
 GUIDED = {"true_cfg_scale": 3.0, "negative_prompt": "a cat"}
@@ -66,7 +66,8 @@ def test_an_image_depends_on_its_spec_alone(ratios_are_known, build, kind, guida
         if step == 5:
             raise ValueError("in the middle of a call")
 
-    assert isinstance(generate(model, one, on_step=fail)[0], ValueError)
+    with pytest.raises(ValueError):
+        generate(model, one, on_step=fail)
     assert (generate(model, one)[0] == alone).all(), "a call that failed left its state behind"
     generate(model, spec("a fox in the snow", seed=1, steps=6, **guidance))
     assert (generate(model, one)[0] == alone).all(), "a call of other steps left its state behind"
