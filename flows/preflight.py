@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from flows.launchers import find_part
 from t2i_core.config import Config, parse_lora
 from t2i_core.dataset.sources import check_dataset
 from t2i_core.errors import ConfigError
@@ -39,6 +40,8 @@ def check_at_once(config: Config) -> None:
     )
     if config.prepare:
         prepare_digest(config.prepare)
+    if config.part:
+        find_part(config.part)
     check_output(Path(config.output))
     _check_cache("cache_dir", config.cache_dir)
     _check_cache("local_dir", config.local_dir)

@@ -24,8 +24,9 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.checks import announce_download, announce_guess, check_machine, check_output_folder, warn_of_disk
 from flows.housekeeping import prune, remove_old_plans
+from flows.launchers import find_part, with_own_device
 from flows.outcomes import finished, refused
-from flows.parts import end_part, find_part, show_status, with_own_device
+from flows.parts import end_part, show_status
 from flows.preflight import check_at_once
 from flows.preview import show_preview
 from flows.prompts import lines_about_prompts

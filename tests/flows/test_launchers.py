@@ -1,0 +1,97 @@
+"""Which part and which card a launcher's variables mean; what they leave open is refused at once."""
+
+import pytest
+
+from flows.launchers import find_part, with_own_device
+from flows.preflight import check_at_once
+from t2i_core.config import Config
+from t2i_core.engine import device
+from t2i_core.errors import ConfigError
+from t2i_core.planning.parts import Part
+
+
+def array(number, first=0, last=7, count=8, **more):
+    names = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_MAX", "SLURM_ARRAY_TASK_COUNT")
+    return {**dict(zip(names, map(str, (number, first, last, count)), strict=True)), **more}
+
+
+@pytest.mark.parametrize(
+    ("text", "environment", "part"),
+    [
+        ("3/64", {}, Part(3, 64)),
+        ("3/64", array(0), Part(3, 64)),
+        ("auto", {"RANK": "0", "WORLD_SIZE": "8"}, Part(1, 8)),
+        ("auto", {"RANK": "7", "WORLD_SIZE": "8", "LOCAL_RANK": "3"}, Part(8, 8)),
+        ("auto", array(0), Part(1, 8)),
+        ("auto", array(7), Part(8, 8)),
+        ("auto", array(8, first=1, last=8), Part(8, 8)),
+        ("auto", array(30, first=10, last=40, count=4), Part(3, 4)),
+        ("auto", array(5, first=5, last=5, count=1), Part(1, 1)),
+        ("auto", array(1, first=0, last=1, count=2, SLURM_PROCID="3", SLURM_STEP_NUM_TASKS="4"), Part(8, 8)),
+        ("auto", {"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "4"}, Part(3, 4)),
+        ("auto/16", {"JOB_COMPLETION_INDEX": "0"}, Part(1, 16)),
+        ("auto/16", {"JOB_COMPLETION_INDEX": "15"}, Part(16, 16)),
+    ],
+)
+def test_the_part_of_a_process(text, environment, part):
+    assert find_part(text, environment) == part
+
+
+def test_a_batch_script_that_runs_once_is_not_taken_for_one_of_its_tasks():
+    # In the script itself Slurm sets the rank and the number of tasks of the job, though only srun starts several.
+    assert find_part("auto", array(2, SLURM_PROCID="0", SLURM_NTASKS="4")) == Part(3, 8)
+
+
+@pytest.mark.parametrize(
+    ("text", "environment", "problem"),
+    [
+        ("auto", {}, "finds neither SLURM_ARRAY_TASK_ID nor JOB_COMPLETION_INDEX"),
+        ("auto", {"JOB_COMPLETION_INDEX": "3"}, "write auto/COMPLETIONS"),
+        ("auto/3", {"JOB_COMPLETION_INDEX": "3"}, "auto/3 has parts 0 to 2"),
+        ("auto", array(3, first=3, last=9, count=3) | {"SLURM_ARRAY_TASK_ID": "5"}, "the array has gaps"),
+        ("auto", array(7, first=3, last=17, count=3), "start --array=0-2"),
+        ("auto", {"RANK": "x", "WORLD_SIZE": "8"}, "RANK is 'x' in the environment, not a number"),
+    ],
+)
+def test_a_launcher_that_does_not_say_which_part_is_refused(text, environment, problem):
+    with pytest.raises(ConfigError, match=problem):
+        find_part(text, environment)
+
+
+@pytest.mark.parametrize("part", ["0/4", "5/4", "0/0", "1/0"])
+def test_a_part_that_does_not_exist_is_refused(part):
+    with pytest.raises(ConfigError, match=f"part {part} does not exist"):
+        Config.from_values({"dataset": "x.txt", "part": part})
+
+
+@pytest.mark.parametrize("option", [{"preview": 3}, {"prune": True}, {"status": True}])
+def test_options_about_all_images_are_refused_with_a_part(option):
+    with pytest.raises(ConfigError, match="concerns all images, and part only some"):
+        Config.from_values({"dataset": "x.txt", "part": "1/2", **option})
+
+
+@pytest.mark.parametrize(
+    ("values", "environment", "expected"),
+    [
+        ({"part": "auto"}, {"LOCAL_RANK": "5"}, "cuda:1"),
+        ({"part": "auto"}, {"SLURM_LOCALID": "2"}, "cuda:2"),
+        ({"part": "auto"}, {}, "auto"),
+        ({"part": "auto", "device": "cuda:3"}, {"LOCAL_RANK": "1"}, "cuda:3"),
+        ({"part": "2/4"}, {"LOCAL_RANK": "1"}, "auto"),
+        ({}, {"LOCAL_RANK": "1"}, "auto"),
+    ],
+)
+def test_each_of_several_processes_on_a_machine_takes_its_own_card(monkeypatch, values, environment, expected):
+    monkeypatch.setattr(device, "resolve_device", lambda name: "cuda")
+    monkeypatch.setattr(device.torch.cuda, "device_count", lambda: 4)
+    config = Config.from_values({"dataset": "x.txt", **values})
+    assert with_own_device(config, environment).device == expected
+
+
+def test_a_process_without_a_launcher_is_told_before_a_server_is_started(tmp_path, monkeypatch):
+    for name in ("RANK", "SLURM_ARRAY_TASK_ID", "SLURM_STEP_NUM_TASKS", "JOB_COMPLETION_INDEX"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "prompts.txt").write_text("a fox\n")
+    values = {"dataset": str(tmp_path / "prompts.txt"), "model": "demo", "output": str(tmp_path / "out")}
+    with pytest.raises(ConfigError, match="write part/parts, for example 3/64"):
+        check_at_once(Config.from_values({**values, "part": "auto"}))
