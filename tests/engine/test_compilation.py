@@ -77,9 +77,7 @@ def test_the_options_of_max_autotune_are_options_of_torch():
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for the CPU with g++")
-@pytest.mark.filterwarnings(
-    "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"
-)  # torch uses it to compile
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 def test_torch_itself_compiles_into_the_cache_folder(tmp_path, monkeypatch):
     monkeypatch.setenv(CACHE, str(tmp_path))
     pipeline = random_models.make("flux-dev", CPU, torch.float32, tiny=True)
