@@ -7,10 +7,11 @@ from pathlib import Path
 from prefect.runtime import deployment
 
 from flows.resolve import Resolved, default_model_fails
-from t2i_core.config import DEMO, Config
+from t2i_core.config import Config
 from t2i_core.errors import OutputError
 from t2i_core.models.preset_choice import licence_of
 from t2i_core.models.sampling import doubtful_settings
+from t2i_core.options.values import DEMO
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.command import command_name
-from t2i_core.config import DEFAULT_MODEL, DEMO, Config, DatasetOptions, SamplingOptions, parse_lora
+from t2i_core.config import Config, parse_lora
 from t2i_core.errors import ConfigError, ModelError
 from t2i_core.generation.interface import LoadConfig, LocalCheckpoint
 from t2i_core.models.adapters import Adapter, adapter_fingerprint
@@ -23,6 +23,9 @@ from t2i_core.models.request import CheckpointRequest, ModelRequest, model_reque
 from t2i_core.models.sampling import resolve_sampling
 from t2i_core.models.schedulers import check_scheduler
 from t2i_core.models.weights import locate
+from t2i_core.options.dataset import DatasetOptions
+from t2i_core.options.sampling import SamplingOptions
+from t2i_core.options.values import DEFAULT_MODEL, DEMO
 from t2i_core.spec import GenerationSettings
 from tasks.caching import ResultCache, cache_key
 from tasks.models import fetch_weights_task, resolve_adapter_task, resolve_checkpoint_task, resolve_model_task

@@ -6,8 +6,13 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from t2i_core.config import Config, DatasetOptions, ModelOptions, OutputOptions, RunOptions, SamplingOptions
-from t2i_core.speed_options import SpeedOptions
+from t2i_core.config import Config
+from t2i_core.options.dataset import DatasetOptions
+from t2i_core.options.model import ModelOptions
+from t2i_core.options.output import OutputOptions
+from t2i_core.options.run import RunOptions
+from t2i_core.options.sampling import SamplingOptions
+from t2i_core.options.speed import SpeedOptions
 
 # First in Prefect's form, which shows the parameters one below the other: what people change.
 FIRST_IN_FORM = (

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from t2i_core.config import PATHS, Config, RowSettings, parse_lora, parse_size
+from t2i_core.config import PATHS, Config, RowSettings, parse_lora
 from t2i_core.config_errors import PATTERN_FIXES
 from t2i_core.errors import ConfigError
+from t2i_core.options.values import parse_size
 
 ROOT = Path(__file__).parent.parent
 

@@ -12,11 +12,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from t2i_core.bundled import EXAMPLE_FILE
-from t2i_core.config import EXAMPLE, Config
+from t2i_core.config import Config
 from t2i_core.dataset.data_file import PACKINGS, DataFile, cannot_be_read, file_system_of, remote_error
 from t2i_core.dataset.hub import HubSplit, check_datasets_package
 from t2i_core.errors import DatasetError, UserError, shorten
 from t2i_core.local_paths import is_file, is_folder, is_url, similar_name
+from t2i_core.options.values import EXAMPLE
 
 # Suffix of a file's name -> its format.
 FORMATS = {

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from t2i_core.bundled import DEMO_MODEL
-from t2i_core.config import DEMO
 from t2i_core.errors import ModelError, shorten
 from t2i_core.hashing import digest, file_sha256
 from t2i_core.local_paths import similar_name
@@ -34,6 +33,7 @@ from t2i_core.models.pipeline_files import PipelineFiles, Wanted, list_folder, s
 from t2i_core.models.presets import has_preset, similar_model
 from t2i_core.models.tensor_names import safetensors_header
 from t2i_core.models.weights_dtype import weights_dtype
+from t2i_core.options.values import DEMO
 
 BUNDLED_LICENCE = "Apache-2.0"
 ALL = Wanted()

@@ -1,11 +1,11 @@
 """The table of presets that `--list-models` prints."""
 
 from t2i_core.bundled import DEMO_MODEL
-from t2i_core.config import DEMO
 from t2i_core.errors import ModelError
 from t2i_core.models.hub import MAIN, cached_repository
 from t2i_core.models.pipeline_files import Wanted, list_folder, select_files
 from t2i_core.models.presets import PRESETS, Preset
+from t2i_core.options.values import DEMO
 
 HEADER = ("preset", "repository", "download", "steps", "size", "licence")
 

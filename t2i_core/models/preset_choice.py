@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from t2i_core.config import DEMO
 from t2i_core.errors import ModelError
 from t2i_core.models.as_asked import LATENTS_A_TOKEN
 from t2i_core.models.few_steps import FewSteps, few_steps, is_undistilled, names_of, steps_in_name
@@ -18,6 +17,7 @@ from t2i_core.models.hub import repository_of_snapshot
 from t2i_core.models.identity import ResolvedModel
 from t2i_core.models.pipeline_signature import call_defaults, init_parameters
 from t2i_core.models.presets import PRESETS, Preset
+from t2i_core.options.values import DEMO
 from t2i_core.spec import SHARED_ARGUMENTS
 
 # What pipelines call the part that turns latents into pixels. A pipeline without one (IF) works on pixels.

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from t2i_core.config import DEMO
+from t2i_core.options.values import DEMO
 
 # A preset with at most so many steps is of a model that was distilled to few steps.
 FEW = 8

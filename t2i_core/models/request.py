@@ -6,7 +6,7 @@ Single files are opened for their headers; nothing is asked of the hub.
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from t2i_core.config import DEMO, Config
+from t2i_core.config import Config
 from t2i_core.errors import ModelError, shorten
 from t2i_core.models.file_contents import DENOISERS, Contents, contents_of
 from t2i_core.models.hub import is_repository
@@ -15,6 +15,7 @@ from t2i_core.models.packages import check_installed
 from t2i_core.models.pipeline_files import Wanted
 from t2i_core.models.presets import repository_of
 from t2i_core.models.tensor_names import read_shapes
+from t2i_core.options.values import DEMO
 
 SAVED = "name a folder written by a diffusers pipeline's save_pretrained"
 

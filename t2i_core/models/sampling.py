@@ -4,10 +4,11 @@ from collections.abc import Collection
 from dataclasses import fields, replace
 from typing import Any
 
-from t2i_core.config import Config, RowSettings, parse_size
+from t2i_core.config import Config, RowSettings
 from t2i_core.errors import ConfigError
 from t2i_core.models.as_asked import generated_size
 from t2i_core.models.presets import Preset
+from t2i_core.options.values import parse_size
 from t2i_core.spec import SHARED_ARGUMENTS, Sampling
 
 # Computed once, for rows are many. Options of the scheduler are checked and written against its class (schedulers.py).

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from t2i_core.config import EXAMPLE, Config
+from t2i_core.config import Config
 from t2i_core.dataset.sources import would_read
 from t2i_core.errors import OutputError
 from t2i_core.local_paths import is_url
+from t2i_core.options.values import EXAMPLE
 from t2i_core.output.layout import FAILURES, PROVENANCE, RUN, ManifestForm
 from t2i_core.output.writable import check_output
 from t2i_core.storage.files import write_text

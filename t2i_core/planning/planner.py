@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from t2i_core.config import Config, parse_size
+from t2i_core.config import Config
 from t2i_core.dataset.rows import Rejection, Row
 from t2i_core.errors import DatasetError, shorten
 from t2i_core.hashing import derive_seed, digest
 from t2i_core.models.as_asked import pixels_version
 from t2i_core.models.presets import Preset
 from t2i_core.models.sampling import doubtful_settings, row_sampling
+from t2i_core.options.values import parse_size
 from t2i_core.planning.file_names import image_name, safe_id
 from t2i_core.planning.plan import ROWS, SPECS, Plan
 from t2i_core.spec import GenerationSettings, ImageSpec, ModelSettings, Sampling

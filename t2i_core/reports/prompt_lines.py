@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from t2i_core.config import DEMO
 from t2i_core.engine.prompt_check import PromptCheck
 from t2i_core.models.presets import Preset
+from t2i_core.options.values import DEMO
 from t2i_core.output.accounting import ROWS_SHOWN
 
 
