@@ -13,7 +13,7 @@ T2IError
 └── Stopped            a stop was asked for; finished work stays
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 VALUE_SHOWN = 80
 
@@ -79,3 +79,10 @@ def shorten(value: object, limit: int = VALUE_SHOWN) -> str:
     """Return `repr(value)` cut to `limit` characters, on one line, for messages and failure rows."""
     text = repr(value)
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def listed(names: Iterable[str], limit: int) -> str:
+    """Return `a, b` for messages, of more than `limit` names the first: `a, b and 7 more`."""
+    known = list(names)
+    more = f" and {len(known) - limit} more" if len(known) > limit else ""
+    return ", ".join(known[:limit]) + more

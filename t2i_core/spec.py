@@ -2,8 +2,8 @@
 
 The fields of the classes below are the one place where an argument of an image is declared. Derived from them: the key,
 the columns of the plan and of the provenance table, what the images of a batch share, and the arguments of the
-pipeline's call. A new argument is a field here, an option in `options/sampling.py`, a default in `models/presets.py`, and
-whatever the engine has to do with it.
+pipeline's call. A new argument is a field here, an option in `options/sampling.py`, a default in `models/presets.py`,
+and whatever the engine has to do with it.
 """
 
 import json

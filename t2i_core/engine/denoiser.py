@@ -7,21 +7,20 @@ import diffusers
 import torch
 
 from t2i_core.engine.quiet import silence_diffusers
-
-PARTS = ("transformer", "unet")
+from t2i_core.models.names import DENOISERS, denoiser_config
 
 
 def denoiser_of(pipeline: Any) -> Any:
     """Return the pipeline's transformer or UNet; None where it has neither."""
-    return next((part for name in PARTS if (part := getattr(pipeline, name, None)) is not None), None)
+    return next((part for name in DENOISERS if (part := getattr(pipeline, name, None)) is not None), None)
 
 
 def empty_denoiser(configs: Mapping[str, Any]) -> Any:
-    """Return a model's denoiser without weights, made from its configuration alone.
+    """Return a model's denoiser without weights, made from its configuration; None where that does not tell its class.
 
-    `configs`: the configurations of a model's parts by name. None where they do not tell the denoiser.
+    `configs`: the configurations of the model's components by name.
     """
-    config: Mapping[str, Any] = next((configs[name] for name in PARTS if configs.get(name)), {})
+    config = denoiser_config(configs)
     kind = getattr(diffusers, config.get("_class_name", ""), None)
     if kind is None:
         return None

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from t2i_core.engine.attempt import one_line
 from t2i_core.engine.device import is_out_of_memory
-from t2i_core.errors import ModelError, UserError
+from t2i_core.errors import ModelError, UserError, listed
 
 NAMES_SHOWN = 3
 # In single files, or made up by diffusers for them; a part without a place for them makes the same images.
@@ -96,11 +96,11 @@ def _refuse(path: Path, name: str, missing: Collection[str], unused: Collection[
     """Raise what is wrong with the weights of a part of class `name`; return where nothing is."""
     faults = []
     if shapes:
-        faults.append(f"{len(shapes)} of another shape than in {name} ({_first(shapes)})")
+        faults.append(f"{len(shapes)} of another shape than in {name} ({listed(sorted(shapes), NAMES_SHOWN)})")
     if missing:
-        faults.append(f"{len(missing)} of {name} missing from its files ({_first(missing)})")
+        faults.append(f"{len(missing)} of {name} missing from its files ({listed(sorted(missing), NAMES_SHOWN)})")
     if unused:
-        faults.append(f"{len(unused)} in its files without a place in {name} ({_first(unused)})")
+        faults.append(f"{len(unused)} in its files without a place in {name} ({listed(sorted(unused), NAMES_SHOWN)})")
     if not faults:
         return
     raise ModelError(
@@ -177,7 +177,8 @@ def _compare(part: nn.Module, path: Path, weights: Mapping[str, Any], values: in
     # A quantized tensor is bytes: only a linear layer knows how to read them.
     linear = {f"{name}.weight" for name, module in part.named_modules() if isinstance(module, nn.Linear)}
     if misplaced := [name for name, tensor in weights.items() if hasattr(tensor, "quant_type") and name not in linear]:
-        raise ModelError(f"{path}: {len(misplaced)} quantized weights outside linear layers ({_first(misplaced)})")
+        names = listed(sorted(misplaced), NAMES_SHOWN)
+        raise ModelError(f"{path}: {len(misplaced)} quantized weights outside linear layers ({names})")
     missing = places.keys() - weights.keys()
     name = type(part).__name__
     _refuse(path, name, missing, weights.keys() - places.keys() - WITHOUT_EFFECT, shapes)
@@ -205,11 +206,6 @@ def _unused(part: nn.Module, folder: Path, unexpected: Collection[str]) -> list[
     prefix = f"{part.base_model_prefix}."
     own = {name for name, _ in part.named_children()} | {name for name, _ in part.named_parameters(recurse=False)}
     return sorted(name for name in unexpected if name.removeprefix(prefix).partition(".")[0] in own)
-
-
-def _first(names: Collection[str]) -> str:
-    more = f", and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return ", ".join(sorted(names)[:NAMES_SHOWN]) + more
 
 
 def _why_not(folder: Path, name: str, error: Exception) -> str:

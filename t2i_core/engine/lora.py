@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from t2i_core.engine.attempt import one_line
 from t2i_core.engine.device import is_out_of_memory
-from t2i_core.errors import ModelError
+from t2i_core.errors import ModelError, listed
 
 log = logging.getLogger(__name__)
 
@@ -78,19 +78,19 @@ def _add(pipeline: Any, file: str, name: str, partial: bool) -> None:
     if changed:
         reason = f"it is for a model of another width, {found[changed[0]]} for {widths[changed[0]]} in {changed[0]}"
     if changed or not used:
-        why = reason or f"there are no such modules: {_some(left)}"
+        why = reason or f"there are no such modules: {listed(left, NAMES_SHOWN)}"
         raise ModelError(
             f"{file}: does not fit {type(pipeline).__name__}: {why}; use a LoRA that was trained for this model, and "
             "convert it to diffusers' own naming"
         )
-    share = f"{len(present) - len(left)} of {len(present)} tensors used"
+    share, names = f"{len(present) - len(left)} of {len(present)} tensors used", listed(left, NAMES_SHOWN)
     if left and not partial:
         raise ModelError(
-            f"{file}: {share} by {type(pipeline).__name__}, left out: {_some(left)}; images would lack a part of it: "
+            f"{file}: {share} by {type(pipeline).__name__}, left out: {names}; images would lack a part of it: "
             "convert the file, or accept that with --lora-partial"
         )
     if left:
-        log.warning("lora      %s: %s; left out: %s", file, share, _some(left))
+        log.warning("lora      %s: %s; left out: %s", file, share, names)
     else:
         log.info("lora      %s: all %d tensors used", file, len(present))
 
@@ -225,8 +225,3 @@ def _silence() -> Iterator[None]:
             yield
     finally:
         diffusers_logging.set_verbosity(level)
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f", and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return ", ".join(names[:NAMES_SHOWN]) + more

@@ -15,13 +15,14 @@ from transformers import TorchAoConfig as TextTorchAoConfig
 
 from t2i_core.errors import ConfigError
 from t2i_core.generation.interface import LoadConfig
+from t2i_core.models.names import DENOISERS
 from t2i_core.models.prepare import find_source, load_function
 
 LIBRARIES = {"fp8": "torchao", "int8": "torchao", "nf4": "bitsandbytes"}
 FP8_CAPABILITY = (8, 9)  # of a CUDA card, from which on it calculates in fp8
 
 
-def check_installed(quantization: str | None) -> None:
+def check_library(quantization: str | None) -> None:
     """Refuse a quantization whose library is not installed.
 
     Raises:
@@ -44,7 +45,7 @@ def check_quantization(quantization: str | None, device: torch.device | str) -> 
     Raises:
         ConfigError: naming the library, or what the device would need.
     """
-    check_installed(quantization)
+    check_library(quantization)
     device = torch.device(device)
     if quantization != "fp8" or device.type == "xpu":
         return
@@ -67,7 +68,7 @@ def quantization_config(load_config: LoadConfig) -> PipelineQuantizationConfig |
     """
     if load_config.quantization is None:
         return None
-    check_installed(load_config.quantization)
+    check_library(load_config.quantization)
     denoisers, encoders = _large_components(load_config.path)
     if load_config.quantization == "nf4":
         options = {
@@ -157,7 +158,7 @@ def run_prepare(pipeline: Any, name: str) -> Any:
 def _large_components(path: str) -> tuple[list[str], list[str]]:
     """Return the names of a pipeline's denoisers, and of its text encoders other than CLIP, as in its index."""
     index = DiffusionPipeline.load_config(path)
-    denoisers = [name for name in ("transformer", "unet") if name in index]
+    denoisers = [name for name in DENOISERS if name in index]
     encoders = [
         name
         for name, entry in index.items()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from t2i_core.config import parse_lora
-from t2i_core.errors import ModelError, shorten
+from t2i_core.errors import ModelError, listed, shorten
 from t2i_core.hashing import file_sha256
 from t2i_core.local_paths import similar_name
 from t2i_core.models.hub import (
@@ -166,7 +166,6 @@ def _only_file(repository: str, file: str, files: Collection[str]) -> str:
         return present[0]
     if not present:
         raise ModelError(f"lora: {repository} has no {SUFFIX} file; other formats can run code and are not loaded")
-    more = f" and {len(present) - NAMES_SHOWN} more" if len(present) > NAMES_SHOWN else ""
-    names = ", ".join(present[:NAMES_SHOWN]) + more
+    names = listed(present, NAMES_SHOWN)
     what = f"has no {file}, but" if file else "has several:"
     raise ModelError(f"lora: {repository} {what} {names}; write {repository}/{present[0]}")

@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from t2i_core.errors import ModelError
+from t2i_core.errors import ModelError, listed
 from t2i_core.hashing import digest
-from t2i_core.models.file_contents import DENOISERS, Contents
+from t2i_core.models.diffusers_source import single_file_classes
+from t2i_core.models.file_contents import Contents
 from t2i_core.models.hub import (
     MAIN,
     HubFile,
@@ -19,7 +20,7 @@ from t2i_core.models.hub import (
     online_or_cached,
 )
 from t2i_core.models.identity import Checkpoint, ResolvedModel, check_model, hashed, identity_of
-from t2i_core.models.names import GGUF, SAFETENSORS, WEIGHT_SUFFIXES
+from t2i_core.models.names import DENOISERS, GGUF, SAFETENSORS, WEIGHT_SUFFIXES
 from t2i_core.models.pipeline_files import (
     CONFIGS,
     INDEX,
@@ -29,7 +30,6 @@ from t2i_core.models.pipeline_files import (
     select_component,
     variants_of,
 )
-from t2i_core.models.pipeline_signature import single_file_classes
 from t2i_core.models.request import CheckpointRequest, ModelRequest
 
 NAMES_SHOWN = 8
@@ -267,9 +267,8 @@ def _select_at_hub(
         return select_component(name, inside, paths, read, variant)
     what = "is not in the repository" if is_file else "is no folder with a config.json"
     files = sorted(path for path in paths if path.endswith((SAFETENSORS, GGUF)))
-    more = f" and {len(files) - NAMES_SHOWN} more" if len(files) > NAMES_SHOWN else ""
-    shown = ", ".join(files[:NAMES_SHOWN]) or "nothing"
-    raise ModelError(f"{name} {what}; of files of weights that has {shown}{more}: name one as owner/name/file")
+    shown = listed(files, NAMES_SHOWN) or "none"
+    raise ModelError(f"{name} {what}; files of weights in the repository: {shown}; name one as owner/name/file")
 
 
 def _cannot_be_read(request: CheckpointRequest, error: OSError) -> ModelError:

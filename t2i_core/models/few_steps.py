@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from t2i_core.models.names import DENOISERS
+
 # A word of a name -> the steps that such models are made for, where the name does not say how many.
 WORDS = {
     r"turbo|lightning": 4,
@@ -37,7 +39,7 @@ def names_of(called: Sequence[str], configs: Mapping[str, Any]) -> list[str]:
 
     Files that diffusers saved note where their content came from.
     """
-    noted = [configs.get(part, {}).get("_name_or_path") for part in ("index", "transformer", "unet")]
+    noted = [configs.get(part, {}).get("_name_or_path") for part in ("index", *DENOISERS)]
     names = [repository_in(path) for path in (*called, *noted) if isinstance(path, str) and path]
     return list(dict.fromkeys(names))
 

@@ -13,7 +13,6 @@ from t2i_core.errors import ModelError
 from t2i_core.models.tensor_names import Shapes
 
 PREFIX = "model.diffusion_model."  # of a denoiser's tensors, in a file that holds other parts, too
-DENOISERS = ("transformer", "unet")  # the components that denoise
 UNET = "UNet2DConditionModel"
 FLUX, SD3 = "FluxTransformer2DModel", "SD3Transformer2DModel"
 

@@ -1,7 +1,8 @@
-"""What a name that may be a path or a hub id means: something on this machine, or something on the hub."""
+"""Names of files and components of models; what a name that may be a path or a hub id means."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from t2i_core.errors import ModelError, shorten
 from t2i_core.local_paths import is_file, is_folder, similar_name
@@ -10,6 +11,8 @@ SAFETENSORS = ".safetensors"
 GGUF = ".gguf"
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth")
 WEIGHT_SUFFIXES = (SAFETENSORS, GGUF, *PICKLE_SUFFIXES)
+# The components that run at each denoising step; a pipeline has one of them.
+DENOISERS = ("transformer", "unet")
 
 
 def kind_on_disk(option: str, name: str) -> Literal["file", "folder"] | None:
@@ -31,3 +34,8 @@ def kind_on_disk(option: str, name: str) -> Literal["file", "folder"] | None:
     if is_in_folder and name.lower().endswith(WEIGHT_SUFFIXES):
         raise ModelError(f"{option}: {shorten(name)} does not exist; check the path{similar_name(path)}")
     return None
+
+
+def denoiser_config(configs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the configuration of the denoiser among those of a model's components; empty where there is none."""
+    return next((configs[name] for name in DENOISERS if configs.get(name)), {})

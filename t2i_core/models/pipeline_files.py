@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from t2i_core.errors import ModelError, shorten
-from t2i_core.models.names import GGUF, PICKLE_SUFFIXES, SAFETENSORS
+from t2i_core.errors import ModelError, listed, shorten
+from t2i_core.models.names import DENOISERS, GGUF, PICKLE_SUFFIXES, SAFETENSORS
 from t2i_core.models.pipeline_signature import check_text_to_image
 
 INDEX = "model_index.json"
@@ -34,8 +34,6 @@ CONFIGS = {
     "vae": "config.json",
     "scheduler": "scheduler_config.json",
 }
-
-DENOISERS = ("transformer/", "unet/")
 
 ReadText = Callable[[str], str]
 
@@ -140,7 +138,8 @@ def variants_of(paths: Iterable[str]) -> list[str]:
 
 def denoiser_weights(paths: Collection[str]) -> list[str]:
     """Return those of a pipeline's files that hold the denoiser's weights."""
-    return sorted(path for path in paths if path.endswith(".safetensors") and path.startswith(DENOISERS))
+    folders = tuple(f"{name}/" for name in DENOISERS)
+    return sorted(path for path in paths if path.endswith(SAFETENSORS) and path.startswith(folders))
 
 
 def list_folder(folder: Path) -> list[str]:
@@ -189,9 +188,7 @@ def _weights(name: str, component: str, library: str, files: set[str], read: Rea
             shards = _shards(read_json(name, f"{component}/{index}".lstrip("/"), read))
             if missing := sorted(shards - files):
                 raise ModelError(
-                    f"{name}: {component}/{index} names {missing[0]}"
-                    + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
-                    + ", which is not there; get the model again"
+                    f"{name}: {component}/{index} names what is not there: {listed(missing, 1)}; get the model again"
                 )
             return {index, *shards}
     return set()
@@ -237,8 +234,7 @@ def _what_instead(paths: Collection[str]) -> str:
     if "config.json" in here and any(path.startswith(DIFFUSERS_WEIGHTS) for path in weights):
         return "it holds one part of a pipeline; name the pipeline, and if this is its transformer, --transformer this"
     if weights:
-        more = f" and {len(weights) - 1} more" if len(weights) > 1 else ""
-        return f"but it holds {weights[0]}{more}; name the file itself"
+        return f"but it holds {listed(weights, 1)}; name the file itself"
     if any(path.endswith(PICKLE_SUFFIXES) for path in here):
         return (
             "it holds pickle files, which are not loaded; convert the model with diffusers' "

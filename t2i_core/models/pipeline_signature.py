@@ -1,19 +1,15 @@
-"""The arguments that a diffusers pipeline takes, read from the source of the installed diffusers.
-
-Importing diffusers takes seconds and imports torch; planning needs only names and defaults, so the source is parsed.
-"""
+"""The arguments that a diffusers pipeline takes, read from the source of the installed diffusers."""
 
 import ast
 import importlib.metadata
-import importlib.util
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from t2i_core.errors import ModelError
+from t2i_core.models.diffusers_source import defaults_of, diffusers_folder, literal, parse
 
 # Parts of the class names of pipelines that take more than text, or make something other than an image. The parameters
 # do not tell: many of these declare `image=None` and then fail without it.
@@ -148,11 +144,8 @@ def _signature(pipeline_class: str) -> Signature:
 
 
 def _find_class(name: str) -> ast.ClassDef:
-    spec = importlib.util.find_spec("diffusers")
-    if spec is None or spec.origin is None:
-        raise ModelError("diffusers is not installed; run `pip install diffusers`")
     marker = f"\nclass {name}(".encode()
-    for path in sorted((Path(spec.origin).parent / "pipelines").rglob("pipeline_*.py")):
+    for path in sorted((diffusers_folder() / "pipelines").rglob("pipeline_*.py")):
         source = path.read_bytes()
         if marker not in source:  # parsing takes 20 ms a file, this search 0.1 ms
             continue
@@ -161,28 +154,6 @@ def _find_class(name: str) -> ast.ClassDef:
                 return node
     version = importlib.metadata.version("diffusers")
     raise ModelError(f"the installed diffusers {version} has no pipeline {name}; upgrade it, or choose another model")
-
-
-@lru_cache(maxsize=1)
-def single_file_classes() -> frozenset[str]:
-    """Return the classes of denoisers and VAEs that the installed diffusers loads from a single file."""
-    spec = importlib.util.find_spec("diffusers")
-    assert spec is not None
-    assert spec.origin is not None
-    for node in parse((Path(spec.origin).parent / "loaders" / "single_file_model.py").read_bytes()).body:
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
-            return frozenset(str(key.value) for key in node.value.keys if isinstance(key, ast.Constant))
-    raise AssertionError("diffusers keeps its classes elsewhere")
-
-
-def parse(source: bytes) -> ast.Module:
-    """Return the syntax tree of a source file."""
-    try:
-        return ast.parse(source)
-    except SystemError:
-        # CPython 3.11 counts recursion for all threads together, and fails when another thread parses at the same time
-        # (python/cpython#106905).
-        return ast.parse(source)
 
 
 def _method(definition: ast.ClassDef, name: str) -> ast.FunctionDef | None:
@@ -196,18 +167,6 @@ def _method(definition: ast.ClassDef, name: str) -> ast.FunctionDef | None:
     return None
 
 
-def defaults_of(function: ast.FunctionDef | None) -> list[tuple[str, ast.expr | None]]:
-    """Return (name, default) of each parameter of a method but `self`; None for no default."""
-    if function is None:
-        return []
-    arguments = function.args
-    positional = [*arguments.posonlyargs, *arguments.args]
-    missing = len(positional) - len(arguments.defaults)
-    defaults = [*([None] * missing), *arguments.defaults, *arguments.kw_defaults]
-    names = [argument.arg for argument in [*positional, *arguments.kwonlyargs]]
-    return list(zip(names, defaults, strict=True))[1:]  # without self
-
-
 def _expressions(node: ast.expr) -> list[ast.expr]:
     return [part for part in ast.walk(node) if isinstance(part, ast.expr)]
 
@@ -215,11 +174,3 @@ def _expressions(node: ast.expr) -> list[ast.expr]:
 def _name(node: ast.expr) -> str | None:
     """Return the last name of an expression such as `self.scheduler.set_timesteps`."""
     return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else None
-
-
-def literal(node: ast.expr | None) -> Any:
-    """Return the value of an expression; Ellipsis for None, and for one that is no literal."""
-    try:
-        return ... if node is None else ast.literal_eval(node)
-    except ValueError:
-        return ...

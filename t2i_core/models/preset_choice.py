@@ -15,6 +15,7 @@ from t2i_core.models.as_asked import LATENTS_A_TOKEN
 from t2i_core.models.few_steps import FewSteps, few_steps, is_undistilled, names_of, steps_in_name
 from t2i_core.models.hub import repository_of_snapshot
 from t2i_core.models.identity import ResolvedModel
+from t2i_core.models.names import denoiser_config
 from t2i_core.models.pipeline_signature import call_defaults, init_parameters
 from t2i_core.models.presets import PRESETS, Preset
 from t2i_core.options.values import DEMO
@@ -174,7 +175,7 @@ def _from_code(model: ResolvedModel) -> Preset:
 
     if default("num_inference_steps") is None:
         raise ModelError(f"{model.name}: {model.pipeline_class} has no num_inference_steps; this tool cannot run it")
-    patch = _denoiser(model.configs).get("patch_size")
+    patch = denoiser_config(model.configs).get("patch_size")
     token = max(patch if isinstance(patch, int) else 1, LATENTS_A_TOKEN.get(model.pipeline_class, 1), 1)
     multiple = max(scale * token, LEAST_MULTIPLE if latent else 1)
     width, height = default("width") or native[0], default("height") or native[1]
@@ -202,7 +203,7 @@ def _in_few_steps(guess: Preset, few: FewSteps, configs: Mapping[str, Any]) -> P
     scale = guess.guidance_scale
     if configs.get("unet", {}).get("time_cond_proj_dim"):
         scale = 8.0  # as in the guide to latent consistency models
-    elif scale is not None and not _denoiser(configs).get("guidance_embeds"):
+    elif scale is not None and not denoiser_config(configs).get("guidance_embeds"):
         scale = 0.0
     return replace(
         guess,
@@ -218,11 +219,6 @@ def _arguments() -> dict[str, str]:
     return {"negative_prompt": "negative_prompt", **SHARED_ARGUMENTS}
 
 
-def _denoiser(configs: Mapping[str, Any]) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = configs.get("transformer") or configs.get("unet") or {}
-    return found
-
-
 def _vae_scale(configs: Mapping[str, Any]) -> int | None:
     """Return how many pixels a side one latent stands for, or None where the VAE's configuration does not tell."""
     vae = configs.get("vae", {})
@@ -234,7 +230,7 @@ def _vae_scale(configs: Mapping[str, Any]) -> int | None:
 
 def _native_size(configs: Mapping[str, Any], scale: int) -> tuple[int, int] | None:
     """Return (width, height) in pixels that the denoiser's configuration states, if it does."""
-    sample = _denoiser(configs).get("sample_size")
+    sample = denoiser_config(configs).get("sample_size")
     height, width = sample if isinstance(sample, list) and len(sample) == 2 else (sample, sample)
     if type(height) is type(width) is int and height > 0 and width > 0:  # a bool is no size
         return width * scale, height * scale

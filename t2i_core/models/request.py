@@ -8,9 +8,9 @@ from pathlib import Path
 
 from t2i_core.config import Config
 from t2i_core.errors import ModelError, shorten
-from t2i_core.models.file_contents import DENOISERS, Contents, contents_of
+from t2i_core.models.file_contents import Contents, contents_of
 from t2i_core.models.hub import is_repository
-from t2i_core.models.names import GGUF, PICKLE_SUFFIXES, SAFETENSORS, WEIGHT_SUFFIXES, kind_on_disk
+from t2i_core.models.names import DENOISERS, GGUF, PICKLE_SUFFIXES, SAFETENSORS, WEIGHT_SUFFIXES, kind_on_disk
 from t2i_core.models.packages import check_installed
 from t2i_core.models.pipeline_files import Wanted
 from t2i_core.models.presets import repository_of

@@ -3,7 +3,6 @@
 import ast
 import difflib
 import importlib.metadata
-import importlib.util
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from types import NoneType
 from typing import Any
 
 from t2i_core.errors import ConfigError
-from t2i_core.models.pipeline_signature import defaults_of, literal, parse
+from t2i_core.models.diffusers_source import defaults_of, diffusers_folder, literal, parse
 
 SCHEDULER = re.compile(r"^class (\w+)\(SchedulerMixin", re.MULTILINE)
 # Compatible schedulers are given as a list of names, or as all members of this enumeration.
@@ -106,7 +105,7 @@ def scheduler_class(name: str) -> SchedulerClass:
 @lru_cache(maxsize=64)
 def packages_of(name: str) -> tuple[str, ...]:
     """Return the packages, as they are imported, without which diffusers has only a stand-in for the class `name`."""
-    for path in (_folder().parent / "utils").glob("dummy_*_objects.py"):
+    for path in (diffusers_folder() / "utils").glob("dummy_*_objects.py"):
         found = re.search(
             rf"^class {name}\(.*\n    _backends = (\[.*\])$", path.read_text(encoding="utf-8"), re.MULTILINE
         )
@@ -118,20 +117,13 @@ def packages_of(name: str) -> tuple[str, ...]:
 @lru_cache(maxsize=1)
 def _files() -> dict[str, Path]:
     """Return {class: the file that holds it} for the classes that diffusers exports."""
-    exports = (_folder().parent / "__init__.py").read_text(encoding="utf-8")
+    exports = (diffusers_folder() / "__init__.py").read_text(encoding="utf-8")
     return {
         name: path
-        for path in sorted(_folder().glob("scheduling_*.py"))
+        for path in sorted((diffusers_folder() / "schedulers").glob("scheduling_*.py"))
         for name in SCHEDULER.findall(path.read_text(encoding="utf-8"))
         if f'"{name}"' in exports
     }
-
-
-def _folder() -> Path:
-    spec = importlib.util.find_spec("diffusers")
-    assert spec is not None
-    assert spec.origin is not None
-    return Path(spec.origin).parent / "schedulers"
 
 
 def _compatibles(definition: ast.ClassDef) -> list[str]:
@@ -148,7 +140,7 @@ def _compatibles(definition: ast.ClassDef) -> list[str]:
 @lru_cache(maxsize=1)
 def karras_schedulers() -> tuple[str, ...]:
     """Return the schedulers that diffusers names compatible with each other."""
-    tree = parse((_folder() / "scheduling_utils.py").read_bytes())
+    tree = parse((diffusers_folder() / "schedulers" / "scheduling_utils.py").read_bytes())
     (enumeration,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == KARRAS)
     return tuple(
         target.id

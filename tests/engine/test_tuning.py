@@ -127,7 +127,7 @@ def test_a_function_that_returns_something_else_than_the_pipeline_is_refused(mod
     [((8, 0), "fp8 needs a GPU of compute capability 8.9, and Old Card has 8.0; use int8 or nf4"), ((8, 9), None)],
 )
 def test_fp8_needs_a_card_that_calculates_in_it(monkeypatch, capability, reason):
-    monkeypatch.setattr(tuning, "check_installed", lambda quantization: None)
+    monkeypatch.setattr(tuning, "check_library", lambda quantization: None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Old Card")
     monkeypatch.setattr(torch.version, "cuda", "13.0")
@@ -141,7 +141,7 @@ def test_fp8_needs_a_card_that_calculates_in_it(monkeypatch, capability, reason)
 
 
 def test_fp8_on_the_cpu_is_refused_before_anything_is_loaded(monkeypatch):
-    monkeypatch.setattr(tuning, "check_installed", lambda quantization: None)
+    monkeypatch.setattr(tuning, "check_library", lambda quantization: None)
     with pytest.raises(ConfigError, match="fp8 needs a GPU, and the device is cpu; use int8"):
         load_model(load_config(quantization="fp8"))
 

@@ -51,7 +51,7 @@ def machine(monkeypatch):
     def make(device, free):
         monkeypatch.setattr("t2i_core.engine.device.resolve_device", lambda name: device if name == "auto" else name)
         monkeypatch.setattr("t2i_core.engine.device.free_memory", lambda device: free)
-        monkeypatch.setattr("t2i_core.engine.tuning.check_installed", lambda quantization: None)
+        monkeypatch.setattr("t2i_core.engine.tuning.check_library", lambda quantization: None)
 
     return make
 
@@ -160,7 +160,7 @@ def test_offload_on_the_cpu_is_refused(machine):
 def test_a_quantization_whose_library_is_missing_is_refused(machine, monkeypatch):
     machine("cuda", 500 * GB)
     asked = []
-    monkeypatch.setattr("t2i_core.engine.tuning.check_installed", asked.append)
+    monkeypatch.setattr("t2i_core.engine.tuning.check_library", asked.append)
     check_machine(resolved(quantization="nf4"))
     check_machine(resolved())
     assert asked == ["nf4", None]

@@ -182,9 +182,12 @@ def test_a_file_on_the_hub_is_known_by_the_hash_that_the_hub_tells(
     [
         (
             "owner/tuned",
-            "is no folder with a config.json; of files of weights that has a.gguf, b/c.safetensors: name one",
+            "is no folder with a config.json; files of weights in the repository: a.gguf, b/c.safetensors; name one",
         ),
-        ("owner/tuned/d.gguf", "owner/tuned/d.gguf is not in the repository; of files of weights that has a.gguf"),
+        (
+            "owner/tuned/d.gguf",
+            "d.gguf is not in the repository; files of weights in the repository: a.gguf",
+        ),
         ("owner/tuned/b", "is no folder with a config.json"),
         ("owner/whole", "holds a whole pipeline; name the folder in it that holds the transformer"),
     ],

@@ -157,6 +157,6 @@ def test_a_variant_that_no_part_has_is_refused(tmp_path: Path) -> None:
 
 def test_weights_that_are_missing(tmp_path: Path) -> None:
     assert "vae/ has no weights" in refusal(without("vae/diffusion_pytorch_model.safetensors"), tmp_path / "a")
-    assert "which is not there" in refusal(without("00002-of-00002.safetensors"), tmp_path / "b")
+    assert "names what is not there: " in refusal(without("00002-of-00002.safetensors"), tmp_path / "b")
     no_vae = {path: data for path, data in model_files().items() if not path.startswith("vae/")}
     assert "folder vae/ is missing, empty or not readable" in refusal(no_vae, tmp_path / "c")
