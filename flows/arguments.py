@@ -75,7 +75,7 @@ def parse_arguments(arguments: list[str]) -> Arguments | None:
         (values["dataset"],) = values["dataset"]  # one file goes by its name, in messages, too
     verbose, list_models = values.pop("verbose", False), values.pop("list_models", False)
     file = values.pop("config", None)
-    # What the command line says goes before what the file says.
+    # The command line overrides the file.
     from_file = _read_yaml(file) if file is not None else {}
     config = Config.from_values({**from_file, **values}, source=file if file and not values else "")
     return Arguments(config, verbose, list_models)
@@ -153,7 +153,7 @@ def _own_flag(name: str, annotation: Any, default: object, text: str) -> inspect
 _command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
     [
         *(_flag(parameter) for parameter in parameters()),
-        _own_flag("config", str | None, None, "YAML file with any of these options; flags go before it."),
+        _own_flag("config", str | None, None, "YAML file with any of these options; a flag overrides the file."),
         _own_flag("list_models", bool, False, "Show the presets: repository, download, steps, size, licence."),
         _own_flag("verbose", bool, False, "Show Prefect's log."),
     ]

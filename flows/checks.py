@@ -1,4 +1,4 @@
-"""What a run says and refuses before it costs minutes, gigabytes, or a folder."""
+"""What a run refuses and announces before it fetches weights, loads the model, or writes to its output."""
 
 import logging
 import re

@@ -56,8 +56,8 @@ def _from_slurm(environment: Mapping[str, str]) -> Part | None:
     if first + step * (count - 1) != last or (own - first) % step:
         raise ConfigError(
             [
-                f"part: the array has gaps ({count} tasks from {first} to {last}), so its numbers are no parts; start "
-                f"--array=0-{count - 1}: parts may be others than before, and only what is missing is made"
+                f"part: the array has gaps ({count} tasks from {first} to {last}), so its numbers are no parts; submit "
+                f"--array=0-{count - 1}: other parts than before do no harm, as only what is missing is made"
             ]
         )
     array = Part((own - first) // step + 1, count)
@@ -71,9 +71,11 @@ def _from_kubernetes(environment: Mapping[str, str], total: str) -> Part | None:
         return None
     index = _number(environment, "JOB_COMPLETION_INDEX")
     if not total:
-        raise ConfigError(["part: an indexed Job does not tell how many there are; write auto/COMPLETIONS"])
+        raise ConfigError(["part: an indexed Job does not tell how many parts there are; write auto/COMPLETIONS"])
     if index >= int(total):
-        raise ConfigError([f"part: JOB_COMPLETION_INDEX is {index}, and auto/{total} has parts 0 to {int(total) - 1}"])
+        raise ConfigError(
+            [f"part: JOB_COMPLETION_INDEX {index} is none of auto/{total}, which ends at {int(total) - 1}; raise it"]
+        )
     return Part(index + 1, int(total))
 
 

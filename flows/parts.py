@@ -18,7 +18,7 @@ REASONS_SHOWN = 5
 
 
 def end_part(part: Part, catalog: Catalog, allowed: float) -> State[object]:
-    """Say what a part has come to; return the state of its run. `allowed`: `max_failures`, of the part's images."""
+    """Say what became of a part; return the state of its run. `allowed`: `max_failures`, of the part's images."""
     counts = count_parts(catalog, part.total)[part.number - 1]
     failures = catalog.index.errors | dict(catalog.errors)
     own = [reason for key, reason in failures.items() if part.has_key(key)]

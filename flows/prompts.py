@@ -1,4 +1,4 @@
-"""What the model's text encoders would not see or not know of the prompts: said before anything is generated."""
+"""Prompts that the model's text encoders would cut or cannot read: said before anything is generated."""
 
 import logging
 
@@ -18,9 +18,9 @@ PROMPTS_SILENT = 10_000
 
 
 def lines_about_prompts(resolved: Resolved, catalog: Catalog) -> list[str]:
-    """Return a line for prompts that would be cut, and one for those that an encoder does not know, if there are any.
+    """Return a line for prompts that would be cut, and one for those that an encoder cannot read, if there are any.
 
-    Only tokenizers are read. A run that generates counts again, with those that the pipeline has loaded.
+    Only tokenizers are read. A run that generates counts again, with the tokenizers of the loaded pipeline.
     """
     config, model = resolved.config, resolved.model
     small = [file.path for file in model.files if "tokenizer" in file.path or "processor" in file.path]

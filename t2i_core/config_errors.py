@@ -15,7 +15,7 @@ PATTERN_FIXES = {
     "sizes": "write WIDTHxHEIGHT, for example 1216x832",
     "prepare": "write module:function or file.py:function, for example ./my_models.py:prepare",
     "variant": "write the name between the dots of the files, for example fp16",
-    "part": "write part/parts, for example 3/64, or auto",
+    "part": "write part/parts, for example 3/64, or auto, or auto/64",
     "device": "write auto, cpu, mps, cuda, cuda:1 or xpu",
     "scheduler": "write the name of a diffusers scheduler class, for example EulerDiscreteScheduler",
     "public_url": "write an http:// or https:// address",

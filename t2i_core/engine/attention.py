@@ -1,7 +1,6 @@
 """Attention backends: the kernels that calculate attention in the denoiser, in place of torch's own choice.
 
-Offered are those that diffusers finds in installed packages. Its backends that fetch kernels from the hub are not: that
-would run code from the hub.
+This tool offers those that diffusers finds in installed packages, and none that it fetches from the hub: they are code.
 """
 
 from importlib.metadata import PackageNotFoundError, version

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Of embeddings that stay on the device for the calls to come; the newest stays, however large it is.
+# Bytes of embeddings that stay on the device for later calls; the newest one stays, however large it is.
 DEVICE_BYTES = 64 << 20
 PLAIN = (str, int, float, torch.device, torch.dtype, type(None))
 
@@ -57,7 +57,7 @@ class RememberingEncoder:
         self._splits: bool | None = None if self._negatives else False  # None before the trial
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        """Return the embeddings of a call; those of arguments that are no texts and plain values are not remembered."""
+        """Return the embeddings of a call. They are remembered if its arguments are texts and plain values alone."""
         call = self._signature.bind(*args, **options)
         key = _hashable(call.arguments)
         if key is None:

@@ -1,4 +1,4 @@
-"""Checks the prompts of a plan by the model's tokenizers alone: which ones its text encoders would cut, or not know."""
+"""Checks prompts by the model's tokenizers alone: which ones its text encoders would cut, or cannot read."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -47,7 +47,7 @@ class PromptCheck:
 
 
 def check_prompts(catalog: Catalog, counter: TokenCounter) -> PromptCheck:
-    """Return what text encoders would not see or not know of the plan's prompts, a few thousand in memory at a time."""
+    """Return which of the plan's prompts text encoders would cut or cannot read, some thousands in memory at a time."""
     cut, unread = Found(), Found()
     prompts = 0
     for row, lengths in _lengths(catalog, counter):

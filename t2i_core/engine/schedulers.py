@@ -13,7 +13,7 @@ from t2i_core.generation.interface import LoadConfig
 
 log = logging.getLogger(__name__)
 
-# Of the trial: the fewest that every scheduler takes.
+# Steps of the trial: the fewest that every scheduler takes.
 STEPS = 4
 
 

@@ -1,7 +1,7 @@
 """Step caches: denoising steps that reuse what earlier ones computed. Faster, and another image.
 
-Offered are the caches of diffusers that decide by the number of the step alone. First-block caches decide by a mean
-over the batch, so an image would depend on its batch mates.
+This tool offers the caches of diffusers that decide by the number of the step alone. First-block caches decide by a
+mean over the batch, so an image would depend on its batch mates.
 """
 
 from typing import Any
@@ -50,15 +50,15 @@ def check_step_cache(kind: str, denoiser: Any) -> None:
 def add_step_cache(kind: str, denoiser: Any) -> None:
     """Add a cache to the denoiser."""
     if kind == "magcache":
-        denoiser.enable_cache(FluxMagCache(28))
+        denoiser.enable_cache(FluxMagCache(28))  # any number: `begin_call` sets that of each call
     else:
         denoiser.enable_cache(TaylorSeerCacheConfig(taylor_factors_dtype=denoiser.dtype))
 
 
 def begin_call(pipeline: Any, steps: int) -> None:
-    """Make the denoiser's step cache ready for a call of `steps` steps, if it has one.
+    """Make the denoiser's step cache, if it has one, ready for a call of `steps` steps.
 
-    diffusers empties a cache at the end of a call, and not where the call ended with an error.
+    diffusers empties a cache at the end of a call, but not if the call ended with an error.
     """
     denoiser = denoiser_of(pipeline)
     if not getattr(denoiser, "is_cache_enabled", False):

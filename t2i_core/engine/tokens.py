@@ -1,4 +1,4 @@
-"""`TokenCounter` counts the tokens of prompts for each text encoder, and finds what an encoder does not see or know.
+"""`TokenCounter` counts the tokens of prompts for each text encoder, and finds what an encoder cuts or cannot read.
 
 It needs the tokenizers alone: those of a loaded pipeline, or those in its folder. A tokenizer.json is read without
 torch and transformers. diffusers' own warnings of cut prompts are turned off (`quiet.py`).

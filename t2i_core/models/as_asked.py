@@ -1,11 +1,11 @@
-"""How diffusers pipelines change what they are asked for, and what keeps them from it; read in diffusers 0.42.
+"""The ways in which diffusers pipelines change a request, and the arguments that keep them from it.
 
-`tests/models/test_as_asked.py` reads the installed diffusers, and fails for a parameter or a change of size that is not
-known here or there.
+The tables follow the source of diffusers 0.42. `tests/models/test_as_asked.py` reads the installed diffusers, and fails
+for a parameter or a change of size that neither this module nor the test knows.
 
-Two things have no switch and stay, as they are part of what a model was trained with: PixArt, Sana, Lumina and IF
-lower the case of a prompt, Kandinsky 5 and PRX mend its HTML and Unicode (`ftfy`). So do the templates and negative
-prompts that a pipeline adds by itself where a model knows no prompt without them.
+Three changes stay. They have no switch, and the models were trained with them: PixArt, Sana, Lumina and IF lower the
+case of a prompt; Kandinsky 5 and PRX mend its HTML and Unicode (`ftfy`); some pipelines put a template around a prompt,
+or add a negative prompt of their own.
 """
 
 import math
@@ -40,8 +40,8 @@ PIXELS_VERSIONS: dict[str, int] = {
     **dict.fromkeys(WRONG_TENSORS, 2),  # 1: the tensors were taken, -1..1 for 0..1
 }
 
-# Class -> how many latents of the VAE's usual scale, along a side, make one token; where no configuration tells. Sides
-# that are no multiple of it are rounded, or end the call with an error.
+# Class -> latents along each side of a token, at the VAE's usual scale; only for classes whose configuration does not
+# say it. The pipeline rounds a side of an image that is no multiple of a token's side, or its call ends with an error.
 LATENTS_A_TOKEN: dict[str, int] = {
     **dict.fromkeys(("FluxKontextPipeline", "Flux2KleinKVPipeline", "HiDreamImagePipeline", "Krea2Pipeline"), 2),
     **dict.fromkeys(("LongCatImagePipeline", "OvisImagePipeline", "ZImageOmniPipeline", "BriaPipeline"), 2),

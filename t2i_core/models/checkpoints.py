@@ -149,12 +149,12 @@ def check_fit(
     name = f"{request.option}: {request.name}"
     denoiser = next((component for component in DENOISERS if component in classes), None)
     if denoiser is None:
-        raise ModelError(f"{name} has no place in {pipeline}, which has neither a transformer nor a unet")
+        raise ModelError(f"{name} has no place in {pipeline}, which has neither a transformer nor a unet; leave it out")
     wanted = classes[denoiser]
     if config is not None:
         if config.get("_class_name") != wanted:
             raise ModelError(
-                f"{name} is of class {config.get('_class_name')}, and {pipeline} has a {wanted}; name such a folder"
+                f"{name} is of class {config.get('_class_name')}, and {pipeline} has a {wanted}; name a folder of one"
             )
         return
     if wanted not in single_file_classes():
@@ -188,7 +188,7 @@ def _check_contents(name: str, contents: Contents, pipeline: str, wanted: str, o
     for what, (found, expected) in differences.items():
         if None not in (found, expected) and found != expected:
             raise ModelError(
-                f"{name} has {found} {what}, and {pipeline} has {expected}: it was made for another pipeline"
+                f"{name} has {found} {what}, and {pipeline} has {expected}; name the pipeline that it was made for"
                 + (f", such as {contents.base}" if contents.base not in (None, pipeline) else "")
             )
 

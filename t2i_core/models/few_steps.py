@@ -1,4 +1,4 @@
-"""What a model's configuration and its names tell about distillation: to few steps, or back to many.
+"""Whether a model was distilled to few steps, or such a distillation was trained away: by its configuration and names.
 
 The configuration is asked first. Fine-tunes and merges often keep the configuration of the model that they began with;
 then only a name such as `RealVisXL-Lightning` or `FLUX.1-dev-de-distilled` tells.
@@ -21,7 +21,7 @@ WORDS = {
 NUMBER = re.compile(r"(?<![0-9a-z.])(\d{1,2})-?steps?(?![a-z])")
 UNDISTILLED = re.compile(r"(?<![a-z])(de|un)-?(distill|turbo)|openflux|libreflux")
 SCHEDULERS = {"LCMScheduler", "TCDScheduler"}
-# With these and trailing steps a model is run that was distilled; others take trailing steps for many, too.
+# Of these, `timestep_spacing` trailing is a sign of few steps; other schedulers have it for many steps, too.
 TRAILING = {"EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "DDIMScheduler"}
 
 
@@ -35,9 +35,9 @@ class FewSteps:
 
 
 def names_of(called: Sequence[str], configs: Mapping[str, Any]) -> list[str]:
-    """Return a model's names, `owner/name` or the last part of a path: as it is called, then as its files were.
+    """Return the names of a model, each as `owner/name` or the last part of a path: those in `called` come first.
 
-    Files that diffusers saved note where their content came from.
+    The others are in its configurations: what diffusers saved notes where it was loaded from (`_name_or_path`).
     """
     noted = [configs.get(part, {}).get("_name_or_path") for part in ("index", *DENOISERS)]
     names = [repository_in(path) for path in (*called, *noted) if isinstance(path, str) and path]

@@ -45,7 +45,7 @@ UNNAMED: tuple[Preset, ...] = (
         true_cfg_scale=1.0,
         negative_prompt=" ",
         max_sequence_length=512,
-        # What programs that use it write into the scheduler; no repository's own file was read.
+        # These values are what programs write into the scheduler of such a model; no repository's file was read.
         fingerprint={"scheduler.max_shift": math.log(3), "scheduler.shift_terminal": None},
     ),
 )
@@ -61,7 +61,7 @@ def find_preset(name: str, model: ResolvedModel, demo_identity: str) -> Preset:
         return PRESETS[name]
     if model.identity == demo_identity:
         return PRESETS[DEMO]
-    # Weights of a file are known by its name; those of a repository only as long as they are its own.
+    # With weights from a checkpoint that was distilled, the model is no longer the one of its repository's preset.
     supplied = [checkpoint.name for checkpoint in model.checkpoints]
     is_distilled = few_steps({}, names_of(supplied, {})) is not None
     repository = model.location if model.source == "hub" else repository_of_snapshot(model.location)

@@ -109,10 +109,11 @@ def _transformer(name: str) -> CheckpointRequest:
                 f"transformer: {shorten(name)} does not exist; name a {SAFETENSORS} or {GGUF} file, a folder, or "
                 "on the hub owner/name, owner/name/transformer or owner/name/file.gguf"
             )
+    other = "name another file, or a folder written by a transformer's save_pretrained"
     if kind != "folder" and name.lower().endswith(PICKLE_SUFFIXES):
-        raise ModelError(f"transformer: {name} is a pickle file, which can run code and is not loaded")
+        raise ModelError(f"transformer: {name} is a pickle file, which can run code and is not loaded; {other}")
     if kind == "file" and not name.lower().endswith((SAFETENSORS, GGUF)):
-        raise ModelError(f"transformer: {name} is neither a {SAFETENSORS} nor a {GGUF} file")
+        raise ModelError(f"transformer: {name} is neither a {SAFETENSORS} nor a {GGUF} file; {other}")
     if name.lower().endswith(GGUF):
         check_installed("gguf", f"transformer: {name}")
     contents = _contents("transformer", name) if kind == "file" else None

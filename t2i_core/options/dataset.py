@@ -14,9 +14,9 @@ class DatasetOptions(BaseModel):
 
     dataset: Key | Annotated[list[Key], Field(min_length=1)] = Field(
         EXAMPLE,
-        description="File of prompts (.jsonl .ndjson .json .csv .tsv .parquet .txt, text also .gz .bz2 .xz .zst), a "
-        "folder of them, a glob, s3://, https:// or hf://, hf:name[:config]:split, or 'example' for the bundled one. "
-        "Several are read one after the other.",
+        description="File of prompts (.jsonl .ndjson .json .csv .tsv .parquet .arrow .txt, text also as .gz .bz2 "
+        ".xz .zst), a folder of them, a glob, s3://, https:// or hf://, hf:name[:config]:split, or 'example' for the "
+        "bundled one. Several are read one after the other.",
     )
     conversation_key: Key = Field(
         "conversations", description="Column with the conversation of a row, or a path such as body.messages."

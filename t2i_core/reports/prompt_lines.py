@@ -1,4 +1,4 @@
-"""Sentences about prompts that text encoders cut or do not know."""
+"""Sentences about prompts that text encoders cut or cannot read."""
 
 from collections.abc import Sequence
 
@@ -28,13 +28,13 @@ def prompt_lines(check: PromptCheck, preset: Preset) -> list[str]:
 
 
 def unread_sentence(prompts: int, encoders: Sequence[str], numbers: Sequence[int]) -> str:
-    """Return what the summary says of prompts that these text encoders do not know; `numbers` are the first rows."""
+    """Return what the summary says of prompts that these text encoders cannot read; `numbers` are the first rows."""
     them = "1 prompt is" if prompts == 1 else f"{prompts} prompts are"
     return f"{them} {_unknown_to(encoders)} ({rows(numbers)})"
 
 
 def _unknown_to(encoders: Sequence[str]) -> str:
-    """Return what is said of prompts that these text encoders do not know."""
+    """Return what is said of prompts that these text encoders cannot read."""
     return f"more than a third unknown to {' and '.join(encoders)}"
 
 
