@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,hf]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,hf,dask]'
 	touch $@
 
 run: $(INSTALLED)  ## the bundled example with the bundled demo model
@@ -49,7 +49,7 @@ constraints:  ## resolve the ranges of pyproject.toml anew, in a fresh environme
 	rm -rf build/constraints
 	$(PYTHON) -m venv build/constraints
 	build/constraints/bin/python -m pip install --quiet --disable-pip-version-check \
-	  "$$(grep '^torch==' constraints.txt)" -e '.[dev,hf]'
+	  "$$(grep '^torch==' constraints.txt)" -e '.[dev,hf,dask]'
 	{ grep '^#' constraints.txt; build/constraints/bin/python -m pip freeze --exclude-editable; } > build/constraints.txt
 	mv build/constraints.txt constraints.txt
 

@@ -1,7 +1,6 @@
 """The command line: mistakes are answered at once, then the flow runs; the exit code says how it ended."""
 
 import atexit
-import logging
 import os
 import signal
 import sys
@@ -57,9 +56,11 @@ def _run(config: Config, *, verbose: bool) -> int:
     try:
         from flows.text2image import text2image
         from tasks.process import THIS_PROCESS
+        from tasks.settings import apply_settings, show_lines_in_terminal
 
         THIS_PROCESS.started_for_run = True
-        _log_to_terminal(verbose)
+        apply_settings()
+        show_lines_in_terminal(verbose=verbose)
         if problem := _prepare_server(config):
             return _refuse(problem)
         state = text2image(**config.model_dump(exclude_unset=True), return_state=True)
@@ -90,22 +91,6 @@ def _let_users_import_their_own() -> None:
         raise UserError("the current folder was deleted; change to another one") from None
     if here not in sys.path:
         sys.path.append(here)
-
-
-def _log_to_terminal(verbose: bool) -> None:
-    """Show our own log lines as they are, on standard output; Prefect's only on request."""
-    from tasks.settings import LOGGERS, apply_settings
-
-    apply_settings()
-    if not verbose:
-        # The final state's message says it in one line; Prefect's log would put a traceback above it.
-        for handler in logging.getLogger().handlers:
-            handler.setLevel(logging.CRITICAL)
-        logging.getLogger("prefect._internal").setLevel(logging.CRITICAL)  # has a handler of its own
-    plain = logging.StreamHandler(sys.stdout)
-    for name in LOGGERS:
-        logging.getLogger(name).addHandler(plain)
-        logging.getLogger(name).propagate = False
 
 
 def _prepare_server(config: Config) -> str:

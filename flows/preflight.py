@@ -1,5 +1,6 @@
 """What is refused before a server is started and Prefect or torch is imported: mistakes that small files show."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from flows.launchers import find_part
@@ -43,8 +44,33 @@ def check_at_once(config: Config) -> None:
     if config.part:
         find_part(config.part)
     check_output(Path(config.output))
+    check_workers(config)
     _check_cache("cache_dir", config.cache_dir)
     _check_cache("local_dir", config.local_dir)
+
+
+def check_workers(config: Config) -> None:
+    """Refuse several processes on one card by its name, or without the packages for them.
+
+    Raises:
+        ConfigError: saying what to leave out or to install.
+    """
+    if config.workers != 1 and ":" in config.device:
+        raise ConfigError([f"device: {config.device} is one card; leave device or workers out"])
+    if isinstance(config.workers, int) and config.workers > 1:
+        check_dask(config.workers)
+
+
+def check_dask(workers: int) -> None:
+    """Refuse several processes where the packages for them are not installed.
+
+    Raises:
+        ConfigError: saying how to install them.
+    """
+    if find_spec("prefect_dask") is None:
+        raise ConfigError(
+            [f"workers: several processes need prefect-dask; pip install 'text2image[dask]' (got {workers})"]
+        )
 
 
 def _check_cache(option: str, folder: str | None) -> None:

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from flows.checks import device_of
+from flows.runners import Workers
 from t2i_core.config import Config
 from t2i_core.generation.interface import LoadConfig, Speed
 from t2i_core.spec import GenerationSettings, ImageSpec
@@ -21,6 +22,7 @@ class SpeedCache:
     config: Config
     settings: GenerationSettings
     cache: ResultCache
+    workers: Workers
 
     def batch_size(self) -> int | None:
         """Return the batch size as configured, or as an earlier run of this output measured it; None if none did."""
@@ -39,7 +41,8 @@ class SpeedCache:
         else:
             batch_size = self.config.batch_size
             key = self._key(batch_size, device_of(self.config), spec.call_group)
-        return Speed.from_json(self.cache.call(measure_speed_task, key, load_config, spec, batch_size))
+        measured = self.cache.call(measure_speed_task, key, load_config, spec, batch_size, submit=self.workers.submit)
+        return Speed.from_json(measured)
 
     def _key(self, batch_size: int | None, *more: object) -> str:
         tuning: list[object] = [self.config.text_encoder, self.config.offload, self.config.compile]

@@ -12,17 +12,17 @@ if __name__ == "__main__":
 
 import logging
 import time
-from collections import Counter
 from dataclasses import asdict, replace
 from typing import Any
 
 from prefect.client.schemas.objects import State
 from prefect.exceptions import TerminationSignal
+from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.checks import announce_download, announce_guess, check_machine, check_output_folder, warn_of_disk
+from flows.generating import Generating
 from flows.housekeeping import prune, remove_old_plans
 from flows.launchers import find_part, with_own_device
 from flows.outcomes import finished, refused
@@ -31,6 +31,7 @@ from flows.preflight import check_at_once
 from flows.preview import show_preview
 from flows.prompts import lines_about_prompts
 from flows.resolve import Resolved, fetch, resolve
+from flows.runners import find_workers
 from flows.signature import takes_configuration
 from flows.speed import SpeedCache
 from t2i_core.config import Config
@@ -45,18 +46,19 @@ from t2i_core.output.layout import Layout
 from t2i_core.output.manifest import manifest_is_right, write_manifest
 from t2i_core.output.part_marks import PartMarks, PartState
 from t2i_core.planning.catalog import Catalog
-from t2i_core.planning.pending import ImageRequest, Pending
+from t2i_core.planning.pending import Pending
 from t2i_core.planning.plan import Plan
-from t2i_core.planning.shards import Shard, WorkEstimate, estimate_work, make_shards
+from t2i_core.planning.shards import Shard, WorkEstimate, estimate_work, make_shards, shard_sizes
 from t2i_core.reports.estimate import disk_space, estimate_lines, text_line
 from t2i_core.reports.report import Report, prunable, write_report
 from t2i_core.storage.image_store import Scan
 from t2i_core.storage.record_index import RecordIndex
+from t2i_core.storage.run_marks import RunMarks
 from t2i_core.storage.tables import use_system_allocator
 from t2i_core.storage.workspace import Workspace
 from tasks.caching import ResultCache, cache_key, data
 from tasks.dataset import load_dataset_task
-from tasks.generation import SHARD_KEY, generate_shard_task, in_window
+from tasks.generation import SHARD_KEY, generate_shard_task
 from tasks.manifest import write_manifest_task
 from tasks.process import THIS_PROCESS
 from tasks.progress import progress
@@ -68,8 +70,6 @@ from tasks.stopping import CancelledInPrefect, heeding_cancel, ignoring_sigterm,
 # Not `__name__`: `prefect flow serve` loads this file under another module name.
 log = logging.getLogger("flows.text2image")
 
-# Shards submitted and unfinished: one that generates, one whose last images are being written, and one that is next.
-WINDOW = 3
 # A runner kills 30 s after it asked to stop; the manifest still has to be written within them.
 STOP_SECONDS = 15
 # The batch size until `auto` has been measured.
@@ -88,13 +88,11 @@ class Text2Image:
         self.cache = ResultCache(self.workspace.results, config.retries)
         self.startup_seconds = THIS_PROCESS.startup_seconds()
         self.started = time.perf_counter()
-        self.generating_seconds = 0.0
-        self.errors: dict[str, str] = {}  # key -> why the image could not be made in this run
-        self.timings: Counter[str] = Counter()  # seconds by stage, of the shards that ended well
+        self.generating = Generating(find_workers(config), RunMarks(self.workspace.running, self.run))
 
     def __call__(self) -> State[Any]:
         """Run the stages, like a table of contents."""
-        THIS_PROCESS.start_run()
+        THIS_PROCESS.start_run(self.run)
         name_flow_run(self.config)
         check_output_folder(self.config)
         check_at_once(self.config)
@@ -111,7 +109,15 @@ class Text2Image:
         catalog = self.collect(plan)
         if self.config.status:
             return show_status(catalog)
-        speeds = SpeedCache(self.config, resolved.settings, self.cache)
+        try:
+            with self.generating.workers.runner:
+                return self.work(resolved, plan, catalog, dry_run=dry_run)
+        finally:
+            self.generating.end()
+
+    def work(self, resolved: Resolved, plan: Plan, catalog: Catalog, *, dry_run: bool) -> State[Any]:
+        """Make what is missing, and write what a run leaves, also where it is stopped; or only say what there is."""
+        speeds = SpeedCache(self.config, resolved.settings, self.cache, self.generating.workers)
         work = self.estimate(catalog, speeds.batch_size() or UNMEASURED_BATCH_SIZE)
         log.info("plan      %s", _plan_sentence(plan, work))
         try:
@@ -121,10 +127,10 @@ class Text2Image:
                 work = self.generate(resolved, catalog, work, speeds)
                 catalog = self.collect(plan)
             if (sample := self.sample(catalog)) is not None:
-                return show_preview(self.config, catalog, sample, self.errors, work, self.generating_seconds)
+                return show_preview(self.config, catalog, sample, self.generating.errors, work, self.generating.seconds)
             if self.part is not None:
                 self.mark(PartState.FINISHED)
-                return end_part(self.part, replace(catalog, errors=self.errors), self.config.max_failures)
+                return end_part(self.part, replace(catalog, errors=self.generating.errors), self.config.max_failures)
             return self.finish(resolved, catalog, work)
         except CancelledInPrefect:
             return Cancelled(message=self.stop(resolved, plan, work))
@@ -170,7 +176,8 @@ class Text2Image:
 
     def estimate(self, catalog: Catalog, batch_size: int) -> WorkEstimate:
         """Count what there is to make, in batches of `batch_size`."""
-        return estimate_work(self.pending(catalog), batch_size, self.config.save_interval)
+        workers = self.generating.workers.count
+        return estimate_work(self.pending(catalog), batch_size, self.config.save_interval, workers)
 
     def fetch(self, resolved: Resolved) -> LoadConfig:
         """Bring the model's files to this machine, if it can run the model."""
@@ -201,48 +208,20 @@ class Text2Image:
         )
         # The images of a shard are missing, so a stored result of this very shard is stale.
         task = self.cache.bind(generate_shard_task, refresh=True)
+        images, workers = self.workspace.images.absolute(), self.generating.workers
 
-        def submit(shard: Shard) -> Any:
-            return task.submit(shard.digest, *data(shard, self.workspace.images, load_config, context))
+        def submit(shard: Shard) -> PrefectFuture[Any]:
+            return workers.submit(task, shard.digest, *data(shard, images, load_config, context))
 
-        shards = make_shards(self.pending(catalog), work.batch_size, self.config.save_interval, work.shards)
-        started, done = time.perf_counter(), 0
-        try:
-            with heeding_cancel(self.runner), progress(work.images, self.config.dataset_names) as shown:
-                for shard, future in in_window(shards, submit, WINDOW):
-                    result = future.result(raise_on_failure=False)
-                    if THIS_PROCESS.stop.is_set():
-                        break
-                    self.note(shard.requests, result)
-                    done += len(shard.requests)
-                    shown.reach(done)
-        except UserError:
-            THIS_PROCESS.stop.set()  # the other shard in flight would meet the same
-            raise
-        finally:
-            self.generating_seconds = time.perf_counter() - started
+        sizes = shard_sizes(work.batches, self.config.save_interval, workers.count)
+        shards = make_shards(self.pending(catalog), work.batch_size, sizes)
+        with heeding_cancel(self.runner), progress(work.images, self.config.dataset_names) as shown:
+            self.generating(shards, submit, shown)
         return work
-
-    def note(self, requests: list[ImageRequest], result: object) -> None:
-        """Note why images of a shard failed. A finished shard gives a reason for each; a crashed one gives one for all.
-
-        Images that are stored count all the same.
-
-        Raises:
-            UserError: that of the shard, which every other shard would meet, too.
-        """
-        if isinstance(result, dict):
-            self.timings.update(result["timings"])
-            self.errors |= result["failures"]
-        elif isinstance(result, UserError):
-            raise result
-        elif isinstance(result, BaseException):
-            reason = f"its shard failed: {type(result).__name__}: {result}"
-            self.errors |= {request.replaces or request.key: reason for request in requests}
 
     def finish(self, resolved: Resolved, catalog: Catalog, work: WorkEstimate) -> State[Any]:
         """Write manifest and report; return the state that says how it went."""
-        catalog = replace(catalog, errors=self.errors)
+        catalog = replace(catalog, errors=self.generating.errors)
 
         def still_right(stored: dict[str, Any]) -> bool:
             return manifest_is_right(stored["files"], catalog, self.config)
@@ -251,7 +230,7 @@ class Text2Image:
         key = cache_key(
             catalog.plan.digest,
             [catalog.index.name, catalog.index.only_run],
-            sorted(self.errors.items()),
+            sorted(self.generating.errors.items()),
             asdict(layout),
         )
         stored = self.cache.call(write_manifest_task, key, catalog, self.config, is_valid=still_right)
@@ -279,9 +258,7 @@ class Text2Image:
         Prefect raises the signal again when the flow's body ends, so all that must still happen happens here. A step
         that takes longer than `STOP_SECONDS` is not waited for.
         """
-        THIS_PROCESS.stop.set()
-        if not THIS_PROCESS.wait_until_idle(STOP_SECONDS):
-            THIS_PROCESS.give_up()
+        self.generating.stop(STOP_SECONDS)
         if self.config.preview or self.part is not None:
             self.mark(PartState.STOPPED)
             log.info("stopped   run the same command again to go on")
@@ -290,7 +267,7 @@ class Text2Image:
         table = collect_records(self.records_key(scan), self.config.output, scan)
         # With --refresh, too, images of other runs count: what the run did not come to still has its earlier picture.
         index = RecordIndex(self.workspace.records / table)
-        catalog = Catalog(self.workspace, plan, index, scan, self.run, self.errors, interrupted=True)
+        catalog = Catalog(self.workspace, plan, index, scan, self.run, self.generating.errors, interrupted=True)
         report = self.report("interrupted", resolved, catalog, work, write_manifest(catalog, self.config))
         write_report(report, catalog)
         log.info(report.summary())
@@ -339,8 +316,8 @@ class Text2Image:
             accounting=accounting,
             startup_seconds=self.startup_seconds,
             seconds=time.perf_counter() - self.started,
-            generating_seconds=self.generating_seconds,
-            timings=dict(self.timings),
+            generating_seconds=self.generating.seconds,
+            timings=dict(self.generating.timings),
             unreferenced=catalog.unreferenced(),
         )
 
@@ -353,7 +330,7 @@ def _plan_sentence(plan: Plan, work: WorkEstimate) -> str:
 
 
 @takes_configuration
-def _text2image(**values: Any) -> State[Any]:
+def _text2image(**values: Any) -> Any:  # a `State[Any]`, which another process could not look up
     """Turn a data set of prompts into images and a manifest."""
     apply_settings()
     use_system_allocator()
@@ -363,6 +340,4 @@ def _text2image(**values: Any) -> State[Any]:
         return refused(error)
 
 
-# Two workers for one device: the last images of a shard are written while the next shard generates.
-_two_workers: Any = ThreadPoolTaskRunner(max_workers=2)
-text2image = ConfiguredFlow(_text2image, name="text2image", task_runner=_two_workers)
+text2image = ConfiguredFlow(_text2image, name="text2image")

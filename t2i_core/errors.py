@@ -14,6 +14,7 @@ T2IError
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 VALUE_SHOWN = 80
 
@@ -32,6 +33,10 @@ class ConfigError(UserError):
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = list(problems)
         super().__init__("\n".join(self.problems))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let it come whole from another process: by default its message would be taken for its problems."""
+        return type(self), (self.problems,)
 
 
 class DatasetError(UserError):

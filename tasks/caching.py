@@ -23,6 +23,7 @@ from prefect import Task
 from prefect.cache_policies import CachePolicy
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
+from prefect.futures import PrefectFuture
 from prefect.utilities.annotations import quote
 
 from t2i_core.errors import HubUnavailable, MeasureFailed, Stopped, UserError
@@ -94,12 +95,23 @@ class ResultCache:
         self.retries = retries
 
     def call(
-        self, task: Task[..., Any], key: str, *arguments: Any, is_valid: Callable[[Any], bool] = _always_valid
+        self,
+        task: Task[..., Any],
+        key: str,
+        *arguments: Any,
+        is_valid: Callable[[Any], bool] = _always_valid,
+        submit: Callable[..., PrefectFuture[Any]] | None = None,
     ) -> Any:
-        """Return the task's stored result if there is one and it `is_valid`, else that of running it now."""
+        """Return the task's stored result if there is one and it `is_valid`, else that of running it now.
+
+        `submit(task, *arguments)`: where it runs, if not here.
+        """
         stored = self.read(f"{_version(task)}/{key}")
         refresh = stored is None or not is_valid(stored)
-        return self.bind(task, refresh=refresh)(key, *data(*arguments))
+        bound = self.bind(task, refresh=refresh)
+        if submit is not None:
+            return submit(bound, key, *data(*arguments)).result()
+        return bound(key, *data(*arguments))
 
     def call_afresh(self, task: Task[..., Any], key: str, *arguments: Any) -> Any:
         """Run the task now, whatever is stored, and store its result."""

@@ -1,6 +1,5 @@
 """The tasks that need the model: a shard of images, and the measuring of its speed."""
 
-from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from t2i_core.planning.shards import Shard
 from t2i_core.spec import ImageSpec
 from t2i_core.storage.image_store import ImageStore
 from tasks.caching import TASK_OPTIONS, VersionedKey
+from tasks.elsewhere import join_run
 from tasks.process import THIS_PROCESS
 
 if TYPE_CHECKING:  # torch and diffusers take seconds to import: they are, only where something is made
@@ -41,7 +41,7 @@ class ShardIncomplete(Exception):
 )
 def generate_shard_task(
     cache_key: str, shard: Shard, images: ImageStore, load_config: LoadConfig, context: RunContext
-) -> dict[str, Any] | State[Any]:
+) -> Any:
     """Make what of the shard is not stored; return the records of its images and where the time went.
 
     Where images failed for a reason that may be transient, the task fails and is tried again. The last try returns what
@@ -50,17 +50,7 @@ def generate_shard_task(
     Raises:
         ShardIncomplete: while there are retries left.
     """
-    with THIS_PROCESS.running(), THIS_PROCESS.counting() as count:
-        hooks = Hooks(THIS_PROCESS.on_device, count, THIS_PROCESS.on_step, THIS_PROCESS.stop.is_set)
-        try:
-            result = generate_shard(shard, images, context, lambda: load_generator(load_config, context.run), hooks)
-        except Stopped:
-            return Cancelled(message="stopped; the next run goes on")
-        task_run = TaskRunContext.get()
-        assert task_run is not None, "a task runs in its context"
-        if result.failures and task_run.task_run.run_count <= task_run.task.retries:
-            raise ShardIncomplete(f"{len(result.failures)} images not made: {next(iter(result.failures.values()))}")
-    return asdict(result)
+    return _generate(shard, images, load_config, context)
 
 
 @task(name="measure speed", task_run_name="measure speed", cache_policy=VersionedKey(version=SPEED_KEY), **TASK_OPTIONS)
@@ -69,16 +59,7 @@ def measure_speed_task(
 ) -> dict[str, Any]:
     """Return what an image like `spec` costs in batches of `batch_size`; None: in the batches that are fastest."""
 
-    def measured() -> Speed:
-        generator = load_generator(load_config)
-        from t2i_core.engine.calibrate import best_batch_size, measure
-
-        if batch_size is None:
-            return best_batch_size(generator, spec, THIS_PROCESS.stop.is_set)
-        return measure(generator, spec, batch_size, THIS_PROCESS.stop.is_set)
-
-    with THIS_PROCESS.running():
-        return asdict(THIS_PROCESS.on_device(measured))
+    return _measure(load_config, spec, batch_size)
 
 
 def import_engine() -> None:
@@ -109,14 +90,35 @@ def load_generator(load_config: LoadConfig, run: str | None = None) -> "BatchGen
         raise
 
 
-def in_window(shards: Iterator[Shard], submit: Callable[[Shard], Any], window: int) -> Iterator[tuple[Shard, Any]]:
-    """Yield (shard, its future) in order, with at most `window` shards submitted and not yet yielded.
+# Apart from their tasks: the function of a task goes to another process by value, with the locks that it names; what it
+# calls is found there by name. Nor can a `State[Any]` in its signature be found there.
 
-    The window bounds what Prefect holds: to submit a million images at once would hold them all.
-    """
-    waiting: list[tuple[Shard, Any]] = []
-    for shard in shards:
-        waiting.append((shard, submit(shard)))
-        if len(waiting) == window:
-            yield waiting.pop(0)
-    yield from waiting
+
+def _generate(
+    shard: Shard, images: ImageStore, load_config: LoadConfig, context: RunContext
+) -> dict[str, Any] | State[Any]:
+    join_run(context.run, images.root)
+    with THIS_PROCESS.running(), THIS_PROCESS.counting(shard.digest) as count:
+        hooks = Hooks(THIS_PROCESS.on_device, count, THIS_PROCESS.note_step, THIS_PROCESS.stop.is_set)
+        try:
+            result = generate_shard(shard, images, context, lambda: load_generator(load_config, context.run), hooks)
+        except Stopped:
+            return Cancelled(message="stopped; the next run goes on")
+        task_run = TaskRunContext.get()
+        assert task_run is not None, "a task runs in its context"
+        if result.failures and task_run.task_run.run_count <= task_run.task.retries:
+            raise ShardIncomplete(f"{len(result.failures)} images not made: {next(iter(result.failures.values()))}")
+    return asdict(result)
+
+
+def _measure(load_config: LoadConfig, spec: ImageSpec, batch_size: int | None) -> dict[str, Any]:
+    def measured() -> Speed:
+        generator = load_generator(load_config)
+        from t2i_core.engine.calibrate import best_batch_size, measure
+
+        if batch_size is None:
+            return best_batch_size(generator, spec, THIS_PROCESS.stop.is_set)
+        return measure(generator, spec, batch_size, THIS_PROCESS.stop.is_set)
+
+    with THIS_PROCESS.running():
+        return asdict(THIS_PROCESS.on_device(measured))

@@ -2,7 +2,7 @@
 
 It also knows how long it took until the flow began.
 
-A shard in another process has a `ThisProcess` of its own: it stops with its process, and the flow counts whole shards.
+A shard in another process has a `ThisProcess` of its own, which `tasks/elsewhere.py` connects with the flow's.
 """
 
 import contextvars
@@ -32,9 +32,14 @@ class ThisProcess:
     denoising step of how many is done.
     """
 
+    run: str = ""  # the run whose shards this process makes
     stop: threading.Event = field(default_factory=threading.Event)
     on_images: Callable[[int], None] = lambda count: None
     on_step: OnStep = lambda step, steps: None
+    # Digest of a shard that this process has in hand -> how many of its images are done.
+    images: dict[str, int] = field(default_factory=dict)
+    # When the device's thread last began something, or told of a step or an image.
+    _sign_of_life: float = field(default_factory=time.monotonic)
     # Whether this process was started for the run that comes next: by a worker; the command line says so itself.
     started_for_run: bool = field(default_factory=lambda: "PREFECT__FLOW_RUN_ID" in os.environ)
     # One shard uses the device at a time, and always in this thread: on the CPU every thread that calls torch has
@@ -46,8 +51,9 @@ class ThisProcess:
     _running: int = 0
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
-    def start_run(self) -> None:
-        """Forget the stop of an earlier run in this process."""
+    def start_run(self, run: str) -> None:
+        """Make shards of `run` from now on, and forget the stop of an earlier run in this process."""
+        self.run = run
         self.stop.clear()
         self._given_up = Future()
 
@@ -66,6 +72,7 @@ class ThisProcess:
 
         def run() -> T:
             self._in_use = True
+            self._sign_of_life = time.monotonic()
             try:
                 return call()
             finally:
@@ -89,22 +96,37 @@ class ThisProcess:
         """Whether the device still works, after `give_up` for nobody."""
         return self._in_use
 
+    def silent_seconds(self) -> float:
+        """Return for how long the device has been busy without a step or an image; 0 where it is idle."""
+        return time.monotonic() - self._sign_of_life if self._in_use else 0.0
+
+    def note_step(self, step: int, steps: int) -> None:
+        """Note that a denoising step is done."""
+        self._sign_of_life = time.monotonic()
+        self.on_step(step, steps)
+
     @contextmanager
-    def counting(self) -> Iterator[Callable[[int], None]]:
-        """Give a shard a counter of its images. If the shard fails, its images are taken back: it is tried again."""
-        counted, lock = 0, threading.Lock()
+    def counting(self, shard: str) -> Iterator[Callable[[int], None]]:
+        """Give a shard a counter of its images. If the shard fails, its images are taken back: it is tried again.
+
+        `shard`: its digest.
+        """
+        lock = threading.Lock()
+        self.images[shard] = 0
 
         def count(images: int) -> None:
-            nonlocal counted
             with lock:  # several threads write images
-                counted += images
+                self.images[shard] += images
+            self._sign_of_life = time.monotonic()
             self.on_images(images)
 
         try:
             yield count
         except Exception:
-            self.on_images(-counted)
+            self.on_images(-self.images[shard])
             raise
+        finally:
+            del self.images[shard]
 
     @contextmanager
     def running(self) -> Iterator[None]:

@@ -3,6 +3,7 @@
 import functools
 import logging
 import os
+import sys
 from typing import Any
 
 import prefect.context
@@ -26,6 +27,9 @@ DEFAULTS = {
     # Our packages also log outside of a flow run, where there is no run to show it.
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
 }
+
+# A variable in the environment of the processes that a run starts: where the run's own lines go to a terminal.
+TERMINAL = "TEXT2IMAGE_TERMINAL"
 
 # Whose log lines a flow run shows in Prefect's UI.
 LOGGERS = ("flows", "tasks", "t2i_core")
@@ -85,6 +89,27 @@ def _log_to_prefect() -> None:
         logger = logging.getLogger(name)
         logger.setLevel(logging.INFO)
         logger.addHandler(handler)
+
+
+def show_lines_in_terminal(*, verbose: bool) -> None:
+    """Show our own log lines as they are, on standard output, in this process and those that it starts."""
+    os.environ[TERMINAL] = "verbose" if verbose else "plain"
+    show_own_lines()
+
+
+def show_own_lines() -> None:
+    """Show our own log lines as they are, on standard output, if the run shows them so; Prefect's only on request."""
+    if TERMINAL not in os.environ:
+        return
+    if os.environ[TERMINAL] != "verbose":
+        # The final state's message says it in one line; Prefect's log would put a traceback above it.
+        for handler in logging.getLogger().handlers:
+            handler.setLevel(logging.CRITICAL)
+        logging.getLogger("prefect._internal").setLevel(logging.CRITICAL)  # has a handler of its own
+    plain = logging.StreamHandler(sys.stdout)
+    for name in LOGGERS:
+        logging.getLogger(name).addHandler(plain)
+        logging.getLogger(name).propagate = False
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -50,6 +50,24 @@ def card_of_rank(rank: int) -> str:
     return f"{kind}:{rank % torch.get_device_module(kind).device_count()}"
 
 
+def cards(device: str) -> list[str]:
+    """Return the names of the cards that several processes can have one each of; none for the CPU.
+
+    Raises:
+        ConfigError: for a device of which several processes cannot have one each.
+    """
+    kind = resolve_device(device)
+    if kind not in ("cpu", "cuda"):
+        raise ConfigError([f"workers: several processes are for cuda and cpu; leave workers out for {kind}"])
+    count = torch.cuda.device_count() if kind == "cuda" else 0
+    return [torch.cuda.get_device_name(number) for number in range(count)]
+
+
+def host_threads() -> int:
+    """Return how many threads torch uses in a process on the CPU: the cores that it may use, unless told otherwise."""
+    return int(torch.get_num_threads())
+
+
 def device_name(device: torch.device) -> str:
     """Return the name of the device in records: `cpu`, or the card's own name."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)

@@ -1,6 +1,6 @@
 """`SpeedOptions`: the part of the configuration that trades memory, speed and exactness."""
 
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -10,6 +10,9 @@ class SpeedOptions(BaseModel):
 
     heading: ClassVar = "Speed and memory"
 
+    workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
+        1, description="Processes that generate, each with a GPU of its own; auto: one for each GPU of this machine."
+    )
     quantization: Literal["none", "fp8", "int8", "nf4"] = Field(
         "none", description="Quantize the denoiser and the large text encoders to save memory; makes other images."
     )

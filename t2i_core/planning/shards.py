@@ -1,7 +1,8 @@
 """Pending images -> batches that share the call's arguments -> shards; and how much work that is."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, repeat
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -31,6 +32,16 @@ class Shard:
         """The name of its stored result: it tells what is made and in which batches, not the shard's place in a run."""
         return digest([self.batch_size, [[request.key for request in batch] for batch in self.batches]])
 
+    def halves(self) -> list["Shard"]:
+        """Return its batches in two shards, those of a single batch as two smaller ones. It has two images or more."""
+        if len(self.batches) > 1:
+            middle = len(self.batches) // 2
+            parts = [self.batches[:middle], self.batches[middle:]]
+        else:
+            (batch,) = self.batches
+            parts = [(batch[: len(batch) // 2],), (batch[len(batch) // 2 :],)]
+        return [replace(self, batches=part) for part in parts]
+
 
 @dataclass(frozen=True, slots=True)
 class WorkEstimate:
@@ -49,7 +60,19 @@ class WorkEstimate:
         return 1 - self.images / (self.batches * self.batch_size) if self.batches else 0.0
 
 
-def estimate_work(pending: Pending, batch_size: int, save_interval: int) -> WorkEstimate:
+def shard_sizes(batches: int, save_interval: int, workers: int = 1) -> list[int]:
+    """Return how many batches each shard has, up to `save_interval`.
+
+    Where several processes work, the last shards are smaller: at the end, none of them waits long for another.
+    """
+    sizes = []
+    while batches:
+        sizes.append(min(save_interval, batches if workers == 1 else -(-batches // (2 * workers))))
+        batches -= sizes[-1]
+    return sizes
+
+
+def estimate_work(pending: Pending, batch_size: int, save_interval: int, workers: int = 1) -> WorkEstimate:
     """Count images, batches and shards to make, from the key and the columns that a batch shares."""
     columns = ["key", "negative_prompt", *SHARED_ARGUMENTS]
     table = pa.Table.from_batches(pending.chunks(columns), pa.schema([SPECS.field(name) for name in columns]))
@@ -62,7 +85,7 @@ def estimate_work(pending: Pending, batch_size: int, save_interval: int) -> Work
     return WorkEstimate(
         images=sum(counts),
         batches=sum(batches),
-        shards=-(-sum(batches) // save_interval),
+        shards=len(shard_sizes(sum(batches), save_interval, workers)),
         batch_size=batch_size,
         pixels=sum(count * size for count, size in zip(counts, sizes, strict=True)),
         pixel_steps=sum(
@@ -72,18 +95,23 @@ def estimate_work(pending: Pending, batch_size: int, save_interval: int) -> Work
     )
 
 
-def make_shards(pending: Pending, batch_size: int, save_interval: int, total: int) -> Iterator[Shard]:
-    """Yield the shards of what is pending, in data-set order, one in memory at a time."""
+def make_shards(pending: Pending, batch_size: int, sizes: Sequence[int]) -> Iterator[Shard]:
+    """Yield the shards of what is pending, in data-set order, one in memory at a time.
+
+    Args:
+        sizes: of `shard_sizes`; batches beyond their sum come in shards of the last size.
+    """
     batches: list[tuple[ImageRequest, ...]] = []
-    number = 0
+    number, more = 0, chain(sizes, repeat(sizes[-1] if sizes else 1))
+    size = next(more)
     for batch in _batches(pending.requests(), batch_size):
         batches.append(batch)
-        if len(batches) == save_interval:
+        if len(batches) == size:
             number += 1
-            yield Shard(number, total, batch_size, tuple(batches))
-            batches = []
+            yield Shard(number, len(sizes), batch_size, tuple(batches))
+            batches, size = [], next(more)
     if batches:
-        yield Shard(number + 1, total, batch_size, tuple(batches))
+        yield Shard(number + 1, len(sizes), batch_size, tuple(batches))
 
 
 def _batches(requests: Iterable[ImageRequest], batch_size: int) -> Iterator[tuple[ImageRequest, ...]]:

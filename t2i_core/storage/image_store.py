@@ -53,7 +53,11 @@ class ImageStore:
 
     def __init__(self, root: Path) -> None:
         """`root` is the output folder as the user gave it."""
-        self._root = root
+        self.root = root
+
+    def absolute(self) -> "ImageStore":
+        """Return the same store for a process that may run in another folder."""
+        return ImageStore(self.root.absolute())
 
     def location(self, key: str) -> str:
         """Return where an image lies, relative to the output: `.t2i/images/ab/cd/<key>.png`."""
@@ -120,11 +124,11 @@ class ImageStore:
         )
 
     def _path(self, key: str) -> Path:
-        return self._root / self.location(key)
+        return self.root / self.location(key)
 
     def _entries(self) -> Iterator[os.DirEntry[str]]:
         """Yield the files in key order: the folders are named by the first digits of their keys."""
-        for first in entries(self._root / ".t2i/images"):
+        for first in entries(self.root / ".t2i/images"):
             for second in entries(first.path):
                 yield from entries(second.path)
 

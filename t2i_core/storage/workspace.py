@@ -6,6 +6,7 @@ from filelock import FileLock
 
 from t2i_core.storage.files import entries, is_temporary, remove_if_stale
 from t2i_core.storage.image_store import ImageStore
+from t2i_core.storage.run_marks import remove_stale_marks
 
 
 class Workspace:
@@ -19,6 +20,7 @@ class Workspace:
         self.plans = self.hidden / "plans"
         self.records = self.hidden / "records"
         self.manifests = self.hidden / "manifests"
+        self.running = self.hidden / "running"
 
     def lock(self) -> FileLock:
         """Return the lock that is held while names and manifest change, so that two runs do not mix theirs.
@@ -37,3 +39,4 @@ class Workspace:
             for entry in entries(folder):
                 if is_temporary(entry.name):
                     remove_if_stale(Path(entry.path))
+        remove_stale_marks(self.running)

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from t2i_core.planning.pending import ImageRequest, Pending
-from t2i_core.planning.shards import Shard, WorkEstimate, estimate_work, make_shards
+from t2i_core.planning.shards import Shard, WorkEstimate, estimate_work, make_shards, shard_sizes
 from t2i_core.storage.workspace import Workspace
 from tests.builders import failed_record, image_spec, make_catalog, record_index, store_image
 
@@ -23,10 +23,10 @@ def pending(workspace):
     return lambda specs: Pending(make_catalog(workspace, *specs))
 
 
-def shards(pending, batch_size=4, save_interval=2):
+def shards(pending, batch_size=4, save_interval=2, workers=1):
     """Return the shards, after a look at whether the estimate tells what they hold."""
-    work = estimate_work(pending, batch_size, save_interval)
-    result = list(make_shards(pending, batch_size, save_interval, work.shards))
+    work = estimate_work(pending, batch_size, save_interval, workers)
+    result = list(make_shards(pending, batch_size, shard_sizes(work.batches, save_interval, workers)))
     assert sum(len(s.requests) for s in result) == work.images
     assert sum(len(s.batches) for s in result) == work.batches
     assert len(result) == work.shards
@@ -126,9 +126,9 @@ SPECS = st.builds(
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(SPECS, max_size=40), st.integers(1, 5), st.integers(1, 4))
-def test_the_estimate_is_what_is_made(pending, specs, batch_size, save_interval):
-    result = shards(pending(specs), batch_size, save_interval)
+@given(st.lists(SPECS, max_size=40), st.integers(1, 5), st.integers(1, 4), st.integers(1, 3))
+def test_the_estimate_is_what_is_made(pending, specs, batch_size, save_interval, workers):
+    result = shards(pending(specs), batch_size, save_interval, workers)
     assert sorted(request.key for shard in result for request in shard.requests) == sorted({s.key for s in specs})
     assert all(1 <= len(batch) <= batch_size for shard in result for batch in shard.batches)
 
@@ -165,3 +165,25 @@ def test_a_shard_lists_its_images_in_order(batches):
 def test_the_digest_of_a_shard_is_a_promise(batches):
     """Stored results are found again by it after an update."""
     assert Shard(1, 1, 2, batches).digest == "e1f0a6d880a64aa8120b62f1678bbe1156e0ea1e9ab2a841b457f725c248c54b"
+
+
+@pytest.mark.parametrize(
+    ("workers", "sizes"), [(1, [10, 10, 5]), (2, [7, 5, 4, 3, 2, 1, 1, 1, 1]), (8, [2] * 5 + [1] * 15)]
+)
+def test_for_several_workers_the_last_shards_are_smaller(workers, sizes):
+    assert shard_sizes(25, 10, workers) == sizes
+
+
+def test_a_shard_is_halved_down_to_one_image(batches):
+    shard = Shard(3, 5, 2, batches)
+    first, second = shard.halves()
+    assert (first.batches, second.batches) == (batches[:1], batches[1:])
+    assert [half.batches for half in first.halves()] == [((request,),) for request in batches[0]]
+    assert (first.number, first.total, first.batch_size) == (3, 5, 2)
+
+
+def test_of_three_images_in_a_batch_none_is_lost_in_halves(batches):
+    three = (*batches[0], batches[1][0])
+    halves = Shard(1, 1, 4, (three,)).halves()
+    assert [len(half.requests) for half in halves] == [1, 2]
+    assert [request for half in halves for request in half.requests] == list(three)

@@ -1,4 +1,4 @@
-"""The tasks that need the model, without one: the window of shards, and what becomes of a shard's failures."""
+"""The tasks that need the model, without one: what becomes of a shard's failures."""
 
 from types import SimpleNamespace
 
@@ -11,51 +11,12 @@ from t2i_core.planning.pending import ImageRequest
 from t2i_core.planning.shards import Shard
 from t2i_core.storage.image_store import ImageStore
 from tasks import generation
-from tasks.generation import ShardIncomplete, generate_shard_task, in_window
+from tasks.generation import ShardIncomplete, generate_shard_task
 from tasks.process import THIS_PROCESS
-from tests.builders import image_spec, picture
+from tests.builders import image_spec, picture, rounded
 
 LOAD_CONFIG = LoadConfig(path="/model", dtype="float32", device="cpu")
 CONTEXT = RunContext(run="r1", refresh=False, model_name="fake", commit=None, tuning={}, png_compress_level=1)
-
-
-class Submitted:
-    """Counts the shards that were submitted and not yielded yet."""
-
-    def __init__(self, window):
-        self.window, self.waiting, self.most = window, [], 0
-
-    def __call__(self, shard):
-        self.waiting.append(shard)
-        self.most = max(self.most, len(self.waiting))
-        assert len(self.waiting) <= self.window
-        return f"future of {shard}"
-
-
-@pytest.mark.parametrize(("count", "window"), [(0, 3), (1, 3), (2, 3), (3, 3), (4, 3), (20, 3), (5, 1)])
-def test_shards_come_in_order_with_no_more_than_the_window_submitted(count, window):
-    submitted, seen = Submitted(window), []
-    for shard, future in in_window(iter(range(count)), submitted, window):
-        assert future == f"future of {shard}"
-        assert submitted.waiting.pop(0) == shard
-        seen.append(shard)
-    assert seen == list(range(count))
-    assert submitted.most == min(count, window)
-
-
-def test_shards_are_made_as_they_are_submitted():
-    made = []
-
-    def shards():
-        for number in range(100):
-            made.append(number)
-            yield number
-
-    window = in_window(shards(), lambda shard: None, 3)
-    next(window)
-    assert made == [0, 1, 2]
-    next(window)
-    assert made == [0, 1, 2, 3]
 
 
 class FakeGenerator:
@@ -73,7 +34,9 @@ class FakeGenerator:
             yield [self.error if spec.prompt in self.failing else self.image(spec) for spec in batch]
 
     def image(self, spec):
-        return GeneratedImage(lambda: (picture(spec) / 255).astype("float32"), lambda: 0.1, 2, vae_tiling=False)
+        return GeneratedImage(
+            lambda: rounded((picture(spec) / 255).astype("float32")), lambda: 0.1, 2, vae_tiling=False
+        )
 
 
 @pytest.fixture
@@ -83,6 +46,7 @@ def shard_of(tmp_path, monkeypatch):
     def run(generator, run_count=1, retries=2):
         context = SimpleNamespace(task_run=SimpleNamespace(run_count=run_count), task=SimpleNamespace(retries=retries))
         monkeypatch.setattr(generation, "TaskRunContext", SimpleNamespace(get=lambda: context))
+        monkeypatch.setattr(THIS_PROCESS, "run", CONTEXT.run)
         monkeypatch.setattr(generation, "load_generator", lambda load_config, run: generator)
         requests = [ImageRequest(image_spec(i), image_spec(i).key) for i in range(4)]
         shard = Shard(1, 1, 2, (tuple(requests[:2]), tuple(requests[2:])))

@@ -71,11 +71,11 @@ def test_an_error_on_the_device_reaches_the_shard(process):
 def test_images_of_a_shard_that_is_tried_again_are_counted_once(process):
     counted = []
     process.on_images = counted.append
-    with pytest.raises(OSError, match="disk"), process.counting() as count:
+    with pytest.raises(OSError, match="disk"), process.counting("shard") as count:
         count(2)
         count(1)
         raise OSError("disk")
-    with process.counting() as count:
+    with process.counting("shard") as count:
         count(4)
     assert counted == [2, 1, -3, 4]
 
@@ -83,7 +83,7 @@ def test_images_of_a_shard_that_is_tried_again_are_counted_once(process):
 def test_a_stop_takes_no_image_back(process):
     counted = []
     process.on_images = counted.append
-    with pytest.raises(KeyboardInterrupt), process.counting() as count:
+    with pytest.raises(KeyboardInterrupt), process.counting("shard") as count:
         count(2)
         raise KeyboardInterrupt
     assert counted == [2]
@@ -168,7 +168,7 @@ def test_after_giving_up_no_further_shard_begins(process, slow):
     with pytest.raises(Stopped):
         process.on_device(lambda: begun.append(True))
     slow.may_end.set()
-    process.start_run()
+    process.start_run("r2")
     process.on_device(lambda: None)  # behind whatever the device was still told to do
     assert begun == []
 
@@ -176,7 +176,7 @@ def test_after_giving_up_no_further_shard_begins(process, slow):
 def test_a_new_run_forgets_the_stop_of_an_earlier_one(process):
     process.stop.set()
     process.give_up()
-    process.start_run()
+    process.start_run("r2")
     assert not process.stop.is_set()
     assert process.on_device(lambda: 5) == 5
 

@@ -1,0 +1,207 @@
+"""The shards of a run, with an engine that answers as a test says: order, window, deaths, and an end in any case."""
+
+import threading
+import time
+from collections import Counter
+
+import pytest
+
+from flows import generating
+from flows.generating import Generating
+from flows.runners import Workers
+from t2i_core.errors import ModelError
+from t2i_core.planning.pending import ImageRequest
+from t2i_core.planning.shards import Shard
+from t2i_core.storage.run_marks import RunMarks
+from tasks.process import THIS_PROCESS
+from tasks.progress import Progress
+from tests.builders import image_spec
+
+DONE = {"timings": {"check": 1.0}, "failures": {}}
+
+
+class Died(Exception):
+    pass
+
+
+class Future:
+    def __init__(self):
+        self.callbacks, self.answer = [], None
+
+    def add_done_callback(self, call):
+        if self.answer is None:
+            self.callbacks.append(call)
+        else:
+            call(self)
+
+    def end(self, answer):
+        self.answer = answer
+        for call in self.callbacks:
+            call(self)
+
+    def result(self, raise_on_failure):
+        if isinstance(self.answer, Died):
+            raise self.answer
+        return self.answer
+
+
+class Engine:
+    """Runs each shard in a thread: `answer(shard, how often it was submitted, how many others are in flight)`."""
+
+    def __init__(self, answer):
+        self.answer, self.submitted, self.in_flight, self.most = answer, Counter(), 0, 0
+
+    def __call__(self, shard):
+        prompts = tuple(request.spec.prompt for request in shard.requests)
+        self.submitted[prompts] += 1
+        self.in_flight += 1
+        self.most = max(self.most, self.in_flight)
+        future = Future()
+        threading.Thread(target=self.run, args=(shard, prompts, future)).start()
+        return future
+
+    def run(self, shard, prompts, future):
+        time.sleep(0.02)
+        answer = self.answer(prompts, self.submitted[prompts], self.in_flight - 1)
+        self.in_flight -= 1
+        future.end(answer)
+
+
+def shards(*sizes, batch=2):
+    number = 0
+    for position, size in enumerate(sizes, start=1):
+        specs = [image_spec(i) for i in range(number, number + size)]
+        number += size
+        requests = [ImageRequest(spec, spec.key) for spec in specs]
+        batches = tuple(tuple(requests[i : i + batch]) for i in range(0, size, batch))
+        yield Shard(position, len(sizes), batch, batches)
+
+
+@pytest.fixture
+def generate(tmp_path, monkeypatch):
+    """Generate shards of the given sizes on `count` processes: the `Generating`, and the progress shown."""
+    monkeypatch.setattr(generating, "LOOK_SECONDS", 0.02)
+    THIS_PROCESS.start_run("r1")
+
+    def run(answer, *sizes, count=2, alive=lambda: 2):
+        engine = Engine(answer)
+        made = Generating(Workers(None, count, alive, (Died,)), RunMarks(tmp_path, "r1"))
+        shown = Progress(sum(sizes))
+        made(shards(*sizes), engine, shown)
+        return made, shown, engine
+
+    yield run
+    THIS_PROCESS.stop.clear()
+
+
+def test_all_shards_are_made_with_a_bounded_number_in_flight(generate):
+    made, shown, engine = generate(lambda *_: DONE, *[2] * 20)
+    assert (made.errors, shown.done, sum(engine.submitted.values())) == ({}, 40, 20)
+    assert engine.most == generating.WINDOW * 2
+    assert made.timings == {"check": 20.0}
+
+
+def test_a_slow_shard_at_the_head_holds_none_up(generate):
+    others = threading.Event()
+    ended = []
+
+    def answer(prompts, *_):
+        if prompts == ("p0",):
+            assert others.wait(20), "the others wait for the first one"
+        ended.append(prompts)
+        if len(ended) == 19:
+            others.set()
+        return DONE
+
+    _, shown, _ = generate(answer, *[1] * 20)
+    assert shown.done == 20
+    assert ended[-1] == ("p0",)
+
+
+def test_a_shard_whose_process_died_once_is_made_again(generate):
+    made, shown, engine = generate(
+        lambda prompts, times, others: Died() if times == 1 and "p2" in prompts else DONE, 2, 2, 2
+    )
+    assert (made.errors, shown.done) == ({}, 6)
+    assert engine.submitted == {("p0", "p1"): 1, ("p2", "p3"): 2, ("p4", "p5"): 1}
+
+
+def test_the_image_that_kills_its_process_is_found_and_its_mates_are_made(generate):
+    alone = []
+
+    def answer(prompts, times, others):
+        if "p5" not in prompts:
+            return DONE
+        alone.append(others)
+        return Died()
+
+    made, shown, engine = generate(answer, 4, 4, 4)
+    assert made.errors == {image_spec(5).key: "its process died whenever it was made, 2 times alone"}
+    assert alone[2:] == [0] * len(alone[2:])  # after two deaths in company
+    assert engine.submitted["p5",] == 2
+    assert shown.done == 11
+
+
+def test_all_processes_that_die_at_once_cost_nothing_but_time(generate):
+    made, shown, engine = generate(lambda prompts, times, others: Died() if times == 1 else DONE, *[2] * 9)
+    assert (made.errors, shown.done) == ({}, 18)
+    assert set(engine.submitted.values()) == {2}
+
+
+@pytest.mark.parametrize(("alive", "reason"), [(0, "none came back for 0 s"), (1, "no process made anything for 0 s")])
+def test_a_run_never_waits_for_ever(generate, monkeypatch, alive, reason):
+    monkeypatch.setattr(generating, "NO_WORKER_SECONDS", 0.2)
+    monkeypatch.setattr(generating, "NO_NEWS_SECONDS", 0.3)
+    released = threading.Event()
+
+    def answer(prompts, *_):
+        if "p0" not in prompts:
+            released.wait(20)
+        return DONE
+
+    try:
+        made, shown, _ = generate(answer, *[1] * 20, alive=lambda: alive)
+    finally:
+        released.set()
+    assert set(made.errors) == {image_spec(i).key for i in range(1, 20)}  # also of shards that were not submitted
+    assert all(reason in error for error in made.errors.values())
+    assert shown.done == 1
+
+
+def test_images_that_other_processes_tell_of_are_shown_before_their_shard_ends(generate, tmp_path):
+    told, seen = threading.Event(), threading.Event()
+
+    class Shown(Progress):
+        def reach(self, done):
+            super().reach(done)
+            if self.done == 3:
+                seen.set()
+
+    def answer(prompts, *_):
+        (shard,) = shards(4)
+        RunMarks(tmp_path, "r1").note_images("elsewhere-1", {shard.digest: 3, "of another shard": 9})
+        told.set()
+        assert seen.wait(20)
+        return DONE
+
+    made = Generating(Workers(None, 2, lambda: 2, (Died,)), RunMarks(tmp_path, "r1"))
+    shown = Shown(4)
+    made(shards(4), Engine(answer), shown)
+    assert shown.done == 4
+
+
+def test_an_error_that_all_shards_would_meet_stops_the_run_and_the_other_processes(generate, tmp_path):
+    with pytest.raises(ModelError, match="torn"):
+        generate(lambda prompts, *_: ModelError("torn") if "p3" in prompts else DONE, *[1] * 9)
+    assert RunMarks(tmp_path, "r1").says_stop()
+    assert THIS_PROCESS.stop.is_set()
+
+
+def test_after_a_stop_nothing_more_is_submitted(generate, tmp_path):
+    def answer(prompts, *_):
+        if prompts == ("p0",):
+            THIS_PROCESS.stop.set()
+        return DONE
+
+    _, _, engine = generate(answer, *[1] * 50)
+    assert sum(engine.submitted.values()) < 50

@@ -1,0 +1,41 @@
+"""Run the flow with processes that die: `python -m tests.workers WHAT FLAGS...`. They import this module, too.
+
+`kill once`: the first process that writes an image is killed. `poison`: whichever writes the image of POISON is killed.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from t2i_core.generation import image_writer
+
+POISON = "a poisonous fox"
+WHAT = "T2I_TEST_WORKERS"
+
+original = image_writer.RecordWriter.write
+
+
+def write(self, request, generated):
+    what, _, once = os.environ[WHAT].partition(":")
+    if what == "poison" and request.spec.prompt == POISON:
+        os.kill(os.getpid(), signal.SIGKILL)
+    record = original(self, request, generated)
+    if what == "kill once":
+        try:
+            Path(once).touch(exist_ok=False)
+        except FileExistsError:
+            return record
+        os.kill(os.getpid(), signal.SIGKILL)
+    return record
+
+
+if __name__ == "__main__":
+    os.environ[WHAT] = sys.argv[1]
+if WHAT in os.environ:  # also in the processes that are started for the run
+    image_writer.RecordWriter.write = write
+
+if __name__ == "__main__":
+    from flows.cli import main
+
+    sys.exit(main(sys.argv[2:]))
