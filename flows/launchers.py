@@ -73,9 +73,7 @@ def _from_kubernetes(environment: Mapping[str, str], total: str) -> Part | None:
     if not total:
         raise ConfigError(["part: an indexed Job does not tell how many parts there are; write auto/COMPLETIONS"])
     if index >= int(total):
-        raise ConfigError(
-            [f"part: JOB_COMPLETION_INDEX {index} is none of auto/{total}, which ends at {int(total) - 1}; raise it"]
-        )
+        raise ConfigError([f"part: JOB_COMPLETION_INDEX {index} is not in auto/{total}; write auto/COMPLETIONS"])
     return Part(index + 1, int(total))
 
 

@@ -47,7 +47,7 @@ def test_a_batch_script_that_runs_once_is_not_taken_for_one_of_its_tasks():
     [
         ("auto", {}, "finds neither SLURM_ARRAY_TASK_ID nor JOB_COMPLETION_INDEX"),
         ("auto", {"JOB_COMPLETION_INDEX": "3"}, "write auto/COMPLETIONS"),
-        ("auto/3", {"JOB_COMPLETION_INDEX": "3"}, "is none of auto/3, which ends at 2"),
+        ("auto/3", {"JOB_COMPLETION_INDEX": "3"}, "JOB_COMPLETION_INDEX 3 is not in auto/3"),
         ("auto", array(3, first=3, last=9, count=3) | {"SLURM_ARRAY_TASK_ID": "5"}, "the array has gaps"),
         ("auto", array(7, first=3, last=17, count=3), "submit --array=0-2"),
         ("auto", {"RANK": "x", "WORLD_SIZE": "8"}, "RANK is 'x' in the environment, not a number"),
