@@ -18,7 +18,7 @@ from t2i_core.models.hub import (
     is_repository,
     online_or_cached,
 )
-from t2i_core.models.names import SAFETENSORS, kind_on_disk
+from t2i_core.models.names import SAFETENSORS, kind_on_disk, repository_and_path
 from t2i_core.models.pipeline_files import list_folder
 
 SUFFIX = SAFETENSORS
@@ -63,7 +63,7 @@ def resolve_adapter(entry: str, *, cache_dir: str | None = None, commit: str | N
             return Adapter(name, file_sha256(path), weight, str(path.resolve()), path.name)
         except OSError as error:
             raise ModelError(f"lora: {name} cannot be read: {error.strerror}; check the file") from error
-    repository, file = _at_hub(name)
+    repository, file = repository_and_path(name)
     revision = commit or MAIN
 
     def at_hub(file: str, sha256: str, commit: str) -> Adapter:
@@ -93,7 +93,7 @@ def find_adapter(name: str) -> Path | None:
         inside = sorted(file.name for file in path.glob(f"*{SUFFIX}"))
         example = path / (inside[0] if inside else f"style{SUFFIX}")
         raise ModelError(f"lora: {name} is a folder; name the file, for example {example}")
-    repository, file = _at_hub(name)
+    repository, file = repository_and_path(name)
     if not is_repository(repository) or file.startswith(("/", ".")):
         raise ModelError(
             f"lora: {shorten(name)} does not exist; name a {SUFFIX} file, or a hub id owner/name{similar_name(path)}"
@@ -126,13 +126,6 @@ def fetch_adapter(adapter: Adapter, cache_dir: str | None) -> Path:
             raise ModelError(f"lora: {adapter.location} does not exist any more; put it back, or change --lora")
         return Path(adapter.location)
     return download_files(adapter.location, [adapter.file], adapter.commit, cache_dir) / adapter.file
-
-
-def _at_hub(name: str) -> tuple[str, str]:
-    """Return (repository, file in it) of `owner/name` or `owner/name/FILE.safetensors`."""
-    owner, _, rest = name.partition("/")
-    repository, _, file = rest.partition("/")
-    return f"{owner}/{repository}", file
 
 
 # (file, its SHA-256, commit)

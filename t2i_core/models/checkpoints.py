@@ -20,7 +20,7 @@ from t2i_core.models.hub import (
     online_or_cached,
 )
 from t2i_core.models.identity import Checkpoint, ResolvedModel, check_model, hashed, identity_of
-from t2i_core.models.names import DENOISERS, GGUF, SAFETENSORS, WEIGHT_SUFFIXES
+from t2i_core.models.names import DENOISERS, GGUF, SAFETENSORS, WEIGHT_SUFFIXES, repository_and_path
 from t2i_core.models.pipeline_files import (
     CONFIGS,
     INDEX,
@@ -72,7 +72,8 @@ def resolve_checkpoint(
             return Checkpoint(request.name, request.components, str(path.resolve()), "", files, config=config)
     except OSError as error:
         raise _cannot_be_read(request, error) from error
-    repository, inside = _at_hub(request.name)
+    repository, inside = repository_and_path(request.name)
+    assert is_repository(repository)
     revision = commit or MAIN
     return online_or_cached(
         repository,
@@ -214,14 +215,6 @@ def _folder_config(request: CheckpointRequest, variant: str | None) -> Mapping[s
         return _select_in_folder(request, path, variant)[0]
     except OSError as error:
         raise _cannot_be_read(request, error) from error
-
-
-def _at_hub(name: str) -> tuple[str, str]:
-    """Return (repository, path in it) of `owner/name` or `owner/name/path`."""
-    owner, _, rest = name.partition("/")
-    repository, _, inside = rest.partition("/")
-    assert is_repository(f"{owner}/{repository}")
-    return f"{owner}/{repository}", inside
 
 
 def _resolve_online(

@@ -39,3 +39,10 @@ def kind_on_disk(option: str, name: str) -> Literal["file", "folder"] | None:
 def denoiser_config(configs: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the configuration of the denoiser among those of a model's components; empty where there is none."""
     return next((configs[name] for name in DENOISERS if configs.get(name)), {})
+
+
+def repository_and_path(name: str) -> tuple[str, str]:
+    """Return (repository, path in it) of `owner/name` or `owner/name/path`; the path of the first is empty."""
+    owner, _, rest = name.partition("/")
+    repository, _, path = rest.partition("/")
+    return f"{owner}/{repository}", path

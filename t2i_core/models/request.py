@@ -10,7 +10,15 @@ from t2i_core.config import Config
 from t2i_core.errors import ModelError, shorten
 from t2i_core.models.file_contents import Contents, contents_of
 from t2i_core.models.hub import is_repository
-from t2i_core.models.names import DENOISERS, GGUF, PICKLE_SUFFIXES, SAFETENSORS, WEIGHT_SUFFIXES, kind_on_disk
+from t2i_core.models.names import (
+    DENOISERS,
+    GGUF,
+    PICKLE_SUFFIXES,
+    SAFETENSORS,
+    WEIGHT_SUFFIXES,
+    kind_on_disk,
+    repository_and_path,
+)
 from t2i_core.models.packages import check_installed
 from t2i_core.models.pipeline_files import Wanted
 from t2i_core.models.presets import repository_of
@@ -63,8 +71,7 @@ def model_request(config: Config) -> ModelRequest:
         checkpoints.append(file)
         _check_base(repository_of(named))
     elif name.count("/") > 1 and name.lower().endswith(WEIGHT_SUFFIXES):
-        owner, repository, path = name.split("/", 2)
-        download = f"`hf download {owner}/{repository} {path}`"
+        download = "`hf download {} {}`".format(*repository_and_path(name))
         raise ModelError(f"model: {name} is not on this machine; download it with {download}, and name the file")
     elif config.base:
         raise ModelError(f"base: concerns a single file, and --model {config.model} is none; leave it out")
@@ -102,8 +109,7 @@ def _single_file(config: Config) -> CheckpointRequest:
 def _transformer(name: str) -> CheckpointRequest:
     kind = kind_on_disk("transformer", name)
     if kind is None:
-        owner, _, rest = name.partition("/")
-        repository = f"{owner}/{rest.partition('/')[0]}"
+        repository, _ = repository_and_path(name)
         if not is_repository(repository) or ".." in name or name.endswith("/"):
             raise ModelError(
                 f"transformer: {shorten(name)} does not exist; name a {SAFETENSORS} or {GGUF} file, a folder, or "
