@@ -39,6 +39,7 @@ from t2i_core.dataset.sources import find_parts, fingerprint
 from t2i_core.errors import MeasureFailed, UserError
 from t2i_core.generation.image_writer import RunContext
 from t2i_core.generation.interface import LoadConfig
+from t2i_core.models.names import denoiser_config
 from t2i_core.models.preset_choice import model_title
 from t2i_core.output.accounting import Accounting
 from t2i_core.output.identity import claim_output, open_output
@@ -289,7 +290,7 @@ class Text2Image:
         lines += estimate_lines(work, resolved.model.weights_bytes, *disk_space(work, catalog), speed)
         lines += lines_about_prompts(resolved, catalog)
         if work.images:
-            pending, denoiser = self.pending(catalog), resolved.model.configs.get("transformer", {})
+            pending, denoiser = self.pending(catalog), denoiser_config(resolved.model.configs)
             line = text_line(pending.first(), resolved.preset, denoiser, pending.longest_prompt())
             lines += [line] if line else []
         if self.config.prune:
