@@ -71,8 +71,10 @@ def text_line(spec: ImageSpec, preset: Preset, denoiser: Mapping[str, Any], long
     `denoiser` is the configuration of the model's transformer, `longest_prompt` the bytes of the data set's longest.
     """
     length = spec.max_sequence_length
-    width = denoiser.get("num_attention_heads", 0) * denoiser.get("attention_head_dim", 0)
-    if preset.pipeline_class not in JOINT_SEQUENCES or not length or not width:
+    if preset.pipeline_class not in JOINT_SEQUENCES or not length:
+        return None
+    width = (denoiser.get("num_attention_heads") or 0) * (denoiser.get("attention_head_dim") or 0)
+    if not width:
         return None
     half = length // 2
     if longest_prompt / BYTES_PER_TOKEN + TEMPLATE_TOKENS > half:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 OTHER = '{"conversations": "a cat"}\n'
 
@@ -32,8 +33,8 @@ def test_rows_are_counted_on_and_failures_name_their_file(run, output, folder):
     where = [(failure["file"], failure["row"], failure["line"]) for failure in output.failures()]
     assert where == [(str(folder / "a.jsonl"), 1, 2), (str(folder / "b.jsonl.gz"), 3, 3)]
     with get_client(sync_client=True) as client:
-        keys = {artifact.key for artifact in client.read_artifacts() if artifact.key}
-    assert "summary-night" in keys
+        wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["summary-night"]))
+        assert client.read_artifacts(artifact_filter=wanted)
 
 
 def test_a_new_file_in_the_folder_costs_only_its_own_images(run, output, folder):

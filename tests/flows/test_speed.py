@@ -2,6 +2,7 @@
 
 import pytest
 
+from flows.runners import find_workers
 from flows.speed import SpeedCache
 from t2i_core.config import Config
 from t2i_core.spec import GenerationSettings, Sampling
@@ -20,7 +21,8 @@ def key(settings=(), **options):
     stored = Stored()
     sampling = Sampling(height=64, width=64, steps=2)
     made = GenerationSettings(model="1" * 64, dtype="float32", sampling=sampling, **dict(settings))
-    cache = SpeedCache(Config.from_values({"batch_size": "auto"} | options), made, stored)
+    config = Config.from_values({"batch_size": "auto"} | options)
+    cache = SpeedCache(config, made, stored, find_workers(config))
     assert cache.batch_size() == 7
     return next(iter(stored))
 

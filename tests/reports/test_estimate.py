@@ -95,6 +95,8 @@ def test_the_saving_agrees_with_the_operations_that_were_counted_of_flux():
         {"model": "sana"},  # the image attends to the text
         {"length": None},
         {"denoiser": {}},
+        {"denoiser": {"num_attention_heads": None, "attention_head_dim": 8}},
+        {"model": "sdxl", "denoiser": {"num_attention_heads": None, "attention_head_dim": [5, 10, 20]}},  # a UNet
     ],
 )
 def test_no_word_of_text_where_less_of_it_would_not_help(values):
