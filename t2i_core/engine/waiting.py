@@ -4,7 +4,7 @@ import os
 
 # Iterations that a thread spins before it sleeps, of libgomp, which torch brings along on Linux. Its own 300,000 are a
 # hundred times as long as the steps of a small model: where other programs want the cores, each step then waits for
-# the scheduler. The figure is a compromise that `python -m benchmarks.busy` measures.
+# the scheduler. The figure is a compromise, measured by `python -m benchmarks.busy` (README).
 SPIN_COUNT = "4000"
 CHOSEN_BY_USER = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
