@@ -4,7 +4,7 @@
 
 Every scene holds a pair of things, or a thing with its background, that was kept from training; every second caption
 also uses kept wordings. What is in a picture is read without knowing what was asked for: the nearest of all drawn
-backgrounds, and at every place where the relation puts a thing the nearest of all things, at any jitter and size. The
+backgrounds, and at every place where the relation puts a thing the nearest of all things, in any pose. The
 control scores the same readings against the captions of other pictures: it is what luck would reach.
 """
 
@@ -12,6 +12,7 @@ import argparse
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -23,12 +24,27 @@ from PIL import Image
 
 from captions import caption
 from loop import rng_of
-from scenes import SIZE, Relation, Scene, arrange, backdrop_image, sample_scene, thing_image
+from scenes import (
+    SIZE,
+    STRAIGHT,
+    VIEWS,
+    Lesson,
+    Placed,
+    Relation,
+    Scene,
+    View,
+    arrange,
+    backdrop_image,
+    sample_scene,
+    thing_image,
+    variants,
+)
 from sheet import contact_sheet, generate
-from world import COLOURS, OBJECTS, PLACES, PLAINS, SHAPES, WHITE, Backdrop, Thing
+from world import COLOURS, OBJECTS, PLACES, PLAINS, SHAPES, WHITE, Backdrop, Habitat, Thing
 
 OBJECT_THINGS = tuple(Thing(name) for name in OBJECTS)
 SHAPE_THINGS = tuple(Thing(shape, colour) for shape in SHAPES for colour in COLOURS)
+VARIETY_CAPTIONS, VARIETY_SEEDS = 50, 4
 _OUTLIER = 60.0**2  # a pixel this far off counts no more: things hide a part of every background
 
 
@@ -39,83 +55,92 @@ class Reading(NamedTuple):
     things: tuple[Thing, ...]
 
 
+class Pose(NamedTuple):
+    """How a picture shows it: what the noise decides."""
+
+    view: View
+    placed: tuple[Placed, ...]
+
+
 def asked(scene: Scene) -> Reading:
     """What a picture of the scene should show."""
     return Reading(scene.backdrop, tuple(placed.thing for placed in scene.placed))
 
 
-def read(image: Image.Image, relation: Relation) -> Reading:
+def read(image: Image.Image, relation: Relation) -> tuple[Reading, Pose]:
     """Read a picture; of the scene only the relation is known, which says where to look."""
     pixels = np.asarray(image, dtype=np.float32)
     errors = {
-        backdrop: np.minimum(((_backdrop(backdrop) - pixels) ** 2).mean(-1), _OUTLIER).mean()
+        (backdrop, view): np.minimum(((_backdrop(backdrop, view) - pixels) ** 2).mean(-1), _OUTLIER).mean()
         for backdrop in (*PLACES, *PLAINS)
+        for view in (VIEWS if backdrop.ground else (STRAIGHT,))
     }
-    backdrop = min(errors, key=errors.__getitem__)
-    things = tuple(_nearest_thing(pixels, backdrop, anchors) for anchors in _anchors(relation, bool(backdrop.plain)))
-    return Reading(backdrop, things)
+    backdrop, view = min(errors, key=errors.__getitem__)
+    background = _backdrop(backdrop, view)
+    things = (*OBJECT_THINGS, *SHAPE_THINGS) if backdrop.plain else OBJECT_THINGS
+    placed = tuple(_nearest(pixels, background, things, poses) for poses in _poses(relation, bool(backdrop.plain)))
+    return Reading(backdrop, tuple(one.thing for one in placed)), Pose(view, placed)
 
 
-class Anchor(NamedTuple):
-    """A centre around which a thing may stand, and the sizes it may have."""
-
-    x: int
-    y: int
-    sizes: tuple[int, ...]
-
-
-def _anchors(relation: Relation, plain: bool) -> list[list[Anchor]]:
-    """For every place of a relation the anchors to try; a lone thing may stand at any height."""
+@cache
+def _poses(relation: Relation, plain: bool) -> list[list[Placed]]:
+    """For every place of a relation all that may be seen there, with some object for the thing."""
+    lesson, backdrop = Lesson(objects=len(OBJECTS), jitter=0), WHITE if plain else PLACES[0]
     if relation is Relation.ALONE:
-        return [[Anchor(32, y, (30, 33, 36)) for y in ((32,) if plain else (22, 42))]]
-    something = OBJECT_THINGS[0]
-    backdrop = WHITE if plain else PLACES[0]
-    scene = arrange(rng_of("anchors"), backdrop, relation, something, something, jitter=0)
-    return [[Anchor(placed.x, placed.y, (placed.size,))] for placed in scene.placed]
+        # Where a lone thing stands depends on what it is.
+        examples = [{thing.habitat: Thing(name) for name, thing in OBJECTS.items()}[habitat] for habitat in Habitat]
+    else:
+        examples = [OBJECT_THINGS[0]]
+    scenes = [arrange(rng_of("poses"), backdrop, relation, one, _other(relation, one), lesson) for one in examples]
+    slots = zip(*(scene.placed for scene in scenes), strict=True)
+    return [list(dict.fromkeys(pose for placed in slot for pose in _somewhere(placed, relation))) for slot in slots]
 
 
-def _nearest_thing(pixels: np.ndarray, backdrop: Backdrop, anchors: Sequence[Anchor]) -> Thing:
-    """The thing that, pasted on the background near one of the anchors, comes nearest to the picture there."""
-    background = _backdrop(backdrop)
+def _other(relation: Relation, thing: Thing) -> Thing | None:
+    return None if relation is Relation.ALONE else thing
+
+
+def _somewhere(placed: Placed, relation: Relation) -> list[Placed]:
+    """All variants of a thing, by the name of one object, and a pixel beside them."""
+    return [
+        replace(variant, thing=OBJECT_THINGS[0], x=variant.x + dx, y=variant.y + dy)
+        for variant in variants(placed, relation)
+        for dx in (-1, 0, 1)
+        for dy in (-1, 0, 1)
+    ]
+
+
+def _nearest(pixels: np.ndarray, background: np.ndarray, things: Sequence[Thing], poses: Sequence[Placed]) -> Placed:
+    """The thing and pose that, pasted on the background, come nearest to the picture."""
     untouched = ((background - pixels) ** 2).sum(-1)
-    reach = max(anchors[0].sizes) // 2 + 4
-    left, right = max(anchors[0].x - reach, 0), anchors[0].x + reach
-    top, bottom = max(min(anchor.y for anchor in anchors) - reach, 0), max(anchor.y for anchor in anchors) + reach
-    window = untouched[top:bottom, left:right].sum()
-    best, nearest = float("inf"), OBJECT_THINGS[0]
-    for thing in (*OBJECT_THINGS, *SHAPE_THINGS) if backdrop.plain else OBJECT_THINGS:
-        for rows, columns, size in _boxes(anchors):
-            colour, alpha = _sprite(thing, size)
-            pasted = background[rows, columns] * (1 - alpha) + colour * alpha
-            touched = ((pasted - pixels[rows, columns]) ** 2).sum()
-            error = window - untouched[rows, columns].sum() + touched
+    window = untouched.sum()
+    best, nearest = float("inf"), poses[0]
+    for pose in poses:
+        left, top = pose.x - pose.size // 2, pose.y - pose.size // 2
+        if min(left, top) < 0 or max(left, top) + pose.size > SIZE:
+            continue
+        box = slice(top, top + pose.size), slice(left, left + pose.size)
+        outside = window - untouched[box].sum()
+        if outside > best:
+            continue
+        for thing in things:
+            colour, alpha = _sprite(thing, pose.size, pose.mirrored)
+            pasted = background[box] * (1 - alpha) + colour * alpha
+            error = outside + ((pasted - pixels[box]) ** 2).sum()
             if error < best:
-                best, nearest = error, thing
+                best, nearest = error, replace(pose, thing=thing)
     return nearest
 
 
-def _boxes(anchors: Iterable[Anchor]) -> list[tuple[slice, slice, int]]:
-    """All places that jitter can put a thing at, as rows, columns and size; those beyond the edge are left out."""
-    boxes = []
-    for x, y, sizes in anchors:
-        for size in sizes:
-            for dx in (-2, 0, 2):
-                for dy in (-3, -1, 0, 1, 3):
-                    left, top = x + dx - size // 2, y + dy - size // 2
-                    if min(left, top) >= 0 and max(left, top) + size <= SIZE:
-                        boxes.append((slice(top, top + size), slice(left, left + size), size))
-    return boxes
+@cache
+def _backdrop(backdrop: Backdrop, view: View) -> np.ndarray:
+    return np.asarray(backdrop_image(backdrop, view), dtype=np.float32)
 
 
 @cache
-def _backdrop(backdrop: Backdrop) -> np.ndarray:
-    return np.asarray(backdrop_image(backdrop), dtype=np.float32)
-
-
-@cache
-def _sprite(thing: Thing, size: int) -> tuple[np.ndarray, np.ndarray]:
+def _sprite(thing: Thing, size: int, mirrored: bool) -> tuple[np.ndarray, np.ndarray]:
     """A thing's colours [size, size, 3] and its opacity [size, size, 1] in [0, 1]."""
-    array = np.asarray(thing_image(thing, size), dtype=np.float32)
+    array = np.asarray(thing_image(thing, size, mirrored), dtype=np.float32)
     return array[..., :3], array[..., 3:] / 255
 
 
@@ -149,6 +174,17 @@ def shuffled(scenes: Sequence[Scene]) -> list[Scene]:
     return result
 
 
+def poses_by_seed(pipeline: FluxPipeline, scenes: Sequence[Scene], captions: Sequence[str], steps: int) -> float:
+    """The mean number of poses (place, size, direction, view) that `VARIETY_SEEDS` seeds of one caption show."""
+    repeated = [text for text in captions[: len(scenes)] for _ in range(VARIETY_SEEDS)]
+    images = generate(pipeline, repeated, seeds=range(len(repeated)), steps=steps)
+    poses = [
+        {read(image, scene.relation)[1] for image in images[number * VARIETY_SEEDS : (number + 1) * VARIETY_SEEDS]}
+        for number, scene in enumerate(scenes)
+    ]
+    return sum(map(len, poses)) / len(poses)
+
+
 def main() -> None:
     """Draw, read, and print the share that is right, beside the control."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -162,6 +198,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     out = arguments.out or arguments.pipeline.parent
+    out.mkdir(parents=True, exist_ok=True)
 
     rng = rng_of("evaluation")
     scenes: list[Scene] = []
@@ -174,13 +211,16 @@ def main() -> None:
     pipeline.set_progress_bar_config(disable=True)
     images = generate(pipeline, captions, seeds=range(len(captions)), steps=arguments.steps)
 
-    readings = [read(image, scene.relation) for image, scene in zip(images, scenes, strict=True)]
+    readings = [read(image, scene.relation)[0] for image, scene in zip(images, scenes, strict=True)]
     right = scores(zip(readings, map(asked, scenes), strict=True))
     control = scores(zip(readings, map(asked, shuffled(scenes)), strict=True))
     print(f"| {len(scenes)} held-out captions, {arguments.steps} steps | right | shuffled captions |\n|---|---|---|")
     for name, (good, total) in right.items():
         print(f"| {name} | {good}/{total} ({good / total:.1%}) | {control[name][0] / control[name][1]:.1%} |")
-    (out / "evaluation.json").write_text(json.dumps({"right": right, "control": control}, indent=1))
+    poses = poses_by_seed(pipeline, scenes[:VARIETY_CAPTIONS], captions, arguments.steps)
+    print(f"{poses:.2f} of {VARIETY_SEEDS} seeds of one caption show a pose of their own ({VARIETY_CAPTIONS} captions)")
+    result = {"right": right, "control": control, "poses": poses}
+    (out / "evaluation.json").write_text(json.dumps(result, indent=1))
     wrong = [n for n, scene in enumerate(scenes) if readings[n] != asked(scene)][:48]
     if wrong:
         contact_sheet([images[n] for n in wrong], [captions[n] for n in wrong], out / "wrong.png", columns=8)

@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, FluxPipeline
+from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
 from torch import Tensor, nn
 
 from captions import caption
@@ -51,17 +51,20 @@ class Flow(nn.Module):
         self.transformer = build_transformer()
         self.encoders = copy.deepcopy(encoders).requires_grad_(True)
 
-    def forward(self, noisy: Tensor, times: Tensor, pooled: Tensor, embeddings: Tensor) -> Tensor:
-        """The velocity [B, 64, 32] at noisy latents [B, 64, 32] and times [B] in (0, 1)."""
-        return self.transformer(
-            hidden_states=noisy,
-            timestep=times,
-            pooled_projections=pooled,
-            encoder_hidden_states=embeddings,
-            img_ids=position_ids(8, 8),
-            txt_ids=torch.zeros(TEXT_LENGTH, 3),
-            return_dict=False,
-        )[0]
+
+def predict_velocity(
+    transformer: FluxTransformer2DModel, noisy: Tensor, times: Tensor, pooled: Tensor, embeddings: Tensor
+) -> Tensor:
+    """The velocity [B, 64, 32] at noisy latents [B, 64, 32] and times [B] in (0, 1)."""
+    return transformer(
+        hidden_states=noisy,
+        timestep=times,
+        pooled_projections=pooled,
+        encoder_hidden_states=embeddings,
+        img_ids=position_ids(8, 8),
+        txt_ids=torch.zeros(TEXT_LENGTH, 3),
+        return_dict=False,
+    )[0]
 
 
 class LatentPool:
@@ -73,7 +76,8 @@ class LatentPool:
         for chunk in range(chunks):
             rng = rng_of(seed, "pool", lesson, chunk)
             scenes = [sample_scene(rng, lesson) for _ in range(CHUNK)]
-            path = folder / f"latents-{lesson.objects}-{lesson.jitter}-{chunk}.pt"
+            kind = "-varied" if lesson.varied else ""
+            path = folder / f"latents-{lesson.objects}-{lesson.jitter}{kind}-{chunk}.pt"
             if not path.exists():
                 save_atomically(encode_scenes(vae, scenes).half(), path)
             self.scenes += scenes
@@ -120,7 +124,7 @@ def train_flow(folder: Path, vae: AutoencoderKL, encoders: TextEncoders, *, seed
         captions = ["" if rng.random() < EMPTY_CAPTIONS else caption(scene, rng) for scene in scenes]
         tokens = forget_words(encode(tokenizer, captions), FORGOTTEN, generator)
         pooled, embeddings = flow.encoders(tokens)
-        matching = _matching_loss(flow, pool.latents[rows].float(), pooled, embeddings, generator)
+        matching = matching_loss(flow.transformer, pool.latents[rows].float(), pooled, embeddings, generator)
 
         worded = [row for row, text in enumerate(captions) if text]
         labels = layout_labels([scenes[row] for row in worded])
@@ -141,7 +145,7 @@ def train_flow(folder: Path, vae: AutoencoderKL, encoders: TextEncoders, *, seed
         save_pipeline(pipeline, folder / "pipeline")
         generator = generator_of(seed, "flow validation noise")
         pooled, embeddings = average.encoders(held_out_tokens)
-        matching = _matching_loss(average, held_out_latents, pooled, embeddings, generator)
+        matching = matching_loss(average.transformer, held_out_latents, pooled, embeddings, generator)
         return {"flow on held-out scenes": matching.item()}
 
     average = Stage(
@@ -157,15 +161,15 @@ def train_flow(folder: Path, vae: AutoencoderKL, encoders: TextEncoders, *, seed
     return _pipeline(vae, average)
 
 
-def _matching_loss(
-    flow: Flow, latents: Tensor, pooled: Tensor, embeddings: Tensor, generator: torch.Generator
+def matching_loss(
+    transformer: FluxTransformer2DModel, latents: Tensor, pooled: Tensor, embeddings: Tensor, generator: torch.Generator
 ) -> Tensor:
     """The mean squared error of the predicted velocity at random times; latents [B, 64, 32]."""
     times = sample_times(len(latents), generator)
     noise = torch.randn(latents.shape, generator=generator)
     share = times[:, None, None]
     noisy = (1 - share) * latents + share * noise
-    return (flow(noisy, times, pooled, embeddings) - (noise - latents)).square().mean()
+    return (predict_velocity(transformer, noisy, times, pooled, embeddings) - (noise - latents)).square().mean()
 
 
 def _pipeline(vae: AutoencoderKL, flow: Flow) -> FluxPipeline:

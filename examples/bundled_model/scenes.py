@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from random import Random
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageChops, ImageDraw, ImageFont, ImageOps
 
 from world import (
     COLOURS,
@@ -33,6 +34,7 @@ from world import (
 
 SIZE = 64
 HORIZON = 36
+STRIDE = 8  # the edge of an image token in pixels
 FONT = "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"
 _OVERSAMPLE = 4  # drawn four times larger, then reduced: smooth edges
 _SHADE = {"clear": 1.0, "cloudy": 1.0, "dusk": 0.75, "night": 0.5}
@@ -50,23 +52,41 @@ class Relation(StrEnum):
 
 @dataclass(frozen=True)
 class Lesson:
-    """What training draws at one time: few objects in one pose first, all objects at jittered places later."""
+    """What training draws at one time: few objects in one pose first, all objects at jittered places later.
+
+    With `varied`, one caption has many pictures: place, size and direction of the things, horizon and sky differ.
+    """
 
     objects: int
     jitter: float
+    varied: bool = False
 
 
 EVERYTHING = Lesson(objects=len(OBJECTS), jitter=0.5)
+VARIED = Lesson(objects=len(OBJECTS), jitter=0.0, varied=True)
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A thing at its place: the centre and the edge length in pixels."""
+    """A thing at its place: the centre and the edge length in pixels; `mirrored`: it faces the other way."""
 
     thing: Thing
     x: int
     y: int
     size: int
+    mirrored: bool = False
+
+
+class View(NamedTuple):
+    """How a place is seen: the row of its horizon, and how many pixels to the right its clouds, stars and grass are."""
+
+    horizon: int = HORIZON
+    shift: int = 0
+
+
+STRAIGHT = View()
+# Multiples of 8 pixels, the edge of an image token: what a token shows stays the same, only its position changes.
+VIEWS = tuple(View(HORIZON + rise, shift) for rise in (0, -STRIDE, STRIDE) for shift in (0, 16, 32, 48))
 
 
 @dataclass(frozen=True)
@@ -78,6 +98,7 @@ class Scene:
     first: Thing
     second: Thing | None
     placed: tuple[Placed, ...]
+    view: View = STRAIGHT
 
     @property
     def is_held_out(self) -> bool:
@@ -99,7 +120,7 @@ def _scenes(rng: Random, lesson: Lesson) -> Iterator[Scene]:
     while True:
         if rng.random() < 0.04:
             place = Backdrop(sky=rng.choice(list(SKIES)), ground="sea")
-            yield arrange(rng, place, Relation.KITE_SURFING, Thing("surfer"), Thing("kite"), lesson.jitter)
+            yield arrange(rng, place, Relation.KITE_SURFING, Thing("surfer"), Thing("kite"), lesson)
             continue
         backdrop, things = rng.choice(PLACES), objects
         if rng.random() < 0.36:
@@ -111,13 +132,14 @@ def _scenes(rng: Random, lesson: Lesson) -> Iterator[Scene]:
         first, second = rng.sample(things, 2)
         if relation is Relation.BETWEEN and backdrop.ground and first.name != "pine" and rng.random() < 0.25:
             second = Thing("pine")
-        yield arrange(rng, backdrop, relation, first, None if relation is Relation.ALONE else second, lesson.jitter)
+        yield arrange(rng, backdrop, relation, first, None if relation is Relation.ALONE else second, lesson)
 
 
 def arrange(
-    rng: Random, backdrop: Backdrop, relation: Relation, first: Thing, second: Thing | None, jitter: float
+    rng: Random, backdrop: Backdrop, relation: Relation, first: Thing, second: Thing | None, lesson: Lesson
 ) -> Scene:
     """Give every thing its place. `jitter` 0 is one fixed pose, 1 moves things by up to 4 pixels."""
+    jitter = lesson.jitter
 
     def near(x: int, y: int, dx: int, dy: int, thing: Thing, size: int) -> Placed:
         dx, dy = round(dx * jitter), round(dy * jitter)
@@ -138,22 +160,55 @@ def arrange(
     else:
         sides = [near(x, level - 2, 1, 2, second, 20) for x in (11, 53)]
         placed = [*sides, near(32, level + 2, 1, 2, first, 22)]
-    return Scene(backdrop, relation, first, second, tuple(placed))
+    if not lesson.varied:
+        return Scene(backdrop, relation, first, second, tuple(placed))
+    varied = tuple(_vary(rng, thing, relation) for thing in placed)
+    return Scene(backdrop, relation, first, second, varied, STRAIGHT if backdrop.plain else rng.choice(VIEWS))
+
+
+def _vary(rng: Random, placed: Placed, relation: Relation) -> Placed:
+    """Return a thing smaller or not, mirrored or not, and moved by whole tokens where its relation leaves it room."""
+    return rng.choice(variants(placed, relation))
+
+
+@cache
+def variants(placed: Placed, relation: Relation) -> tuple[Placed, ...]:
+    """Return all that `_vary` may make of a thing: inside the picture, and in the part that its relation gives it."""
+    sizes = {Relation.ALONE: (36, 26), Relation.LEFT_OF: (26, 20), Relation.ABOVE: (26, 20)}
+    left, right = (0, SIZE)
+    if relation is Relation.LEFT_OF or relation is Relation.BETWEEN:
+        left, right = placed.x - placed.size // 2 - 1, placed.x + placed.size // 2 + 1
+    top, bottom = (0, SIZE)
+    if relation in (Relation.ABOVE, Relation.KITE_SURFING):
+        top, bottom = placed.y - placed.size // 2 - 1, placed.y + placed.size // 2 + 1
+    elif relation is Relation.ALONE and placed.y < 32:  # what flies stays above the horizon
+        bottom = 44
+    elif placed.y > 32:  # what stands stays on the ground
+        top = placed.y - placed.size // 2
+    found = []
+    for size in sizes.get(relation, (placed.size,)):
+        half = size // 2
+        for x in (placed.x + STRIDE * steps for steps in (0, -1, 1, -2, 2)):
+            for y in (placed.y + STRIDE * steps for steps in (0, -1, 1)):
+                if left <= x - half and x + half <= right and top <= y - half and y + half <= bottom:
+                    found += [Placed(placed.thing, x, y, size, mirrored) for mirrored in (False, True)]
+    return tuple(found)
 
 
 def render(scene: Scene) -> Image.Image:
     """The picture of a scene: RGB, 64x64."""
-    image = backdrop_image(scene.backdrop).copy()
+    image = backdrop_image(scene.backdrop, scene.view).copy()
     for placed in scene.placed:
-        picture = thing_image(placed.thing, placed.size)
+        picture = thing_image(placed.thing, placed.size, placed.mirrored)
         image.paste(picture, (placed.x - placed.size // 2, placed.y - placed.size // 2), picture)
     return image
 
 
 @cache
-def thing_image(thing: Thing, size: int) -> Image.Image:
+def thing_image(thing: Thing, size: int, mirrored: bool = False) -> Image.Image:
     """A thing on a transparent square of `size` pixels."""
-    return _shape_image(thing, size) if thing.colour else _glyph_image(thing.name, size)
+    image = _shape_image(thing, size) if thing.colour else _glyph_image(thing.name, size)
+    return ImageOps.mirror(image) if mirrored else image
 
 
 @cache
@@ -196,19 +251,19 @@ def _shape_image(thing: Thing, size: int) -> Image.Image:
 
 
 @cache
-def backdrop_image(backdrop: Backdrop) -> Image.Image:
+def backdrop_image(backdrop: Backdrop, view: View = STRAIGHT) -> Image.Image:
     """The background alone. Shared between callers: copy it before drawing on it."""
     if backdrop.plain:
         return Image.new("RGB", (SIZE, SIZE), PLAIN[backdrop.plain])
     shade = _SHADE[backdrop.sky]
-    sky = _gradient(*SKIES[backdrop.sky], HORIZON)
-    ground = _gradient(*GROUNDS[backdrop.ground], SIZE - HORIZON) * shade
+    sky = _gradient(*SKIES[backdrop.sky], view.horizon)
+    ground = _gradient(*GROUNDS[backdrop.ground], SIZE - view.horizon) * shade
     pixels = np.broadcast_to(np.concatenate([sky, ground]), (SIZE, SIZE, 3)).astype(np.uint8)
     edge = SIZE * _OVERSAMPLE
     image = Image.fromarray(pixels).resize((edge, edge), Image.Resampling.BICUBIC)
     _draw_sky(ImageDraw.Draw(image), backdrop.sky)
-    _draw_ground(ImageDraw.Draw(image), backdrop.ground, shade)
-    return image.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+    _draw_ground(ImageDraw.Draw(image), backdrop.ground, shade, view.horizon)
+    return ImageChops.offset(image.resize((SIZE, SIZE), Image.Resampling.LANCZOS), view.shift, 0)
 
 
 def _gradient(top: tuple[int, int, int], bottom: tuple[int, int, int], rows: int) -> np.ndarray:
@@ -229,15 +284,17 @@ def _draw_sky(draw: ImageDraw.ImageDraw, sky: str) -> None:
             draw.ellipse([scale * side for side in (x - 1, y - 1, x + 1, y + 1)], fill=(250, 245, 200))
 
 
-def _draw_ground(draw: ImageDraw.ImageDraw, ground: str, shade: float) -> None:
-    scale = _OVERSAMPLE
+def _draw_ground(draw: ImageDraw.ImageDraw, ground: str, shade: float, horizon: int) -> None:
+    scale, down = _OVERSAMPLE, horizon - HORIZON
     if ground == "sea":
         foam = tuple(int(shade * part) for part in (150, 235, 220))
-        for row, y in enumerate((40, 47, 54, 61)):
-            wave = [y + 1.5 * math.sin(x / SIZE * 8 * math.pi + row * 1.6) for x in range(SIZE + 1)]
+        for row, y in enumerate((40, 47, 54, 61, 68)):
+            wave = [y + down + 1.5 * math.sin(x / SIZE * 8 * math.pi + row * 1.6) for x in range(SIZE + 1)]
             draw.line([(scale * x, scale * height) for x, height in enumerate(wave)], fill=foam, width=5)
     elif ground == "meadow":
         grass = tuple(int(shade * part) for part in (35, 110, 40))
-        for x, y in ((7, 43), (20, 52), (35, 44), (49, 56), (58, 46), (10, 60), (30, 61)):
+        for x, y in ((7, 43), (20, 52), (35, 44), (49, 56), (58, 46), (10, 60), (30, 61), (45, 68), (18, 69)):
             for lean in (-1.5, 0, 1.5):
-                draw.line([(scale * x, scale * y), (scale * (x + lean), scale * (y - 3))], fill=grass, width=3)
+                draw.line(
+                    [(scale * x, scale * (y + down)), (scale * (x + lean), scale * (y + down - 3))], fill=grass, width=3
+                )

@@ -11,10 +11,12 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import torch
+from diffusers import FluxPipeline
 
 from flow import train_flow
 from text import train_text_encoders
 from vae import train_vae
+from variety import train_variety
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Steps:
     vae: int = 3500
     text: int = 6000
     flow: int = 11500
+    variety: int = 6000
 
     def scaled(self, scale: float) -> "Steps":
         """A shorter or longer training of the same kind."""
@@ -39,6 +42,9 @@ def main() -> None:
     parser.add_argument(
         "--scale", type=float, default=1.0, help="all steps times this; 0.002 tries every stage quickly"
     )
+    parser.add_argument(
+        "--from", dest="start", type=Path, help="a trained pipeline: only stage 4 runs, and starts from it"
+    )
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(
@@ -48,9 +54,13 @@ def main() -> None:
     )
     torch.set_num_threads(arguments.threads)
     steps = Steps().scaled(arguments.scale)
-    vae = train_vae(arguments.out, seed=arguments.seed, steps=steps.vae)
-    encoders = train_text_encoders(arguments.out, seed=arguments.seed, steps=steps.text)
-    train_flow(arguments.out, vae, encoders, seed=arguments.seed, steps=steps.flow)
+    if arguments.start:
+        pipeline = FluxPipeline.from_pretrained(arguments.start, dtype=torch.float32)
+    else:
+        vae = train_vae(arguments.out, seed=arguments.seed, steps=steps.vae)
+        encoders = train_text_encoders(arguments.out, seed=arguments.seed, steps=steps.text)
+        pipeline = train_flow(arguments.out, vae, encoders, seed=arguments.seed, steps=steps.flow)
+    train_variety(arguments.out, pipeline, seed=arguments.seed, steps=steps.variety)
     logging.info("done: the pipeline is in %s", arguments.out / "pipeline")
 
 

@@ -1,0 +1,82 @@
+"""Stage 4, variety: one caption gets many pictures, so that seeds differ visibly.
+
+Stage 3 ends with one pose for every caption, and its pictures of one caption are the same for every seed. Here place,
+size and direction of the things, horizon and sky are left to the noise (`VARIED` in scenes.py). All moves are whole
+image tokens: the transformer learns where a token goes, and knows already what it shows. The text encoders are kept.
+"""
+
+import copy
+from pathlib import Path
+
+import torch
+from diffusers import FluxPipeline, FluxTransformer2DModel
+from torch import Tensor, nn
+
+from captions import caption
+from flow import BATCH, CHUNK, EMPTY_CAPTIONS, LatentPool, encode_scenes, matching_loss, save_pipeline
+from loop import Schedule, Stage, generator_of, rng_of
+from models import build_pipeline, is_block_matrix
+from optimizers import split_optimizers
+from scenes import VARIED, sample_scene
+from sheet import PROMPTS, contact_sheet, generate
+from text import FORGOTTEN
+from tokenizer import encode, forget_words
+
+CHUNKS = 24
+SEEDS_SHOWN = 4
+
+
+def train_variety(folder: Path, pipeline: FluxPipeline, *, seed: int, steps: int) -> FluxPipeline:
+    """Train the transformer of a pipeline on, or resume; returns the pipeline, saved in `folder`."""
+    torch.manual_seed(rng_of(seed, "variety").getrandbits(63))
+    transformer: FluxTransformer2DModel = copy.deepcopy(pipeline.transformer).requires_grad_(True)
+    transformer.compile()
+    chunks = min(CHUNKS, -(-steps * BATCH // CHUNK))
+    pool = LatentPool(pipeline.vae, folder, seed=seed, lesson=VARIED, chunks=chunks)
+
+    @torch.no_grad()
+    def read(captions: list[str], generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        tokens = encode(pipeline.tokenizer, captions)
+        if generator is not None:
+            tokens = forget_words(tokens, FORGOTTEN, generator)
+        pooled = pipeline.text_encoder(tokens).pooler_output
+        return pooled, pipeline.text_encoder_2(tokens)[0]
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        rng, generator = rng_of(seed, "variety", step), generator_of(seed, "variety noise", step)
+        rows = rng.sample(range(len(pool.scenes)), BATCH)
+        captions = ["" if rng.random() < EMPTY_CAPTIONS else caption(pool.scenes[row], rng) for row in rows]
+        pooled, embeddings = read(captions, generator)
+        matching = matching_loss(transformer, pool.latents[rows].float(), pooled, embeddings, generator)
+        return matching, {"flow": matching.item()}
+
+    rng = rng_of(seed, "variety validation")
+    held_out = [sample_scene(rng, VARIED, held_out=True) for _ in range(128)]
+    held_out_latents = encode_scenes(pipeline.vae, held_out)
+    held_out_texts = read([caption(scene, rng) for scene in held_out])
+
+    def with_transformer(average: nn.Module) -> FluxPipeline:
+        assert isinstance(average, FluxTransformer2DModel)
+        return build_pipeline(pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2, average)
+
+    @torch.no_grad()
+    def evaluate(average: nn.Module, step: int) -> dict[str, float]:
+        assert isinstance(average, FluxTransformer2DModel)
+        varied = with_transformer(average)
+        prompts = [prompt for prompt in PROMPTS for _ in range(SEEDS_SHOWN)]
+        images = generate(varied, prompts, seeds=range(len(prompts)))
+        contact_sheet(images, prompts, folder / "sheet.png", columns=2 * SEEDS_SHOWN)
+        save_pipeline(varied, folder / "pipeline")
+        generator = generator_of(seed, "variety validation noise")
+        return {"flow on held-out scenes": matching_loss(average, held_out_latents, *held_out_texts, generator).item()}
+
+    average = Stage(
+        name="variety",
+        folder=folder,
+        module=transformer,
+        optimizers=split_optimizers(transformer, is_block_matrix, muon_lr=0.01, adam_lr=1e-3),
+        schedule=Schedule(steps=steps),
+        loss=loss,
+        evaluate=evaluate,
+    ).run()
+    return with_transformer(average)
