@@ -1,4 +1,4 @@
-"""The training loop that all three stages share: schedule, averaging, log, checkpoints.
+"""The training loop that all stages share: schedule, averaging, log, checkpoints.
 
 A stage may be stopped (or its machine may die) at any moment: its state is on disk every two minutes, written beside
 the old one and renamed over it. The data and the noise of a step depend on the seed and the number of the step alone
