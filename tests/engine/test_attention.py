@@ -4,22 +4,18 @@ import pytest
 import torch
 from diffusers.models import attention_dispatch
 
-from t2i_core.bundled import DEMO_MODEL
 from t2i_core.engine import attention
 from t2i_core.engine.attention import BACKENDS, attention_version, check_attention, set_attention
 from t2i_core.engine.batch_isolation import whole_call
 from t2i_core.engine.load import load_model, load_pipeline
 from t2i_core.errors import ConfigError
-from t2i_core.generation.interface import LoadConfig, Timings
+from t2i_core.generation.interface import Timings
 from t2i_core.spec import ImageSpec
 from tests import tiny_pipelines
+from tests.engine.demo import load_config
 
 CPU = torch.device("cpu")
 SIZE = {"height": 64, "width": 64, "steps": 1, "dtype": "float32", "max_sequence_length": 24}
-
-
-def load_config(**values):
-    return LoadConfig(**{"path": str(DEMO_MODEL), "dtype": "float32", "device": "cpu"} | values)
 
 
 @pytest.fixture

@@ -8,30 +8,18 @@ import pytest
 import torch
 
 from benchmarks import random_models
-from t2i_core.bundled import DEMO_MODEL
 from t2i_core.config import Config
 from t2i_core.engine import compilation, load
 from t2i_core.engine.compilation import CACHE, compile_pipeline, keep_compiled
 from t2i_core.engine.load import generator_of, load_model, load_pipeline
 from t2i_core.errors import ConfigError
-from t2i_core.generation.interface import LoadConfig
 from t2i_core.spec import ImageSpec
 from tests import tiny_pipelines
+from tests.engine.demo import first_image, load_config
 from tests.engine.float_images import float_images
 
 CPU = torch.device("cpu")
 BLOCKS = {"FluxTransformerBlock", "FluxSingleTransformerBlock"}
-
-
-def load_config(**values):
-    return LoadConfig(**{"path": str(DEMO_MODEL), "dtype": "float32", "device": "cpu"} | values)
-
-
-def first_image(model):
-    size = {"height": 64, "width": 64, "steps": 2, "dtype": "float32", "max_sequence_length": 24}
-    spec = ImageSpec(model="demo", prompt="a fox in the snow", seed=1, **size)
-    (image,) = float_images(model, [[spec]], 1)
-    return image
 
 
 @pytest.fixture

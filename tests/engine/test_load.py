@@ -15,9 +15,10 @@ from t2i_core.bundled import DEMO_MODEL
 from t2i_core.engine import load as module
 from t2i_core.engine.load import load_model, load_pipeline
 from t2i_core.errors import ModelError, Stopped
-from t2i_core.generation.interface import LoadConfig, Timings
+from t2i_core.generation.interface import Timings
 from t2i_core.spec import ImageSpec
 from tests import tiny_pipelines
+from tests.engine.demo import load_config
 from tests.engine.float_images import float_images
 
 # As in the images that the demo model was trained on (examples/bundled_model/world.py).
@@ -26,10 +27,6 @@ COLOURS = {
     "orange": (245, 140, 30), "purple": (140, 60, 180), "white": (245, 245, 245), "black": (25, 25, 25),
     "gray": (150, 150, 150), "pink": (250, 190, 205),
 }  # fmt: skip
-
-
-def load_config(**values):
-    return LoadConfig(**{"path": str(DEMO_MODEL), "dtype": "float32", "device": "cpu"} | values)
 
 
 @pytest.fixture(scope="module")

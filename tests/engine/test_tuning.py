@@ -9,28 +9,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from t2i_core.bundled import DEMO_MODEL
 from t2i_core.config import Config
 from t2i_core.engine import load as module_of_load
 from t2i_core.engine import tuning
 from t2i_core.engine.load import load_model
 from t2i_core.engine.tuning import quantization_config
 from t2i_core.errors import ConfigError
-from t2i_core.generation.interface import LoadConfig
 from t2i_core.models.prepare import prepare_digest
 from t2i_core.spec import ImageSpec
-from tests.engine.float_images import float_images
-
-
-def load_config(**values):
-    return LoadConfig(**{"path": str(DEMO_MODEL), "dtype": "float32", "device": "cpu"} | values)
-
-
-def first_image(model):
-    size = {"height": 64, "width": 64, "steps": 2, "dtype": "float32", "max_sequence_length": 24}
-    spec = ImageSpec(model="demo", prompt="a fox in the snow", seed=1, **size)
-    (image,) = float_images(model, [[spec]], 1)
-    return image
+from tests.engine.demo import first_image, load_config
 
 
 @pytest.fixture

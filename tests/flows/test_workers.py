@@ -1,6 +1,5 @@
 """Several real processes: the same images as from one, whoever dies; a stop reaches all; none outlives its run."""
 
-import importlib.util
 import signal
 import subprocess
 import sys
@@ -17,10 +16,7 @@ from t2i_core.errors import ConfigError
 from tests.conftest import ROOT, Output, command, in_process
 from tests.workers import POISON
 
-pytestmark = [
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(importlib.util.find_spec("prefect_dask") is None, reason="the extra dask is not installed"),
-]
+pytestmark = pytest.mark.timeout(300)
 
 TEXTS = [f"a fox number {i}" for i in range(12)]
 

@@ -244,7 +244,8 @@ def test_a_scheduler_without_the_seeds_of_images_is_refused_also_as_the_models_o
     assert check("DPMSolverMultistepScheduler", own=own) is None
 
 
-@pytest.mark.skipif(importlib.util.find_spec("scipy") is not None, reason="scipy is installed")
-def test_a_package_that_is_missing_is_named() -> None:
+def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "scipy" else find_spec(name))
     assert refusal("LMSDiscreteScheduler") == "scheduler: LMSDiscreteScheduler needs scipy; run `pip install scipy`"
     assert "use_beta_sigmas of EulerDiscreteScheduler needs scipy" in refusal(None, {"use_beta_sigmas": True})

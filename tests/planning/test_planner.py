@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from t2i_core.config import Config, RowSettings
-from t2i_core.dataset.rows import Prompt, Rejection, Row
+from t2i_core.dataset.rows import Prompt, Rejection
 from t2i_core.errors import DatasetError
 from t2i_core.hashing import derive_seed
 from t2i_core.models.presets import PRESETS
@@ -18,53 +18,7 @@ from t2i_core.planning.planner import write_plan
 from t2i_core.spec import GenerationSettings, ImageSpec, Sampling
 from t2i_core.storage import tables
 from t2i_core.storage.tables import read_rows, read_table
-
-DEMO = PRESETS["demo"]
-
-
-def row(index, *texts, **fields):
-    prompts = tuple(Prompt(i, text, text) for i, text in enumerate(texts))
-    text = '{"images": ["mine.png"]}' if fields.get("has_images") else "{}"
-    return Row(**{"index": index, "line": index + 1, "json": text, "prompts": prompts} | fields)
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """Where plans lie; by name, Arrow would take it for a URL."""
-    monkeypatch.chdir(tmp_path)
-    return Path("run-10:00/plans")
-
-
-@pytest.fixture
-def write(folder):
-    def make(*rows, name="plan", **values):
-        config = Config.from_values({"dataset": "x.jsonl", "model": "demo", **values})
-        settings = GenerationSettings(model="0" * 64, dtype="float32", sampling=resolve_sampling(config, DEMO))
-        return write_plan(name, rows, folder, config, settings, DEMO)
-
-    return make
-
-
-@pytest.fixture
-def plan(write, folder):
-    """Rows -> (the plan, its specs)."""
-
-    def make(*rows, **values):
-        result = write(*rows, **values)
-        return result, list(read_rows(result.specs_file(folder)))
-
-    return make
-
-
-@pytest.fixture
-def rejections(write, folder):
-    """Rows -> the rejection of each, or None."""
-
-    def make(*rows, **values):
-        written = read_rows(write(*rows, **values).rows_file(folder), ["rejection"])
-        return [json.loads(row["rejection"]) if row["rejection"] else None for row in written]
-
-    return make
+from tests.planning.conftest import DEMO, row
 
 
 def seeds(specs):
