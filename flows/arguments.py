@@ -1,122 +1,150 @@
-"""The command line's arguments: every field of the configuration is a flag, and the data set may go without one."""
+"""The arguments of a command line: every option is a flag, and some may go without one."""
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import reduce
 from operator import or_
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin
 
 import yaml
 from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
 
-from flows.command import command_name
 from flows.signature import group_of, parameters
 from t2i_core import __version__
-from t2i_core.config import Config
-from t2i_core.config_errors import HINTS, OTHER_NAMES
+from t2i_core.config_errors import OTHER_NAMES
 from t2i_core.errors import ConfigError, shorten
 from t2i_core.local_paths import is_file, local_path, similar_name
+from t2i_core.options.command import Options
 
-GROUPS = {title: Group(title, sort_key=i) for i, title in enumerate(dict.fromkeys(map(group_of, Config.model_fields)))}
-COMMAND = Group("Command", sort_key=len(GROUPS))
+OptionsT = TypeVar("OptionsT", bound=Options)
 
-# One line a paragraph: the help is wrapped to the width of the terminal.
-HELP = """\
-Turn a file of prompts into images and a manifest.
-
-Without flags: the bundled example with the bundled demo model (64x64, any machine). Run the same command again after \
-a crash, or after adding prompts: only what is missing is made.
-
-Exit codes: 0 done, 3 done with more failures than --max-failures, 2 wrong use, 130 or 143 stopped, 1 a bug of this \
-tool.
-
-What diffusers and DataFlow-MM call an option is understood, too: --num-inference-steps, --num-images-per-prompt, \
---hf-model-name-or-path, --hf-cache-dir, --hf-local-dir, --first-entry-file-name.
-"""
+# Whatever the command.
+OWN_FLAGS = (
+    ("config", str | None, None, "YAML file with any of these options; a flag overrides the file."),
+    ("verbose", bool, False, "Show Prefect's log."),
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Arguments:
-    """What a command line asks for: a run with this configuration, or the table of models."""
+class Arguments(Generic[OptionsT]):
+    """What a command line asks for: its options, whether Prefect's log is shown, and the flags that are set."""
 
-    config: Config
+    options: OptionsT
     verbose: bool
-    list_models: bool
+    flags: frozenset[str]
 
 
-def parse_arguments(arguments: list[str]) -> Arguments | None:
-    """Return what the arguments ask for; None where `--help` or `--version` was asked for and has been printed.
+@dataclass(frozen=True, slots=True)
+class CommandLine(Generic[OptionsT]):
+    """A command: its name, its options, and what `--help` says of it.
 
-    Raises:
-        ConfigError: for arguments that are wrong, in one line for each.
+    `help` has a line for each paragraph: it is wrapped to the width of the terminal. `flags` are flags that are no
+    options, with their texts: they ask for something else than a run. `hints` say what to do instead of other tools'
+    flags.
     """
-    usage = f"Usage: {command_name()} [FILE] [OPTIONS]"
-    app = App(name=command_name(), usage=usage, help=HELP, help_format="plaintext", version=__version__)
-    app.version_flags = ["--version"]
-    app["--help"].group = app["--version"].group = COMMAND
-    app.default(_command)
-    try:
-        command, bound, _ = app.parse_args(_in_our_words(arguments), exit_on_error=False, print_error=False)
-    except UnusedCliTokensError as error:
-        unused = " ".join(error.unused_tokens or ())
-        raise ConfigError(
-            [f"{unused}: to which option? Data files stand together: --dataset a.jsonl b.jsonl"]
-        ) from None
-    except CycloptsError as error:
-        raise ConfigError([str(error)]) from None
-    if command is not _command:
-        command(*bound.args, **bound.kwargs)
-        return None
-    values = dict(bound.arguments)
-    if len(values.get("dataset", ())) == 1:
-        (values["dataset"],) = values["dataset"]  # one file goes by its name, in messages, too
-    verbose, list_models = values.pop("verbose", False), values.pop("list_models", False)
-    file = values.pop("config", None)
-    # The command line overrides the file.
-    from_file = _read_yaml(file) if file is not None else {}
-    config = Config.from_values({**from_file, **values}, source=file if file and not values else "")
-    return Arguments(config, verbose, list_models)
 
+    name: str
+    usage: str
+    options: type[OptionsT]
+    help: str
+    flags: Mapping[str, str] = field(default_factory=dict)
+    hints: Mapping[str, str] = field(default_factory=dict)
 
-def _in_our_words(arguments: list[str]) -> list[str]:
-    """Return the arguments with flags of other tools replaced by those of this one.
+    def parse(self, arguments: list[str]) -> Arguments[OptionsT] | None:
+        """Return what the arguments ask for; None where `--help` or `--version` was asked for and has been printed.
 
-    Raises:
-        ConfigError: for a flag of another tool that has none here, with what to do instead.
-    """
-    result = []
-    for argument in arguments:
-        flag, equals, value = argument.partition("=")
-        name = flag.removeprefix("--").replace("-", "_") if flag.startswith("--") else ""
-        if name in HINTS:
-            raise ConfigError([f"{flag}: unknown option; {HINTS[name]}"])
-        known = f"--{OTHER_NAMES[name].replace('_', '-')}" if name in OTHER_NAMES else flag
-        result.append(known + equals + value)
-    return result
+        Raises:
+            ConfigError: for arguments that are wrong, in one line for each.
+        """
+        app = App(
+            name=self.name,
+            usage=f"Usage: {self.name} {self.usage}",
+            help=self.help,
+            help_format="plaintext",
+            version=__version__,
+        )
+        titles = list(dict.fromkeys(group_of(self.options, name) for name in self.options.model_fields))
+        groups = {title: Group(title, sort_key=i) for i, title in enumerate(titles)}
+        command_group = Group("Command", sort_key=len(groups))
+        app.version_flags = ["--version"]
+        app["--help"].group = app["--version"].group = command_group
+        function = self._function(groups, command_group)
+        app.default(function)
+        try:
+            command, bound, _ = app.parse_args(self._in_our_words(arguments), exit_on_error=False, print_error=False)
+        except UnusedCliTokensError as error:
+            unused = " ".join(error.unused_tokens or ())
+            several = " Data files stand together: --dataset a.jsonl b.jsonl" * ("dataset" in self.options.model_fields)
+            raise ConfigError([f"{unused}: to which option?{several}"]) from None
+        except CycloptsError as error:
+            raise ConfigError([str(error)]) from None
+        if command is not function:
+            command(*bound.args, **bound.kwargs)
+            return None
+        return self._asked(dict(bound.arguments))
 
+    def _in_our_words(self, arguments: list[str]) -> list[str]:
+        """Return the arguments with flags of other tools replaced by those of this one.
 
-def _command(**values: Any) -> None:
-    """Stand for the flow: cyclopts reads the flags from its signature, and it is never called."""
+        Raises:
+            ConfigError: for a flag of another tool that has none here, with what to do instead.
+        """
+        result = []
+        for argument in arguments:
+            flag, equals, value = argument.partition("=")
+            name = flag.removeprefix("--").replace("-", "_") if flag.startswith("--") else ""
+            if name in self.hints:
+                raise ConfigError([f"{flag}: unknown option; {self.hints[name]}"])
+            ours = OTHER_NAMES.get(name)
+            known = f"--{ours.replace('_', '-')}" if ours and ours in self.options.model_fields else flag
+            result.append(known + equals + value)
+        return result
 
+    def _asked(self, values: dict[str, Any]) -> Arguments[OptionsT]:
+        if len(values.get("dataset", ())) == 1:
+            (values["dataset"],) = values["dataset"]  # one file goes by its name, in messages, too
+        verbose, file = values.pop("verbose", False), values.pop("config", None)
+        flags = frozenset(name for name in self.flags if values.pop(name, False))
+        # The command line overrides the file.
+        from_file = _read_yaml(file) if file is not None else {}
+        options = self.options.from_values({**from_file, **values}, source=file if file and not values else "")
+        return Arguments(options, verbose, flags)
 
-def _flag(parameter: inspect.Parameter) -> inspect.Parameter:
-    field = Config.model_fields[parameter.name]
-    annotation, default = _bare(parameter.annotation), parameter.default
-    if get_origin(annotation) is list and isinstance(default, str):
-        default = [default]
-    shown = Parameter(
-        help=field.description,
-        group=GROUPS[group_of(parameter.name)],
-        consume_multiple=True,
-        negative_iterable=(),
-        show_default=_shown(default),
-    )
-    # The data set comes first, and may be given without its flag.
-    kind = parameter.POSITIONAL_OR_KEYWORD if parameter.name == "dataset" else parameter.KEYWORD_ONLY
-    return parameter.replace(kind=kind, default=default, annotation=Annotated[annotation, shown])
+    def _function(self, groups: Mapping[str, Group], command_group: Group) -> Callable[..., Any]:
+        """Return a function with the flags as its signature, from which cyclopts reads them; it is never called."""
+
+        def command(**values: Any) -> None: ...
+
+        flags = [self._flag(parameter, groups) for parameter in parameters(self.options)]
+        own = [*OWN_FLAGS, *((name, bool, False, text) for name, text in self.flags.items())]
+        # Python wants parameters without their name first.
+        flags.sort(key=lambda parameter: parameter.kind)
+        command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [*flags, *(_own_flag(*flag, group=command_group) for flag in own)]
+        )
+        return command
+
+    def _flag(self, parameter: inspect.Parameter, groups: Mapping[str, Group]) -> inspect.Parameter:
+        field = self.options.model_fields[parameter.name]
+        annotation, default = _bare(parameter.annotation), parameter.default
+        if get_origin(annotation) is list and isinstance(default, str):
+            default = [default]
+        shown = Parameter(
+            help=field.description,
+            group=groups[group_of(self.options, parameter.name)],
+            consume_multiple=True,
+            negative_iterable=(),
+            show_default=_shown(default),
+        )
+        positional = parameter.name in self.options.positional
+        kind = parameter.POSITIONAL_OR_KEYWORD if positional else parameter.KEYWORD_ONLY
+        if default is parameter.empty:
+            # The options say in their own words that one is missing; a --config file may have it.
+            annotation, default = annotation | None, None
+        return parameter.replace(kind=kind, default=default, annotation=Annotated[annotation, shown])
 
 
 def _shown(default: Any) -> bool | Callable[[list[str]], str]:
@@ -143,21 +171,11 @@ def _bare(annotation: Any) -> Any:
     return annotation
 
 
-def _own_flag(name: str, annotation: Any, default: object, text: str) -> inspect.Parameter:
-    shown = Parameter(help=text, group=COMMAND, negative="", show_default=False)
+def _own_flag(name: str, annotation: Any, default: object, text: str, *, group: Group) -> inspect.Parameter:
+    shown = Parameter(help=text, group=group, negative="", show_default=False)
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[annotation, shown]
     )
-
-
-_command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-    [
-        *(_flag(parameter) for parameter in parameters()),
-        _own_flag("config", str | None, None, "YAML file with any of these options; a flag overrides the file."),
-        _own_flag("list_models", bool, False, "Show the presets: repository, download, steps, size, licence."),
-        _own_flag("verbose", bool, False, "Show Prefect's log."),
-    ]
-)
 
 
 def _read_yaml(file: str) -> dict[str, Any]:

@@ -16,6 +16,11 @@ class ExitCode(IntEnum):
     INTERRUPTED = 128 + signal.SIGINT
 
 
-def command_name() -> str:
-    """Return `text2image` where that was called, else `python -m flows.text2image`; for help and hints."""
-    return "text2image" if Path(sys.argv[0]).name == "text2image" else "python -m flows.text2image"
+def command_name(command: str = "") -> str:
+    """Return how a command is called here: `text2image export`, or `python -m flows.export`; for help and hints.
+
+    Without `command`: `text2image`, or `python -m flows.text2image`.
+    """
+    if Path(sys.argv[0]).name == "text2image":
+        return f"text2image {command}".strip()
+    return f"python -m flows.{command or 'text2image'}"

@@ -30,9 +30,10 @@ from flows.parts import end_part, show_status
 from flows.preflight import check_at_once
 from flows.preview import show_preview
 from flows.prompts import lines_about_prompts
+from flows.records import collect_index, records_key
 from flows.resolve import Resolved, fetch, resolve
 from flows.runners import find_workers
-from flows.signature import takes_configuration
+from flows.signature import takes_options
 from flows.speed import SpeedCache
 from t2i_core.config import Config
 from t2i_core.dataset.sources import find_parts, fingerprint
@@ -52,18 +53,17 @@ from t2i_core.planning.plan import Plan
 from t2i_core.planning.shards import Shard, WorkEstimate, estimate_work, make_shards, shard_sizes
 from t2i_core.reports.estimate import disk_space, estimate_lines, text_line
 from t2i_core.reports.report import Report, prunable, write_report
-from t2i_core.storage.image_store import Scan
 from t2i_core.storage.record_index import RecordIndex
 from t2i_core.storage.run_marks import RunMarks
 from t2i_core.storage.tables import use_system_allocator
 from t2i_core.storage.workspace import Workspace
 from tasks.caching import ResultCache, cache_key, data
 from tasks.dataset import load_dataset_task
-from tasks.generation import SHARD_KEY, generate_shard_task
+from tasks.generation import generate_shard_task
 from tasks.manifest import write_manifest_task
 from tasks.process import THIS_PROCESS
 from tasks.progress import progress
-from tasks.records import collect_records, collect_records_task
+from tasks.records import collect_records
 from tasks.reports import name_flow_run, publish_now, publish_task, report_task
 from tasks.settings import ConfiguredFlow, apply_settings
 from tasks.stopping import CancelledInPrefect, heeding_cancel, ignoring_sigterm, runner_process
@@ -152,19 +152,8 @@ class Text2Image:
 
     def collect(self, plan: Plan) -> Catalog:
         """Join the plan with what is known of images, checked against the files."""
-
-        def still_there(name: str) -> bool:
-            return (self.workspace.records / name).is_file()
-
-        scan = self.workspace.images.scan()
-        key = self.records_key(scan)
-        name = self.cache.call(collect_records_task, key, self.config.output, scan, is_valid=still_there)
-        index = RecordIndex(self.workspace.records / name, only_run=self.run if self.config.refresh else None)
+        index, scan = collect_index(self.workspace, self.cache, self.run if self.config.refresh else None)
         return Catalog(self.workspace, plan, index, scan, self.run)
-
-    def records_key(self, scan: Scan) -> str:
-        """Return the digest of what a record table is made of: the files, and the results of shards."""
-        return cache_key(scan.digest(), self.cache.listing(SHARD_KEY))
 
     def pending(self, catalog: Catalog) -> Pending:
         """Return the images that this run has to make."""
@@ -265,7 +254,7 @@ class Text2Image:
             log.info("stopped   run the same command again to go on")
             return f"stopped: the {'part' if self.part else 'preview'} is not complete"
         scan = self.workspace.images.scan()
-        table = collect_records(self.records_key(scan), self.config.output, scan)
+        table = collect_records(records_key(scan, self.cache), self.config.output, scan)
         # With --refresh, too, images of other runs count: what the run did not come to still has its earlier picture.
         index = RecordIndex(self.workspace.records / table)
         catalog = Catalog(self.workspace, plan, index, scan, self.run, self.generating.errors, interrupted=True)
@@ -330,7 +319,7 @@ def _plan_sentence(plan: Plan, work: WorkEstimate) -> str:
     )
 
 
-@takes_configuration
+@takes_options(Config)
 def _text2image(**values: Any) -> Any:  # a `State[Any]`, which another process could not look up
     """Turn a data set of prompts into images and a manifest."""
     apply_settings()

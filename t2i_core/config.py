@@ -6,15 +6,14 @@ parameter in `prefect.yaml`. Its base classes, in `t2i_core.options`, group the 
 
 import math
 import re
-from collections.abc import Mapping
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
 
-from t2i_core.config_errors import problems_of
-from t2i_core.errors import ConfigError, shorten
+from t2i_core.errors import shorten
 from t2i_core.local_paths import is_url, local_path
+from t2i_core.options.command import Options
 from t2i_core.options.dataset import DatasetOptions
 from t2i_core.options.model import ModelOptions
 from t2i_core.options.output import OutputOptions
@@ -38,16 +37,15 @@ PATHS = {
 
 
 # Bases in reverse: pydantic collects fields from the last base to the first, and a default may look at earlier fields.
-class Config(OutputOptions, RunOptions, SpeedOptions, SamplingOptions, ModelOptions, DatasetOptions):
+class Config(Options, OutputOptions, RunOptions, SpeedOptions, SamplingOptions, ModelOptions, DatasetOptions):
     """Every option of one run. Unknown keys, wrong types and impossible combinations are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _none_means_default(cls, values: Any) -> Any:
-        """Drop null values: a form and a YAML file write null for "not set"."""
-        return {k: v for k, v in values.items() if v is not None} if isinstance(values, dict) else values
+    positional = ("dataset",)
+    # What people change.
+    first_in_form = (
+        *("dataset", "prompt_key", "model", "output", "images_per_prompt"),
+        *("steps", "height", "width", "guidance_scale", "seed", "batch_size"),
+    )
 
     @field_validator(*PATHS)
     @classmethod
@@ -99,20 +97,6 @@ class Config(OutputOptions, RunOptions, SpeedOptions, SamplingOptions, ModelOpti
             if clash:
                 raise ValueError(f"{name} and {clash[0]} are both {key!r}; name two different columns")
         return self
-
-    @classmethod
-    def from_values(cls, values: Mapping[str, object], source: str = "") -> Self:
-        """Return the configuration that `values` describe. `source` names the file they come from, for messages.
-
-        Raises:
-            ConfigError: with a line for each wrong field.
-        """
-        try:
-            return cls.model_validate(dict(values))
-        except ValidationError as error:
-            where = f"{source}: " if source else ""
-            problems = problems_of(error, cls.model_fields, "see --help for the options")
-            raise ConfigError([f"{where}{problem}" for problem in problems]) from None
 
     @property
     def dataset_names(self) -> list[str]:

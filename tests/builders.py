@@ -157,6 +157,9 @@ def _row(row: PlanRow, number: int) -> dict:
         "stem": f"sample{number}",
         "has_images": row == SKIPPED,
         "rejection": json.dumps(asdict(row)) if isinstance(row, Rejection) else None,
+        "prompts": json.dumps([[0, spec.prompt, spec.prompt] for spec in _specs_of(row)[:1]])
+        if _specs_of(row)
+        else None,
     }
 
 

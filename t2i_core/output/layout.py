@@ -17,6 +17,11 @@ PREVIEW = "preview.jpg"
 NAMED_IMAGES_LIMIT = 100_000
 
 
+def has_names(choice: str, images: int) -> bool:
+    """Return whether that many images get names under the option `named_images`: auto, always or never."""
+    return choice == "always" or (choice == "auto" and images <= NAMED_IMAGES_LIMIT)
+
+
 @dataclass(frozen=True, slots=True)
 class ManifestForm:
     """The form of a manifest: its file name, what stands before each path, and the column of the paths."""
@@ -42,9 +47,7 @@ class Layout:
     @classmethod
     def of(cls, config: Config, images: int) -> Self:
         """Return the layout of a run over a data set of that many images."""
-        choice = config.named_images
-        named = choice == "always" or (choice == "auto" and images <= NAMED_IMAGES_LIMIT)
-        return cls(ManifestForm.of(config), named)
+        return cls(ManifestForm.of(config), has_names(config.named_images, images))
 
     def path(self, image: CatalogImage, images: ImageStore) -> str | None:
         """Return the path of an image as the manifest gives it; None where there is no picture."""

@@ -4,12 +4,15 @@ Written once for a data set and its settings by `planner.py`, then read as a str
 in memory.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import pyarrow as pa
 
 from t2i_core.spec import ARGUMENTS
+from t2i_core.storage.tables import open_table, read_rows
 
 ROWS = pa.schema(
     [
@@ -49,14 +52,37 @@ class Plan:
     prompts: int
     images: int
 
+    @classmethod
+    def read(cls, plans: Path, digest: str) -> Self:
+        """Return the plan `digest` of the folder `plans`, counted from its files.
+
+        Raises:
+            FileNotFoundError: if one of them is missing.
+        """
+        plan = cls(digest, rows=0, usable=0, skipped=0, rejected=0, prompts=0, images=0)
+        rows = skipped = rejected = prompts = 0
+        for row in read_rows(plan.rows_file(plans), ["has_images", "rejection", "prompts"]):
+            rows += 1
+            skipped += row["has_images"]
+            rejected += row["rejection"] is not None
+            prompts += len(json.loads(row["prompts"])) if row["prompts"] else 0
+        with open_table(plan.specs_file(plans)) as specs:
+            images = specs.metadata.num_rows
+        return cls(digest, rows, rows - skipped - rejected, skipped, rejected, prompts, images)
+
+    @staticmethod
+    def files(plans: Path, digest: str) -> tuple[Path, Path]:
+        """Return where rows and image specs of the plan `digest` are."""
+        return plans / f"{digest}.rows.parquet", plans / f"{digest}.specs.parquet"
+
     def rows_file(self, plans: Path) -> Path:
         """Return where the rows are, with the columns of `ROWS`."""
-        return plans / f"{self.digest}.rows.parquet"
+        return self.files(plans, self.digest)[0]
 
     def specs_file(self, plans: Path) -> Path:
         """Return where the image specs are, with the columns of `SPECS`, in data-set order."""
-        return plans / f"{self.digest}.specs.parquet"
+        return self.files(plans, self.digest)[1]
 
     def exists(self, plans: Path) -> bool:
         """Return whether both files are there."""
-        return self.rows_file(plans).is_file() and self.specs_file(plans).is_file()
+        return all(file.is_file() for file in self.files(plans, self.digest))

@@ -7,7 +7,7 @@ import sys
 import pytest
 import yaml
 
-from flows.arguments import parse_arguments
+from flows.cli import command_line
 from t2i_core.config import Config
 from t2i_core.errors import ConfigError
 from tests.conftest import ROOT
@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 
 def parsed(*arguments):
     """The configuration that a command line asks for."""
-    return parse_arguments(list(arguments)).config
+    return command_line().parse(list(arguments)).options
 
 
 def test_flags_may_have_dashes_or_underscores():
@@ -110,7 +110,7 @@ def test_an_empty_yaml_file_sets_nothing(tmp_path):
 def test_help_lists_every_field(capsys):
     from t2i_core.config import Config
 
-    assert parse_arguments(["--help"]) is None
+    assert command_line().parse(["--help"]) is None
     text = capsys.readouterr().out
     assert all(f"--{name.replace('_', '-')}" in text for name in Config.model_fields)
 

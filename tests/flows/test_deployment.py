@@ -8,7 +8,6 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.importtools import import_object
 from prefect.utilities.schema_tools.validation import validate
 
-from flows.signature import FIRST_IN_FORM
 from flows.text2image import text2image
 from t2i_core.config import Config
 from tasks.settings import LOGGERS
@@ -71,7 +70,7 @@ def test_a_flow_loaded_by_its_file_logs_where_prefect_shows_it():
 
 def test_the_form_begins_with_what_people_change():
     by_position = sorted(SCHEMA["properties"], key=lambda name: SCHEMA["properties"][name]["position"])
-    assert tuple(by_position[: len(FIRST_IN_FORM)]) == FIRST_IN_FORM
+    assert tuple(by_position[: len(Config.first_in_form)]) == Config.first_in_form
 
 
 @pytest.mark.parametrize("deployment", deployments(), ids=lambda d: d["name"])

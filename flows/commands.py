@@ -1,0 +1,48 @@
+"""The commands beside `text2image`: each is a flow over a finished output, and a module of `flows/` with its name."""
+
+import importlib
+import sys
+from dataclasses import dataclass
+
+from flows.arguments import CommandLine
+from flows.command import ExitCode, command_name
+from flows.running import refuse, run_flow
+from t2i_core.errors import UserError
+from t2i_core.options.command import Options
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command of `flows/<name>.py`: what it does, its arguments, and where its options and its flow are defined.
+
+    `options` and `flow` are module:name; neither is imported before it is asked for.
+    """
+
+    summary: str
+    usage: str
+    options: str
+    flow: str
+
+
+COMMANDS: dict[str, Command] = {}
+
+
+def main(name: str) -> int:
+    """Run a command as `python -m flows.<name>`; return the exit code."""
+    return run_command(name, sys.argv[1:])
+
+
+def run_command(name: str, arguments: list[str]) -> int:
+    """Run a command with its arguments; return the exit code."""
+    command = COMMANDS[name]
+    module, _, options = command.options.partition(":")
+    options_class: type[Options] = getattr(importlib.import_module(module), options)
+    line = CommandLine(command_name(name), command.usage, options_class, f"{command.summary}\n")
+    try:
+        asked = line.parse(arguments)
+    except UserError as error:
+        return refuse(str(error))
+    if asked is None:
+        return ExitCode.OK
+    values = asked.options.model_dump(exclude_unset=True)
+    return run_flow(command.flow, values, verbose=asked.verbose, before=lambda own: None)

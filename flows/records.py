@@ -1,0 +1,28 @@
+"""What is known of the images of an output: the record table, through its cached task."""
+
+from t2i_core.storage.image_store import Scan
+from t2i_core.storage.record_index import RecordIndex
+from t2i_core.storage.workspace import Workspace
+from tasks.caching import ResultCache, cache_key
+from tasks.generation import SHARD_KEY
+from tasks.records import collect_records_task
+
+
+def collect_index(workspace: Workspace, cache: ResultCache, only_run: str | None = None) -> tuple[RecordIndex, Scan]:
+    """Merge the results of shards, checked against the stored images; return what is known, and the scan.
+
+    `only_run`: images of other runs do not count.
+    """
+
+    def still_there(name: str) -> bool:
+        return (workspace.records / name).is_file()
+
+    scan = workspace.images.scan()
+    key = records_key(scan, cache)
+    name = cache.call(collect_records_task, key, str(workspace.root), scan, is_valid=still_there)
+    return RecordIndex(workspace.records / name, only_run=only_run), scan
+
+
+def records_key(scan: Scan, cache: ResultCache) -> str:
+    """Return the digest of what a record table is made of: the files, and the results of shards."""
+    return cache_key(scan.digest(), cache.listing(SHARD_KEY))
