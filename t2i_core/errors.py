@@ -9,6 +9,7 @@ T2IError
 │   └── OutputError        the output folder
 ├── ImageFailure       a permanent failure of one image: recorded, and reused as failed
 │   └── SafetyFailure      the model's safety checker replaced the image, or refused the prompt
+├── DamagedImage       a stored image that is torn, foreign, or holds other pixels than its header names
 ├── MeasureFailed      the speed of a model could not be measured; other images may still be generated
 └── Stopped            a stop was asked for; finished work stays
 """
@@ -70,6 +71,10 @@ class SafetyFailure(ImageFailure):
     """The model's safety checker replaced the image, or refused the prompt. The message begins with `PREFIX`."""
 
     PREFIX = "safety checker: "
+
+
+class DamagedImage(T2IError):
+    """A stored image is torn, foreign, or holds other pixels than its header names. The message says which."""
 
 
 class MeasureFailed(T2IError):

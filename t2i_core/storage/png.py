@@ -3,27 +3,32 @@
 import hashlib
 import io
 import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin
+
+from t2i_core.errors import DamagedImage
+from t2i_core.options.values import SIDE_MAX
 
 # The text chunk that holds the record as JSON.
 HEADER = "text2image"
-# What Pillow raises for a file that is no PNG, ends early, or has a broken chunk; and json for a text nested too deep.
-_NOT_A_PNG = (UnidentifiedImageError, OSError, ValueError, SyntaxError, RecursionError)
 
 Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """The record that a PNG carries, and the digest of its pixels, which is the one that the record names."""
+    """The record that a PNG carries, the digest of its pixels, which the record names, too, and the pixels."""
 
     record: dict[str, Any]
     pixels_sha256: str
+    image: Image.Image  # RGB
 
 
 def pixels_digest(pixels: Pixels) -> str:
@@ -41,31 +46,62 @@ def encode_png(pixels: Pixels, record: dict[str, Any], compress_level: int) -> b
     return buffer.getvalue()
 
 
+def read_image(data: bytes) -> DecodedImage:
+    """Decode a PNG of ours fully.
+
+    Raises:
+        DamagedImage: if it is torn or foreign, or if its pixels are not those its record names.
+    """
+    with _opened(io.BytesIO(data)) as image:
+        record = _record_of(image)
+        pixels = image.convert("RGB")
+        digest = pixels_digest(np.asarray(pixels))
+    if record.get("pixels_sha256") != digest:
+        raise DamagedImage("its pixels are not those that its header names")
+    return DecodedImage(record, digest, pixels)
+
+
 def decode_png(data: bytes) -> DecodedImage | None:
-    """Decode a PNG of ours fully. None if it is torn or foreign, or if its pixels are not those its record names."""
+    """Decode a PNG of ours fully; None where `read_image` finds it damaged."""
     try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            record = _record_of(image)
-            if record is None:
-                return None
-            digest = pixels_digest(np.asarray(image.convert("RGB")))
-    except _NOT_A_PNG:
+        return read_image(data)
+    except DamagedImage:
         return None
-    return DecodedImage(record, digest) if record.get("pixels_sha256") == digest else None
 
 
 def read_header(file: BinaryIO) -> dict[str, Any] | None:
     """Return the record that a PNG carries, without decoding its pixels; None if it is not one of ours."""
     try:
-        with Image.open(file, formats=["PNG"]) as image:
+        with _opened(file) as image:
             return _record_of(image)
-    except _NOT_A_PNG:
+    except DamagedImage:
         return None
 
 
-def _record_of(image: Image.Image) -> dict[str, Any] | None:
+@contextmanager
+def _opened(file: BinaryIO) -> Iterator[Image.Image]:
+    """Open a PNG for the block, without Pillow's limit on the number of pixels, which images of ours may pass.
+
+    Raises:
+        DamagedImage: also for whatever Pillow, zlib and json raise within the block for a file that is damaged.
+    """
+    # Not `warnings.catch_warnings`, which is not safe in threads. Whether an image is whole, its pixels tell.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    try:
+        with PngImagePlugin.PngImageFile(file) as image:
+            if max(image.size) > SIDE_MAX:
+                raise DamagedImage(f"it has {image.width}x{image.height} pixels")
+            yield image
+    except (DamagedImage, MemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise DamagedImage(f"it is torn, or no PNG: {type(error).__name__}{f': {reason}' if reason else ''}") from error
+
+
+def _record_of(image: Image.Image) -> dict[str, Any]:
     text = image.info.get(HEADER)
-    if not isinstance(text, str):
-        return None
-    record = json.loads(text)
-    return record if isinstance(record, dict) else None
+    record = json.loads(text) if isinstance(text, str) else None
+    if not isinstance(record, dict):
+        raise DamagedImage("its header holds no record of this tool")
+    return record

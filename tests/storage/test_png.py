@@ -3,12 +3,17 @@
 import hashlib
 import io
 import json
+import struct
+import warnings
+import zlib
+from random import Random
 
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
-from t2i_core.storage.png import HEADER, decode_png, encode_png, pixels_digest, read_header
+from t2i_core.errors import DamagedImage
+from t2i_core.storage.png import HEADER, decode_png, encode_png, pixels_digest, read_header, read_image
 
 
 @pytest.fixture
@@ -144,3 +149,87 @@ def test_another_format_and_other_json_have_no_header(pixels):
     Image.fromarray(pixels).save(jpeg, format="JPEG")
     for data in (jpeg.getvalue(), with_header(pixels, "[1]"), with_header(pixels, "{"), deep):
         assert read_header(io.BytesIO(data)) is None
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def header_of(width, height, *extra):
+    """Return the beginning of a PNG with whole chunks, which says that it has so many pixels."""
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)) + b"".join(extra)
+    )
+
+
+RECORD = chunk(b"iTXt", HEADER.encode() + b"\0\0\0\0\0" + json.dumps({"key": "k", "pixels_sha256": "0"}).encode())
+BODY = chunk(b"IDAT", b"no zlib") + chunk(b"IEND", b"")
+
+DAMAGED = {
+    "says it has more pixels than memory": header_of(2**31 - 1, 2**31 - 1, RECORD, BODY),
+    "says it has more pixels than Pillow likes": header_of(14_000, 14_000, RECORD, BODY),
+    "says it has no pixels": header_of(0, 0, RECORD, BODY),
+    "short header": b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", b"") + RECORD + BODY,
+    "header twice": header_of(8, 8, chunk(b"IHDR", b"\0" * 5), RECORD, BODY),
+    "short gamma": header_of(8, 8, chunk(b"gAMA", b""), RECORD, BODY),
+    "short primaries": header_of(8, 8, chunk(b"cHRM", b"\0" * 3), RECORD, BODY),
+    "short resolution": header_of(8, 8, chunk(b"pHYs", b"\0"), RECORD, BODY),
+    "short profile": header_of(8, 8, chunk(b"iCCP", b"a"), RECORD, BODY),
+    "short rendering": header_of(8, 8, chunk(b"sRGB", b""), RECORD, BODY),
+    "an animation of nothing": header_of(8, 8, chunk(b"acTL", b"\0" * 8), RECORD, BODY),
+    "two animations": header_of(8, 8, chunk(b"acTL", b"\0\0\0\1" * 2), chunk(b"acTL", b"\0\0\0\1" * 2), RECORD, BODY),
+    "a frame of no animation": header_of(8, 8, chunk(b"fcTL", b"\0" * 26), RECORD, BODY),
+    "a text that bursts": header_of(
+        8, 8, chunk(b"iTXt", HEADER.encode() + b"\0\1\0\0\0" + zlib.compress(b" " * (1 << 24))), BODY
+    ),
+    "a text that is no zlib": header_of(8, 8, chunk(b"iTXt", HEADER.encode() + b"\0\1\0\0\0no zlib"), BODY),
+    "no pixels": header_of(8, 8, RECORD),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_whatever_is_damaged_is_one_error_and_no_warning(damage):
+    data = DAMAGED[damage]
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        with pytest.raises(DamagedImage):
+            read_image(data)
+        assert decode_png(data) is None
+        assert read_header(io.BytesIO(data)) in (None, {"key": "k", "pixels_sha256": "0"})
+    assert shown == []
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_bytes_changed_at_random_are_one_error_and_no_warning(pixels, seed):
+    """Some changes are behind whole checksums, as a program that writes PNGs badly would leave them."""
+    random = Random(seed)
+    whole = encode(pixels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(200):
+            data = bytearray(whole)
+            for _ in range(random.choice([1, 1, 3])):
+                data[random.randrange(len(data))] = random.randrange(256)
+            if random.random() < 0.7:
+                data = with_right_checksums(bytes(data))
+            image, header = decode_png(bytes(data)), read_header(io.BytesIO(bytes(data)))
+            assert image is None or image.pixels_sha256 == pixels_digest(pixels)
+            assert header is None or isinstance(header, dict)
+
+
+def with_right_checksums(data):
+    result, at = data[:8], 8
+    while at + 12 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        result += chunk(data[at + 4 : at + 8], data[at + 8 : at + 8 + length])
+        at += 12 + length
+    return result
+
+
+def test_an_image_with_more_pixels_than_pillow_likes_is_read(monkeypatch, pixels):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)  # as an image of 9,600² pixels is to the real limit
+    data = encode(pixels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_image(data).pixels_sha256 == pixels_digest(pixels)
+        assert read_header(io.BytesIO(data)) is not None
