@@ -12,7 +12,9 @@ if __name__ == "__main__":
 
 import logging
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, replace
+from itertools import islice
 from typing import Any
 
 from prefect.client.schemas.objects import State
@@ -44,15 +46,17 @@ from t2i_core.models.names import denoiser_config
 from t2i_core.models.preset_choice import model_title
 from t2i_core.output.accounting import Accounting
 from t2i_core.output.identity import claim_output, open_output
-from t2i_core.output.layout import Layout
+from t2i_core.output.layout import CONTACT_SHEET, Layout
 from t2i_core.output.manifest import manifest_is_right, write_manifest
 from t2i_core.output.part_marks import PartMarks, PartState
-from t2i_core.planning.catalog import Catalog
+from t2i_core.planning.catalog import Catalog, Picture
 from t2i_core.planning.pending import Pending
 from t2i_core.planning.plan import Plan
 from t2i_core.planning.shards import Shard, WorkEstimate, estimate_work, make_shards, shard_sizes
 from t2i_core.reports.estimate import disk_space, estimate_lines, text_line
-from t2i_core.reports.report import Report, prunable, write_report
+from t2i_core.reports.pictures import delete_damaged
+from t2i_core.reports.report import SHEET_IMAGES, Report, prunable, write_report
+from t2i_core.reports.summary_page import THUMBNAILS
 from t2i_core.storage.record_index import RecordIndex
 from t2i_core.storage.run_marks import RunMarks
 from t2i_core.storage.tables import use_system_allocator
@@ -120,6 +124,9 @@ class Text2Image:
         """Make what is missing, and write what a run leaves, also where it is stopped; or only say what there is."""
         speeds = SpeedCache(self.config, resolved.settings, self.cache, self.generating.workers)
         work = self.estimate(catalog, speeds.batch_size() or UNMEASURED_BATCH_SIZE)
+        if not dry_run and delete_damaged(self.shown(catalog, work), self.workspace.images):
+            catalog = self.collect(plan)
+            work = self.estimate(catalog, work.batch_size)
         log.info("plan      %s", _plan_sentence(plan, work))
         try:
             if dry_run:
@@ -154,6 +161,16 @@ class Text2Image:
         """Join the plan with what is known of images, checked against the files."""
         index, scan = collect_index(self.workspace, self.cache, self.run if self.config.refresh else None)
         return Catalog(self.workspace, plan, index, scan, self.run)
+
+    def shown(self, catalog: Catalog, work: WorkEstimate) -> Iterator[Picture]:
+        """Yield the images that are there by now and that this run decodes later, for its contact sheet and its page."""
+        if self.part is not None:
+            return
+        if (sample := self.sample(catalog)) is not None:
+            yield from catalog.pictures(only=sample)
+        elif work.images or not (self.workspace.root / CONTACT_SHEET).is_file():
+            yield from islice(catalog.pictures(), SHEET_IMAGES)
+            yield from catalog.spread_pictures(THUMBNAILS)
 
     def pending(self, catalog: Catalog) -> Pending:
         """Return the images that this run has to make."""

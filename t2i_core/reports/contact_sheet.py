@@ -11,6 +11,7 @@ from PIL import Image
 from t2i_core.planning.catalog import Picture
 from t2i_core.reports.captions import Typesetter
 from t2i_core.reports.fonts import fonts_of_size
+from t2i_core.reports.pictures import read_picture
 from t2i_core.storage.files import atomic_write
 from t2i_core.storage.image_store import ImageStore
 
@@ -28,7 +29,7 @@ LINE = 18  # from one base line of a caption to the next
 class Cell:
     """What a cell of a contact sheet shows."""
 
-    data: bytes  # of the image
+    image: Image.Image  # as `fitted_image` returns it
     caption: str
     name: str  # by which to look the caption up, where it cannot be drawn
     note: str = ""  # below the caption
@@ -39,10 +40,10 @@ def write_contact_sheet(path: Path, pictures: Sequence[Picture], images: ImageSt
     prompts = Counter(picture.prompt for picture in pictures)
     cells = []
     for picture in pictures:
-        data = images.read(picture.key)
-        if data is not None:
+        image = read_picture(picture.key, images)
+        if image is not None:
             note = f"image {picture.image}, seed {picture.seed}" if prompts[picture.prompt] > 1 else ""
-            cells.append(Cell(data, picture.prompt, f"row {picture.row}", note))
+            cells.append(Cell(fitted_image(image), picture.prompt, f"row {picture.row}", note))
     if not cells:
         path.unlink(missing_ok=True)
         return
@@ -63,7 +64,7 @@ def contact_sheet(cells: Sequence[Cell], title: str) -> bytes:
     for i, cell in enumerate(cells):
         x = MARGIN + i % COLUMNS * (CELL + MARGIN)
         y = MARGIN + TITLE + i // COLUMNS * (CELL + CAPTION + MARGIN)
-        sheet.paste(_fitted_image(cell.data), (x, y))
+        sheet.paste(cell.image, (x, y))
         for number, line in enumerate(_caption_lines(cell, typesetter)):
             typesetter.draw(sheet, (x, y + CELL + FONT_SIZE + 2 + number * LINE), line)
     buffer = io.BytesIO()
@@ -71,14 +72,12 @@ def contact_sheet(cells: Sequence[Cell], title: str) -> bytes:
     return buffer.getvalue()
 
 
-def _fitted_image(data: bytes) -> Image.Image:
+def fitted_image(picture: Image.Image) -> Image.Image:
     """Return an image with its longer side as long as a cell."""
-    with Image.open(io.BytesIO(data)) as picture:
-        scale = CELL / max(picture.size)
-        size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-        # Enlarged pixels stay pixels: smoothing would make a small picture look like a bad large one.
-        method = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
-        return picture.convert("RGB").resize(size, method)
+    scale = CELL / max(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    # Enlarged pixels stay pixels: smoothing would make a small picture look like a bad large one.
+    return picture.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
 
 
 def _caption_lines(cell: Cell, typesetter: Typesetter) -> list[str]:

@@ -14,6 +14,7 @@ from PIL import Image
 from t2i_core.models.preset_choice import licence_of, model_title
 from t2i_core.output.layout import CONTACT_SHEET, FAILURES
 from t2i_core.planning.catalog import Catalog
+from t2i_core.reports.pictures import read_picture
 from t2i_core.reports.prompt_lines import unread_sentence
 from t2i_core.reports.report import Report, unsafe_images
 from t2i_core.storage.workspace import Workspace
@@ -103,20 +104,19 @@ def _thumbnails(catalog: Catalog) -> Iterator[tuple[str, str]]:
     """Yield (picture as a data URI, prompt) of a few images, as many as fit into the bytes allowed."""
     left = THUMBNAIL_BYTES
     for picture in catalog.spread_pictures(THUMBNAILS):
-        data = catalog.workspace.images.read(picture.key)
-        if data is None:
+        image = read_picture(picture.key, catalog.workspace.images)
+        if image is None:
             continue
-        uri = _thumbnail_uri(data)
+        uri = _thumbnail_uri(image)
         left -= len(uri)
         if left < 0:
             return
         yield uri, picture.prompt
 
 
-def _thumbnail_uri(data: bytes) -> str:
+def _thumbnail_uri(image: Image.Image) -> str:
     """Return a small JPEG of an image, as a data URI."""
-    with Image.open(io.BytesIO(data)) as picture:
-        small = picture.convert("RGB")
+    small = image.copy()
     small.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
     buffer = io.BytesIO()
     small.save(buffer, format="JPEG", quality=80)

@@ -12,6 +12,7 @@ from t2i_core.errors import ImageFailure
 from t2i_core.generation import image_writer
 from t2i_core.storage.image_store import ImageStore
 from tasks.generation import SHARD_KEY
+from tests.builders import flip_a_byte
 from tests.conftest import header_of
 
 pytestmark = pytest.mark.timeout(300)
@@ -45,6 +46,25 @@ def test_a_damaged_image_is_healed_again_and_again(run, output, prompts, damage)
         assert output.pixels() == before
         assert output.manifest_is_true()
         assert name.stat().st_ino == output.stored()[key].stat().st_ino
+
+
+@pytest.mark.parametrize("then", ["another row", "sheet deleted", "preview", "nothing"])
+def test_a_flipped_byte_is_no_bug_and_the_image_is_made_again(run, output, prompts, then):
+    """Size and time of the file are as before, so that only who decodes it sees the damage."""
+    dataset = prompts("a fox", "a cat")
+    run(dataset=dataset)
+    before = output.pixels()
+    key = header_of(output.folder / "sample1_condition0/sample1_condition0_0.png")["key"]
+    flip_a_byte(output.stored()[key])
+    if then == "another row":
+        prompts("a fox", "a cat", "a house")
+    elif then == "sheet deleted":
+        (output.folder / "contact_sheet.jpg").unlink()
+    assert run(dataset=dataset, preview=2 if then == "preview" else None).is_completed()
+    if then in ("preview", "nothing"):  # without other work a run decodes a few images only, for its page
+        assert run(dataset=dataset).is_completed()
+    assert before.items() <= output.pixels().items()
+    assert output.manifest_is_true()
 
 
 def test_deleting_the_results_or_everything_but_the_images_makes_nothing_again(run, output, prompts, request):

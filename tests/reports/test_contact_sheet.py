@@ -16,10 +16,12 @@ from t2i_core.reports.contact_sheet import (
     TITLE,
     Cell,
     contact_sheet,
+    fitted_image,
     write_contact_sheet,
 )
 from t2i_core.reports.fonts import Fonts
-from tests.builders import image_spec, store_image
+from t2i_core.reports.pictures import read_picture
+from tests.builders import flip_a_byte, image_spec, store_image
 from tests.reports.small_fonts import ALL
 
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255), (255, 0, 255), (128, 64, 0)]
@@ -27,9 +29,7 @@ NEAR = 12  # a JPEG is not exact
 
 
 def png(colour, width=16, height=16):
-    buffer = io.BytesIO()
-    Image.new("RGB", (width, height), colour).save(buffer, format="PNG")
-    return buffer.getvalue()
+    return fitted_image(Image.new("RGB", (width, height), colour))
 
 
 @pytest.fixture(autouse=True)
@@ -39,8 +39,8 @@ def fonts(monkeypatch):
 
 
 def sheet(*images, title="demo"):
-    """The sheet of (content, caption) as an array (height, width, 3), after a look at its format."""
-    cells = [Cell(data, caption, f"row {number}") for number, (data, caption) in enumerate(images)]
+    """The sheet of (image, caption) as an array (height, width, 3), after a look at its format."""
+    cells = [Cell(image, caption, f"row {number}") for number, (image, caption) in enumerate(images)]
     return opened(contact_sheet(cells, title))
 
 
@@ -101,9 +101,7 @@ def test_a_picture_as_thin_as_a_line_is_shown_as_one():
 
 def test_pixels_that_are_enlarged_stay_pixels():
     small = Image.fromarray(np.array([[[0] * 3, [255] * 3], [[255] * 3, [0] * 3]], np.uint8))
-    buffer = io.BytesIO()
-    small.save(buffer, format="PNG")
-    picture, _ = cell(sheet((buffer.getvalue(), "")), 0)
+    picture, _ = cell(sheet((fitted_image(small), "")), 0)
     grey = ((picture > 64) & (picture < 192)).mean()
     assert grey < 0.01
     half = CELL // 2
@@ -136,7 +134,7 @@ def test_a_caption_stays_below_its_picture(caption, note):
 
 
 def without_note(cell):
-    return Cell(cell.data, cell.caption, cell.name)
+    return Cell(cell.image, cell.caption, cell.name)
 
 
 def test_a_note_stands_below_its_caption_which_then_has_one_line():
@@ -155,12 +153,6 @@ def test_a_caption_that_no_font_can_draw_is_the_row_s_name():
     captions = [cell(pixels, number)[1] for number in range(3)]
     assert np.abs(captions[0] - captions[1]).mean() < 2
     assert np.abs(captions[1] - captions[2]).mean() > 2
-
-
-def test_a_picture_with_a_palette_or_an_alpha_channel_is_shown_too():
-    buffer = io.BytesIO()
-    Image.new("RGBA", (16, 16), (255, 0, 0, 255)).save(buffer, format="PNG")
-    assert shows(cell(sheet((buffer.getvalue(), "")), 0)[0][4:-4, 4:-4], (255, 0, 0))
 
 
 def stored(workspace, *prompts):
@@ -191,11 +183,21 @@ def shown(monkeypatch):
 def test_an_image_that_vanished_since_it_was_listed_is_left_out(workspace, pictures, tmp_path, shown):
     write_contact_sheet(tmp_path / "sheet.jpg", pictures, workspace.images, "a title", 3)
     cells = [
-        Cell(workspace.images.read(picture.key), picture.prompt, f"row {picture.row}")
+        Cell(fitted_image(read_picture(picture.key, workspace.images)), picture.prompt, f"row {picture.row}")
         for picture in (pictures[0], pictures[2])
     ]
     assert shown == [(cells, "2 of 3 images, a title")]
     assert (tmp_path / "sheet.jpg").read_bytes() == contact_sheet(cells, "2 of 3 images, a title")
+
+
+def test_a_damaged_image_is_left_out_named_and_deleted(workspace, tmp_path, shown, caplog):
+    pictures = stored(workspace, "a fox", "a cat")
+    flip_a_byte(workspace.root / workspace.images.location(pictures[0].key))
+    write_contact_sheet(tmp_path / "sheet.jpg", pictures, workspace.images, "demo", 2)
+    assert [[cell.caption for cell in cells] for cells, _ in shown] == [["a cat"]]
+    assert workspace.images.location(pictures[0].key) in caplog.text
+    assert workspace.images.read(pictures[0].key) is None  # so that the next run makes it again
+    assert workspace.images.read(pictures[1].key) is not None
 
 
 @pytest.mark.parametrize(("count", "total", "told"), [(1, 1, "1 image"), (2, 2, "2 images"), (2, 40, "2 of 40 images")])

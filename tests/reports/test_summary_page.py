@@ -15,7 +15,7 @@ from t2i_core.output.accounting import ACCOUNTING_FACTS, Accounting
 from t2i_core.reports import summary_page as module
 from t2i_core.reports.summary_page import FAILURES_SHOWN, THUMBNAIL_BYTES, failure_rows, summary_markdown
 from t2i_core.storage.workspace import Workspace
-from tests.builders import image_spec, make_catalog, picture, store_image
+from tests.builders import flip_a_byte, image_spec, make_catalog, picture, store_image
 from tests.reports.conftest import MODEL
 
 
@@ -105,16 +105,10 @@ def test_a_thumbnail_is_a_small_jpeg_of_its_image(page):
 
 def test_thumbnails_stay_small_whatever_the_images_are(page, monkeypatch):
     rows = [image_spec(i, height=128, width=128) for i in range(8)]  # noise, which no JPEG makes small
-    one = len(module._thumbnail_uri(png_of(rows[0])))
+    one = len(module._thumbnail_uri(Image.fromarray(picture(rows[0]))))
     monkeypatch.setattr(module, "THUMBNAIL_BYTES", int(2.5 * one))
     assert len(thumbnails(page(*rows))) == 2
     assert THUMBNAIL_BYTES < 100_000
-
-
-def png_of(spec):
-    buffer = io.BytesIO()
-    Image.fromarray(picture(spec)).save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 def test_links_are_there_where_the_folder_is_served(page):
@@ -173,3 +167,14 @@ def test_as_many_failures_as_are_shown_need_no_further_row(tmp_path):
 def test_a_failure_tells_where_it_is(tmp_path, more, where):
     (tmp_path / "failures.jsonl").write_text(json.dumps(FAILURE | more) + "\n")
     assert failure_rows(Workspace(tmp_path))[0]["where"] == where
+
+
+def test_a_damaged_image_is_no_thumbnail(report, workspace, caplog):
+    rows = [image_spec(i, prompt=f"fox {i}") for i in range(3)]
+    for row in rows:
+        store_image(workspace, row)
+    catalog = make_catalog(workspace, *rows)
+    flip_a_byte(workspace.root / workspace.images.location(rows[1].key))
+    text = summary_markdown(report(accounting=Accounting(images=3, images_generated=3)), catalog)
+    assert [caption for _, caption in thumbnails(text)] == ["fox 0", "fox 2"]
+    assert workspace.images.location(rows[1].key) in caplog.text
