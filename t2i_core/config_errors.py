@@ -16,6 +16,7 @@ PATTERN_FIXES = {
     "prepare": "write module:function or file.py:function, for example ./my_models.py:prepare",
     "variant": "write the name between the dots of the files, for example fp16",
     "part": "write part/parts, for example 3/64, or auto, or auto/64",
+    "by": "write the name of a column, for example score_clip, or -score_niqe where low is best",
     "device": "write auto, cpu, mps, cuda, cuda:1 or xpu",
     "scheduler": "write the name of a diffusers scheduler class, for example EulerDiscreteScheduler",
     "public_url": "write an http:// or https:// address",
