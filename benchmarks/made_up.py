@@ -6,6 +6,7 @@ python -m benchmarks.made_up ROWS FOLDER
 import json
 import os
 import sys
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def main() -> None:
     images = Workspace(config.output).images
     os.fsync = lambda _: None  # made-up images may be lost
     facts = {"run": "made-up", "created": "", "batch_size": 4, "seconds": 0.0, "device": "none", "versions": {}}
-    for i, row in enumerate(read_table_rows(plan.specs_file(folder))):
+    for i, row in enumerate(chain.from_iterable(map(read_table_rows, plan.specs_files(folder)))):
         spec = ImageSpec.from_row(row)
         pixels = np.full((4, 4, 3), i % 251, np.uint8)
         header = facts | {"model_name": "demo", "key": spec.key, "spec": spec.canonical()}

@@ -8,7 +8,7 @@ from t2i_core.storage.workspace import Workspace
 def remove_old_plans(catalog: Catalog) -> None:
     """Delete plans of earlier versions of the data set that no run can still be reading."""
     plans = catalog.workspace.plans
-    current = catalog.plan.files(plans, catalog.plan.digest)
+    current = catalog.plan.files(plans)
     for path in plans.glob("*.parquet"):
         if path not in current:
             remove_if_stale(path)

@@ -163,7 +163,7 @@ class Text2Image:
         return Catalog(self.workspace, plan, index, scan, self.run)
 
     def shown(self, catalog: Catalog, work: WorkEstimate) -> Iterator[Picture]:
-        """Yield the images that are there by now and that this run decodes later, for its contact sheet and its page."""
+        """Yield the images that are there and that this run decodes later, for its contact sheet and its page."""
         if self.part is not None:
             return
         if (sample := self.sample(catalog)) is not None:

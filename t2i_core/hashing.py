@@ -5,13 +5,20 @@ import json
 import re
 from pathlib import Path
 
+# Made once: json.dumps would make one for every value.
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def digest(value: object) -> str:
     """Return the SHA-256 of `value` as canonical JSON (sorted keys, no spaces, ASCII), in 64 hexadecimal digits."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
+    return hashlib.sha256(canonical_json(value).encode("ascii")).hexdigest()
+
+
+def canonical_json(value: object) -> str:
+    """Return `value` as JSON with sorted keys, without spaces, in ASCII; refuse NaN and the infinities."""
+    return _CANONICAL.encode(value)
 
 
 def derive_seed(*parts: object) -> int:

@@ -6,6 +6,7 @@ pipeline's call. A new argument is a field here, an option in `options/sampling.
 and whatever the engine has to do with it.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -13,7 +14,7 @@ from typing import Any, Self
 
 import pyarrow as pa
 
-from t2i_core.hashing import digest
+from t2i_core.hashing import canonical_json, digest
 
 # This project's own way of turning a spec into pixels; raised when that changes.
 PIXELS_VERSION = 1
@@ -131,3 +132,24 @@ ARGUMENTS: dict[str, Argument] = {
 # The fields that all images of a batch share -> the keyword of the pipeline's call.
 SHARED_ARGUMENTS: dict[str, str] = {name: item.keyword for name, item in ARGUMENTS.items() if item.keyword is not None}
 _DEFAULTS = {item.name: item.default for item in fields(ImageSpec)}
+
+
+class KeyMaker:
+    """Makes the keys of specs that differ from an example in prompt and seed alone: a million of them in seconds."""
+
+    def __init__(self, example: ImageSpec) -> None:
+        fields = {
+            name: f"{canonical_json(name)}:{canonical_json(value)}" for name, value in example.canonical().items()
+        }
+        before = [text for name, text in fields.items() if name < "prompt"]
+        between = [fields[name] for name in sorted(fields) if "prompt" < name < "seed"]
+        after = [fields[name] for name in sorted(fields) if name > "seed"]
+        self._start = "{" + ",".join([*sorted(before), '"prompt":'])
+        self._middle = ",".join(["", *between, '"seed":'])
+        self._end = ",".join(["", *after]) + "}"
+        assert self.key(example.prompt, example.seed) == example.key
+
+    def key(self, prompt: str, seed: int) -> str:
+        """Return `ImageSpec.key` of the example with another prompt and seed."""
+        text = f"{self._start}{canonical_json(prompt)}{self._middle}{seed}{self._end}"
+        return hashlib.sha256(text.encode("ascii")).hexdigest()

@@ -17,7 +17,7 @@ from tasks.caching import TASK_OPTIONS, VersionedKey
 @task(
     name="load data set",
     task_run_name="load {config.dataset_title}",
-    cache_policy=VersionedKey(version="plan-v4"),
+    cache_policy=VersionedKey(version="plan-v5"),
     **TASK_OPTIONS,
 )
 def load_dataset_task(cache_key: str, config: Config, settings: GenerationSettings, preset: Preset) -> dict[str, Any]:

@@ -130,9 +130,10 @@ def write_plan_files(workspace: Workspace, *rows: PlanRow, digest: str = "plan")
         prompts=len(rows) - skipped - rejected,
         images=sum(map(len, usable)),
     )
-    with atomic_write(plan.rows_file(workspace.plans)) as file:
+    (rows_file,), (specs_file,) = plan.rows_files(workspace.plans), plan.specs_files(workspace.plans)
+    with atomic_write(rows_file) as file:
         write_rows(file, ROWS, [_row(row, number) for number, row in enumerate(rows)])
-    with atomic_write(plan.specs_file(workspace.plans)) as file:
+    with atomic_write(specs_file) as file:
         specs = [_spec_row(spec, number, image) for number, own in enumerate(usable) for image, spec in enumerate(own)]
         write_rows(file, SPECS, specs)
     return plan
@@ -166,12 +167,8 @@ def _row(row: PlanRow, number: int) -> dict:
         "row": number,
         "line": number + 1,
         "json": json.dumps({"row": number}),
-        "stem": f"sample{number}",
         "has_images": row == SKIPPED,
         "rejection": json.dumps(asdict(row)) if isinstance(row, Rejection) else None,
-        "prompts": json.dumps([[0, spec.prompt, spec.prompt] for spec in _specs_of(row)[:1]])
-        if _specs_of(row)
-        else None,
     }
 
 

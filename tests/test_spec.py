@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from t2i_core.hashing import derive_seed
-from t2i_core.spec import ARGUMENTS, SHARED_ARGUMENTS, Argument, ImageSpec
+from t2i_core.spec import ARGUMENTS, SHARED_ARGUMENTS, Argument, ImageSpec, KeyMaker
 
 PLAIN = {"model": "0" * 64, "prompt": "a fox", "seed": 7, "height": 64, "width": 64, "steps": 12, "dtype": "float32"}
 FULL = {
@@ -153,3 +153,14 @@ def test_a_spec_survives_its_row_with_its_key(spec):
     again = ImageSpec.from_row(stored)
     assert again == spec
     assert again.key == spec.key
+
+
+OTHERS = {"negative_prompt": "x", "tf32": True, "guidance_scale": 3, "adapters": (("ab" * 32, 1),)}
+
+
+@pytest.mark.parametrize("values", [PLAIN, FULL, PLAIN | OTHERS, PLAIN | {"prompt": '"seed":1,', "pixels_version": 2}])
+def test_keys_made_by_the_million_are_those_of_specs(values):
+    example = ImageSpec(**values)
+    keys = KeyMaker(example)
+    for prompt, seed in (("a fox", 0), ('"seed":1,', 2**32), ("Füchse \U0001f98a\ud800\n", 7)):
+        assert keys.key(prompt, seed) == replace(example, prompt=prompt, seed=seed).key

@@ -64,9 +64,8 @@ def read_finished(workspace: Workspace) -> FinishedOutput:
     _refuse_missing(root, root / RUN, root / PROVENANCE)
     try:
         summary = json.loads((root / RUN).read_text(encoding="utf-8"))
-        digest = str(summary["data_set"]["plan"])
-        _refuse_missing(root, *Plan.files(workspace.plans, digest))
-        plan = Plan.read(workspace.plans, digest)
+        plan = Plan.from_summary(summary["data_set"])
+        _refuse_missing(root, *plan.files(workspace.plans))
         with open_table(root / PROVENANCE) as provenance:
             images = provenance.metadata.num_rows
         form = manifest_form(workspace)

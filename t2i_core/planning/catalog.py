@@ -6,7 +6,7 @@ provenance, named images, reports, estimate, and what is still to make.
 
 import heapq
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import groupby
@@ -108,6 +108,15 @@ class Unreferenced:
     manifests: list[Path]
 
 
+def join(specs: Iterable[Path], index: RecordIndex, columns: Sequence[str] | None = None) -> Iterator[CatalogChunk]:
+    """Yield the image specs of these files of a plan, with the columns asked for; None: all of them."""
+    if columns is not None and "key" not in columns:
+        columns = ["key", *columns]
+    for path in specs:
+        for chunk in read_chunks(path, columns):
+            yield CatalogChunk(chunk, index.find(chunk["key"]))
+
+
 @dataclass(frozen=True, slots=True)
 class Catalog:
     """The plan, what is known of images, and the files; with what a run has done so far.
@@ -129,10 +138,7 @@ class Catalog:
 
     def chunks(self, columns: Sequence[str] | None = None) -> Iterator[CatalogChunk]:
         """Yield the image specs in data-set order, with the columns asked for; None: all of them."""
-        if columns is not None and "key" not in columns:
-            columns = ["key", *columns]
-        for specs in read_chunks(self.plan.specs_file(self.workspace.plans), columns):
-            yield CatalogChunk(specs, self.index.find(specs["key"]))
+        return join(self.plan.specs_files(self.workspace.plans), self.index, columns)
 
     def images(self, facts: Sequence[str] = ()) -> Iterator[CatalogImage]:
         """Yield every image in data-set order; `facts` names columns of the record table."""
@@ -147,7 +153,7 @@ class Catalog:
         by_row = groupby(self.images(facts), key=lambda image: image.row)
         number, images = next(by_row, (None, iter(())))
         columns = ["row", "line", "file", "json", "has_images", "rejection"]
-        for row in read_rows(self.plan.rows_file(self.workspace.plans), columns):
+        for row in self._plan_rows(columns):
             own: tuple[CatalogImage, ...] = ()
             if row["row"] == number:
                 own = tuple(images)
@@ -215,6 +221,10 @@ class Catalog:
             stored = pa.array(in_scan >= 0)
             names = chunk.specs["name"].filter(stored).to_pylist()
             yield names, keys.filter(stored).to_pylist(), self.scan.inodes[in_scan[in_scan >= 0]]
+
+    def _plan_rows(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        for path in self.plan.rows_files(self.workspace.plans):
+            yield from read_rows(path, columns)
 
     def _sampling_order(self) -> Iterator[tuple[str, str]]:
         """Yield (a hash of prompt and seed, key) of every image."""

@@ -1,18 +1,18 @@
-"""The plan of a data set: every row as it came, and every image it asks for, on disk as two Parquet files.
+"""The plan of a data set: every row as it came, and every image it asks for, on disk as Parquet files.
 
 Written once for a data set and its settings by `planner.py`, then read as a stream or by column; prompts never pile up
-in memory.
+in memory. A plan has segments, of so many rows each, that can be read before the next one is written; a segment has a
+file of rows and one of image specs.
 """
 
-import json
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pyarrow as pa
 
 from t2i_core.spec import ARGUMENTS
-from t2i_core.storage.tables import open_table, read_rows
 
 ROWS = pa.schema(
     [
@@ -20,11 +20,8 @@ ROWS = pa.schema(
         ("line", pa.int64()),
         ("file", pa.string()),  # that holds the row, where the data set has several
         ("json", pa.string()),  # the row as it came
-        ("stem", pa.string()),  # what its files are named after
         ("has_images", pa.bool_()),
         ("rejection", pa.string()),  # JSON of Rejection
-        ("prompts", pa.string()),  # JSON of [[condition, text, source text], ...]
-        ("settings", pa.string()),  # JSON of what the row sets: its Sampling, seed, images_per_prompt
     ]
 )
 SPECS = pa.schema(
@@ -40,6 +37,25 @@ SPECS = pa.schema(
 )
 
 
+# Rows of the first segment; each has twice the rows of the one before, up to the last number.
+FIRST_SEGMENT, SEGMENT = 4096, 65_536
+
+
+def segment_rows(number: int) -> int:
+    """Return how many rows a segment has, counted from 0; the last one has fewer."""
+    return min(SEGMENT, FIRST_SEGMENT << number)
+
+
+def rows_file(plans: Path, digest: str, segment: int) -> Path:
+    """Return where the rows of a segment are, with the columns of `ROWS`."""
+    return plans / f"{digest}-{segment:03}.rows.parquet"
+
+
+def specs_file(plans: Path, digest: str, segment: int) -> Path:
+    """Return where the image specs of a segment are, with the columns of `SPECS`, in data-set order."""
+    return plans / f"{digest}-{segment:03}.specs.parquet"
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A reference to a plan on disk, with its totals; small enough for a task result."""
@@ -51,38 +67,32 @@ class Plan:
     rejected: int
     prompts: int
     images: int
+    segments: int = 1
 
     @classmethod
-    def read(cls, plans: Path, digest: str) -> Self:
-        """Return the plan `digest` of the folder `plans`, counted from its files.
+    def from_summary(cls, values: Mapping[str, Any]) -> Self:
+        """Return the plan that `to_summary` described."""
+        return cls(values["plan"], **{name: values[name] for name in cls.__slots__ if name != "digest"})
 
-        Raises:
-            FileNotFoundError: if one of them is missing.
-        """
-        plan = cls(digest, rows=0, usable=0, skipped=0, rejected=0, prompts=0, images=0)
-        rows = skipped = rejected = prompts = 0
-        for row in read_rows(plan.rows_file(plans), ["has_images", "rejection", "prompts"]):
-            rows += 1
-            skipped += row["has_images"]
-            rejected += row["rejection"] is not None
-            prompts += len(json.loads(row["prompts"])) if row["prompts"] else 0
-        with open_table(plan.specs_file(plans)) as specs:
-            images = specs.metadata.num_rows
-        return cls(digest, rows, rows - skipped - rejected, skipped, rejected, prompts, images)
+    def to_summary(self) -> dict[str, Any]:
+        """Return the plan as `run.json` tells it."""
+        values = asdict(self)
+        return {"plan": values.pop("digest")} | values
 
-    @staticmethod
-    def files(plans: Path, digest: str) -> tuple[Path, Path]:
-        """Return where rows and image specs of the plan `digest` are."""
-        return plans / f"{digest}.rows.parquet", plans / f"{digest}.specs.parquet"
+    def rows_files(self, plans: Path) -> Iterator[Path]:
+        """Yield the files of rows, in data-set order."""
+        for number in range(self.segments):
+            yield rows_file(plans, self.digest, number)
 
-    def rows_file(self, plans: Path) -> Path:
-        """Return where the rows are, with the columns of `ROWS`."""
-        return self.files(plans, self.digest)[0]
+    def specs_files(self, plans: Path) -> Iterator[Path]:
+        """Yield the files of image specs, in data-set order."""
+        for number in range(self.segments):
+            yield specs_file(plans, self.digest, number)
 
-    def specs_file(self, plans: Path) -> Path:
-        """Return where the image specs are, with the columns of `SPECS`, in data-set order."""
-        return self.files(plans, self.digest)[1]
+    def files(self, plans: Path) -> set[Path]:
+        """Return all its files."""
+        return {*self.rows_files(plans), *self.specs_files(plans)}
 
     def exists(self, plans: Path) -> bool:
-        """Return whether both files are there."""
-        return all(file.is_file() for file in self.files(plans, self.digest))
+        """Return whether all its files are there."""
+        return all(path.is_file() for path in self.files(plans))

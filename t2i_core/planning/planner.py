@@ -3,101 +3,112 @@
 import json
 import logging
 import os
-from array import array
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, fields
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
+import pyarrow as pa
 
 from t2i_core.config import Config
 from t2i_core.dataset.rows import Rejection, Row
 from t2i_core.errors import DatasetError, shorten
-from t2i_core.hashing import derive_seed, digest
 from t2i_core.models.as_asked import pixels_version
 from t2i_core.models.presets import Preset
 from t2i_core.models.sampling import doubtful_settings, row_sampling
-from t2i_core.options.values import parse_size
-from t2i_core.planning.file_names import image_name, safe_id
-from t2i_core.planning.plan import ROWS, SPECS, Plan
-from t2i_core.spec import GenerationSettings, ImageSpec, ModelSettings, Sampling
-from t2i_core.storage.files import atomic_write
-from t2i_core.storage.tables import read_rows, write_rows
+from t2i_core.planning.file_names import safe_id
+from t2i_core.planning.plan import ROWS, SPECS, Plan, rows_file, segment_rows, specs_file
+from t2i_core.planning.spec_maker import SpecMaker, UsableRow
+from t2i_core.spec import GenerationSettings, Sampling
+from t2i_core.storage import tables
+from t2i_core.storage.tables import table_writer
 
 log = logging.getLogger(__name__)
 
 REJECTIONS_SHOWN = 3
 
+# A row as the plan keeps it, and what it asks for: None where that is nothing.
+CheckedRow = tuple[dict[str, Any], UsableRow | None]
+
 
 def write_plan(
-    name: str, rows: Iterable[Row], plans: Path, config: Config, settings: GenerationSettings, preset: Preset
+    name: str,
+    rows: Iterable[Row],
+    plans: Path,
+    config: Config,
+    settings: GenerationSettings,
+    preset: Preset,
+    on_segment: Callable[[int], None] = lambda written: None,
 ) -> Plan:
     """Stream `rows` into the files of the plan `name` in the folder `plans`, and return the plan.
 
-    Two passes: a seed depends on how many equal prompts came before, which the first pass learns as one 64-bit number a
-    prompt and pandas counts in columns.
+    `on_segment` is told how many segments of the plan are written, after each.
 
     Raises:
         DatasetError: when no row is usable; its message shows the first rejections.
     """
-    plan = Plan(name, rows=0, usable=0, skipped=0, rejected=0, prompts=0, images=0)
-    with atomic_write(plan.rows_file(plans)) as file:
-        first_pass = _RowsPass(config, settings, preset)
-        write_rows(file, ROWS, first_pass.run(rows))
-    counts = first_pass.counts
-    for doubt in first_pass.doubts:
+    checks = _RowChecks(config, settings, preset)
+    specs = SpecMaker(config, settings, pixels_version(preset.pipeline_class))
+    checked = checks.run(rows)
+    segments, images = 0, 0
+    for first in checked:
+        rest = islice(checked, segment_rows(segments) - 1)
+        with (
+            table_writer(rows_file(plans, name, segments), ROWS) as rows_writer,
+            table_writer(specs_file(plans, name, segments), SPECS) as specs_writer,
+        ):
+            for chunk in _chunks(chain([first], rest)):
+                rows_writer.write_batch(pa.RecordBatch.from_pylist([row for row, _ in chunk], ROWS))
+                for batch in specs.chunks([usable for _, usable in chunk if usable]):
+                    specs_writer.write_batch(batch)
+                    images += len(batch)
+        segments += 1
+        on_segment(segments)
+    for doubt in checks.doubts:
         log.warning("settings  %s", doubt)
+    counts = checks.counts
+    plan = Plan(name, images=images, segments=segments, **counts)
     if not counts["usable"] and not counts["skipped"]:
-        plan.rows_file(plans).unlink()
-        shown = "".join(f"\n  {rejection}" for rejection in first_pass.first_rejections)
+        for path in plan.files(plans):
+            path.unlink()
+        shown = "".join(f"\n  {rejection}" for rejection in checks.first_rejections)
         raise DatasetError(f"{config.dataset_title}: no usable row among {counts['rows']}{shown}")
-    with atomic_write(plan.specs_file(plans)) as file:
-        version = pixels_version(preset.pipeline_class)
-        specs = _specs(plan.rows_file(plans), first_pass.prompt_groups, config, settings, version)
-        images = write_rows(file, SPECS, specs)
-    return Plan(name, images=images, **counts)
+    return plan
 
 
-class _RowsPass:
-    """First pass: rows as they came, checked against the model.
+def _chunks(rows: Iterator[CheckedRow]) -> Iterator[list[CheckedRow]]:
+    while chunk := list(islice(rows, tables.CHUNK_ROWS)):
+        yield chunk
 
-    `prompt_groups` has a number for each prompt without an explicit seed, equal for equal prompts.
-    """
+
+class _RowChecks:
+    """Rows as they came, checked against the model, counted."""
 
     def __init__(self, config: Config, settings: GenerationSettings, preset: Preset) -> None:
         self.config, self.settings, self.preset = config, settings, preset
         self.counts = dict.fromkeys(("rows", "usable", "skipped", "rejected", "prompts"), 0)
-        self.prompt_groups = array("Q")
         self.first_rejections: list[str] = []
         self.doubts: list[str] = []  # the first row's
         self._output = Path(os.path.normpath(Path(config.output).absolute()))
         self._stems: set[str] = set()  # only filled where an id column names the files
 
-    def run(self, rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
-        """Yield the rows of the rows file."""
+    def run(self, rows: Iterable[Row]) -> Iterator[CheckedRow]:
+        """Yield each row as the plan keeps it, and what it asks for."""
         for row in rows:
             stem = f"sample{row.index}" if row.id is None else safe_id(row.id)
             rejection, sampling = self._check(row, stem)
             self._count(row, rejection)
             usable = rejection is None and not row.has_images
-            if usable:
-                self._group_prompts(row, sampling)
-            prompts = [[prompt.condition, prompt.text, prompt.source_text] for prompt in row.prompts]
-            yield {
+            kept = {
                 "row": row.index,
                 "line": row.line,
                 "file": row.file,
                 "json": row.json,
-                "stem": stem,
                 "has_images": row.has_images and rejection is None,
                 "rejection": json.dumps(asdict(rejection)) if rejection else None,
-                "prompts": json.dumps(prompts) if usable else None,
-                "settings": json.dumps(_own_settings(row, sampling))
-                if usable and row.settings.model_fields_set
-                else None,
             }
+            yield kept, UsableRow(row, stem, sampling) if usable else None
 
     def _check(self, row: Row, stem: str) -> tuple[Rejection | None, Sampling]:
         """Return why a row cannot be used, or None; and its sampling settings."""
@@ -158,62 +169,3 @@ class _RowsPass:
             )
         self._stems.add(stem.casefold())
         return None
-
-    def _group_prompts(self, row: Row, sampling: Sampling) -> None:
-        if row.settings.seed is not None:
-            return
-        arguments = asdict(sampling)
-        if self.config.sizes:
-            arguments |= {"height": row.settings.height, "width": row.settings.width}
-        for prompt in row.prompts:
-            self.prompt_groups.append(int(digest([prompt.text, arguments])[:16], 16))
-
-
-def _own_settings(row: Row, sampling: Sampling) -> dict[str, Any]:
-    """Return what a row that sets something for itself asks for, resolved."""
-    own = row.settings
-    return {
-        "seed": own.seed,
-        "images_per_prompt": own.images_per_prompt,
-        "fixed_size": own.height is not None or own.width is not None,
-        "sampling": asdict(sampling),
-    }
-
-
-def _specs(
-    rows_file: Path, prompt_groups: "array[int]", config: Config, settings: GenerationSettings, version: int
-) -> Iterator[dict[str, Any]]:
-    """Yield the image specs of every usable row, in data-set order: the second pass. `version`: that of the pixels."""
-    series = pd.Series(np.array(prompt_groups, np.uint64))
-    occurrences = iter(series.groupby(series).cumcount())
-    sizes = [parse_size(size) for size in config.sizes] if config.sizes else None
-    shared = {item.name: getattr(settings, item.name) for item in fields(ModelSettings)}
-    run_sampling = asdict(settings.sampling)
-    for row in read_rows(rows_file, ["row", "stem", "prompts", "settings"]):
-        if row["prompts"] is None:
-            continue
-        own = json.loads(row["settings"]) if row["settings"] else {}
-        explicit_seed = own.get("seed")
-        count = own.get("images_per_prompt") or config.images_per_prompt
-        arguments = own.get("sampling", run_sampling)
-        for condition, text, source in json.loads(row["prompts"]):
-            occurrence = int(next(occurrences)) if explicit_seed is None else 0
-            for image in range(count):
-                seed = (
-                    explicit_seed + image
-                    if explicit_seed is not None
-                    else derive_seed(config.seed, text, occurrence, image)
-                )
-                if sizes and not own.get("fixed_size"):
-                    width, height = sizes[derive_seed("size", seed) % len(sizes)]
-                    arguments = arguments | {"width": width, "height": height}
-                spec = ImageSpec(prompt=text, seed=seed, pixels_version=version, **shared, **arguments)
-                yield {
-                    "row": row["row"],
-                    "condition": condition,
-                    "image": image,
-                    "name": image_name(row["stem"], condition, image),
-                    "key": spec.key,
-                    "source_prompt": source if source != text else None,
-                    **spec.to_row(),
-                }

@@ -143,7 +143,7 @@ def run_json(report: Report, catalog: Catalog) -> dict[str, Any]:
         "run": report.run,
         "message": report.message(),
         "configuration": report.config.model_dump(),
-        "data_set": {"name": report.config.dataset, "plan": plan.digest, "rows": plan.rows},
+        "data_set": {"name": report.config.dataset} | plan.to_summary(),
         "model": {
             "name": report.config.model,
             "preset": report.preset.name,

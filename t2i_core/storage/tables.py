@@ -11,6 +11,8 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from t2i_core.storage.files import atomic_write
+
 CHUNK_ROWS = 4096
 
 
@@ -46,6 +48,13 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict
     """Yield the rows of a Parquet file as dicts."""
     for chunk in read_chunks(path, columns):
         yield from chunk.to_pylist()
+
+
+@contextmanager
+def table_writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    """Open a Parquet file for the block, to be written in chunks; it appears at the end, whole or not at all."""
+    with atomic_write(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        yield writer
 
 
 def write_rows(file: BinaryIO, schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> int:

@@ -38,11 +38,11 @@ def files(workspace):
 )
 def test_an_old_plan_is_removed_once_no_run_can_be_reading_it(workspace, seconds, stays):
     old = write_plan_files(workspace, image_spec(0), digest="old")
-    for path in (old.rows_file(workspace.plans), old.specs_file(workspace.plans)):
+    for path in old.files(workspace.plans):
         age(path, seconds)
     remove_old_plans(make_catalog(workspace, image_spec(0)))
-    kept = ["old.rows.parquet", "old.specs.parquet"] if stays else []
-    assert plans(workspace) == [*kept, "plan.rows.parquet", "plan.specs.parquet"]
+    kept = ["old-000.rows.parquet", "old-000.specs.parquet"] if stays else []
+    assert plans(workspace) == [*kept, "plan-000.rows.parquet", "plan-000.specs.parquet"]
 
 
 def test_the_current_plan_stays_however_old_it_is(workspace):
@@ -50,7 +50,7 @@ def test_the_current_plan_stays_however_old_it_is(workspace):
     for path in workspace.plans.iterdir():
         age(path, 100 * STALE_SECONDS)
     remove_old_plans(catalog)
-    assert plans(workspace) == ["plan.rows.parquet", "plan.specs.parquet"]
+    assert plans(workspace) == ["plan-000.rows.parquet", "plan-000.specs.parquet"]
 
 
 def test_only_plans_are_removed(workspace):

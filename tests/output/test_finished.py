@@ -20,7 +20,7 @@ def finished(workspace, config):
     store_image(workspace, there)
     catalog = make_catalog(workspace, there, SKIPPED, failed, errors={failed.key: "out of memory"})
     write_manifest(catalog, config())
-    summary = {"run": "r1", "state": "finished", "data_set": {"plan": catalog.plan.digest}, "configuration": {}}
+    summary = {"run": "r1", "state": "finished", "data_set": catalog.plan.to_summary(), "configuration": {}}
     (workspace.root / RUN).write_text(json.dumps(summary))
     return workspace
 
@@ -32,7 +32,9 @@ def test_a_finished_output_is_read_as_its_run_left_it(finished):
     assert found.errors() == {image_spec(1).key: "out of memory"}
 
 
-@pytest.mark.parametrize("name", [RUN, PROVENANCE, ".t2i/plans/plan.rows.parquet", ".t2i/plans/plan.specs.parquet"])
+@pytest.mark.parametrize(
+    "name", [RUN, PROVENANCE, ".t2i/plans/plan-000.rows.parquet", ".t2i/plans/plan-000.specs.parquet"]
+)
 def test_a_missing_file_is_named_with_what_to_do(finished, name):
     (finished.root / name).unlink()
     with pytest.raises(OutputError, match=rf"has no {name}, which a run of text2image leaves; run text2image"):
@@ -45,7 +47,7 @@ def test_files_that_cannot_be_read_or_are_of_different_runs_are_refused(finished
         with pytest.raises(OutputError, match="cannot be read"):
             read_finished(finished)
     other = write_plan_files(finished, image_spec(0), digest="other")
-    (finished.root / RUN).write_text(json.dumps({"data_set": {"plan": other.digest}, "configuration": {}}))
+    (finished.root / RUN).write_text(json.dumps({"data_set": other.to_summary(), "configuration": {}}))
     with pytest.raises(OutputError, match="are of different runs"):
         read_finished(finished)
     with pytest.raises(OutputError, match="is no folder"):

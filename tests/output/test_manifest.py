@@ -62,7 +62,7 @@ def set_rows(workspace):
     """Change columns of a plan's rows: `set_rows(catalog, {row: {"json": ...}})`."""
 
     def change(catalog, values):
-        file = catalog.plan.rows_file(workspace.plans)
+        (file,) = catalog.plan.rows_files(workspace.plans)
         rows = [row | values.get(row["row"], {}) for row in read_rows(file)]
         with atomic_write(file) as target:
             write_rows(target, ROWS, rows)

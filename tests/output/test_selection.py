@@ -41,7 +41,7 @@ def finished(workspace, config):
     table = pq.read_table(workspace.root / "images.parquet")
     table = table.append_column("score_clip", pa.array(SCORES)).append_column("duplicate", pa.array(DUPLICATES))
     pq.write_table(table, workspace.root / "images.parquet")
-    summary = {"run": "r", "state": "finished", "data_set": {"plan": "plan"}, "configuration": {}}
+    summary = {"run": "r", "state": "finished", "data_set": catalog.plan.to_summary(), "configuration": {}}
     (workspace.root / "run.json").write_text(json.dumps(summary))
     return read_finished(workspace)
 

@@ -31,10 +31,10 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def write(folder):
-    def make(*rows, name="plan", **values):
+    def make(*rows, name="plan", on_segment=lambda written: None, **values):
         config = Config.from_values({"dataset": "x.jsonl", "model": "demo", **values})
         settings = GenerationSettings(model="0" * 64, dtype="float32", sampling=resolve_sampling(config, DEMO))
-        return write_plan(name, rows, folder, config, settings, DEMO)
+        return write_plan(name, rows, folder, config, settings, DEMO, on_segment)
 
     return make
 
@@ -45,7 +45,7 @@ def plan(write, folder):
 
     def make(*rows, **values):
         result = write(*rows, **values)
-        return result, list(read_rows(result.specs_file(folder)))
+        return result, list(read_rows(*result.specs_files(folder)))
 
     return make
 
@@ -55,7 +55,7 @@ def rejections(write, folder):
     """Rows -> the rejection of each, or None."""
 
     def make(*rows, **values):
-        written = read_rows(write(*rows, **values).rows_file(folder), ["rejection"])
+        written = read_rows(*write(*rows, **values).rows_files(folder), ["rejection"])
         return [json.loads(row["rejection"]) if row["rejection"] else None for row in written]
 
     return make

@@ -301,7 +301,7 @@ def test_an_image_whose_file_the_scan_does_not_have_is_not_named(workspace, spec
 def test_columns_that_a_question_does_not_need_are_not_read(partly, workspace, question, column):
     """Prompts are most of a plan: over a million rows, reading them takes longer than the answer."""
     answer = question(partly)
-    spoil_column(partly.plan.specs_file(workspace.plans), column)
+    spoil_column(*partly.plan.specs_files(workspace.plans), column)
     assert str(question(partly)) == str(answer)
     with pytest.raises(OSError):
         list(partly.images())

@@ -5,10 +5,10 @@ from dataclasses import fields
 import pyarrow as pa
 import pytest
 
-from t2i_core.planning.plan import SPECS, Plan
+from t2i_core.planning.plan import SPECS, Plan, segment_rows
 from t2i_core.spec import ImageSpec
 
-PLAN = Plan("d1", rows=1, usable=1, skipped=0, rejected=0, prompts=1, images=1)
+PLAN = Plan("d1", rows=1, usable=1, skipped=0, rejected=0, prompts=1, images=1, segments=2)
 # The columns that `images.parquet` has had since the first release, with their types.
 COLUMNS = {
     "row": pa.int64(),
@@ -45,15 +45,21 @@ def test_columns_keep_name_and_type():
     assert len(set(SPECS.names)) == len(SPECS.names)
 
 
-@pytest.mark.parametrize("missing", ["rows", "specs", "neither"])
-def test_a_plan_exists_with_both_its_files(tmp_path, missing):
-    for name, path in (("rows", PLAN.rows_file(tmp_path)), ("specs", PLAN.specs_file(tmp_path))):
-        if name != missing:
+@pytest.mark.parametrize("missing", ["d1-000.rows.parquet", "d1-001.specs.parquet", None])
+def test_a_plan_exists_with_all_its_files(tmp_path, missing):
+    for path in PLAN.files(tmp_path):
+        if path.name != missing:
             path.touch()
-    assert PLAN.exists(tmp_path) == (missing == "neither")
+    assert PLAN.exists(tmp_path) == (missing is None)
 
 
 def test_plans_share_a_folder(tmp_path):
-    paths = {PLAN.rows_file(tmp_path), PLAN.specs_file(tmp_path)}
-    assert {path.name for path in paths} == {"d1.rows.parquet", "d1.specs.parquet"}
-    assert {path.parent for path in paths} == {tmp_path}
+    assert [path.name for path in PLAN.rows_files(tmp_path)] == ["d1-000.rows.parquet", "d1-001.rows.parquet"]
+    assert [path.name for path in PLAN.specs_files(tmp_path)] == ["d1-000.specs.parquet", "d1-001.specs.parquet"]
+    assert {path.parent for path in PLAN.files(tmp_path)} == {tmp_path}
+
+
+def test_segments_grow_so_that_the_first_is_there_early():
+    rows = [segment_rows(number) for number in range(40)]
+    assert rows[:6] == [4096, 8192, 16_384, 32_768, 65_536, 65_536]
+    assert max(rows) == 65_536

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ from t2i_core.errors import DatasetError
 from t2i_core.hashing import derive_seed
 from t2i_core.models.presets import PRESETS
 from t2i_core.models.sampling import resolve_sampling
+from t2i_core.planning import plan as plan_module
+from t2i_core.planning import spec_maker
 from t2i_core.planning.file_names import safe_id
-from t2i_core.planning.plan import ROWS, SPECS
+from t2i_core.planning.plan import ROWS, SPECS, Plan
 from t2i_core.planning.planner import write_plan
 from t2i_core.spec import GenerationSettings, ImageSpec, Sampling
 from t2i_core.storage import tables
@@ -34,7 +37,7 @@ def test_totals_add_up(plan):
     skipped = [row(i, has_images=True) for i in (1, 6)]
     result, specs = plan(row(0, "a", "b"), row(3, "c"), *skipped, *rejected, images_per_prompt=2)
     assert asdict(result) == {
-        "digest": "plan", "rows": 7, "usable": 2, "skipped": 2, "rejected": 3, "prompts": 3, "images": 6,
+        "digest": "plan", "rows": 7, "usable": 2, "skipped": 2, "rejected": 3, "prompts": 3, "images": 6, "segments": 1,
     }  # fmt: skip
     assert len(specs) == 6
 
@@ -47,6 +50,35 @@ def test_a_plan_is_the_same_whatever_the_size_of_its_chunks(plan, monkeypatch, r
     assert plan(*given) == expected
 
 
+@pytest.mark.parametrize("first", [1, 2, 4])
+def test_a_plan_is_the_same_in_many_segments(write, folder, monkeypatch, first):
+    """What is counted over all rows is counted over segments, too: occurrences, ids, totals."""
+    own = [RowSettings(), RowSettings(steps=3), RowSettings(seed=7, images_per_prompt=2)]
+    given = [row(i, "same", f"p{i % 4}", id=f"id{i % 9}", settings=own[i % 3]) for i in range(12)]
+    given += [row(12, has_images=True), row(13, rejection=Rejection(13, 14, "x", "y", "z"))]
+    whole = write(*given, id_key="id", sizes=["64x64", "72x64"])
+    monkeypatch.setattr(plan_module, "FIRST_SEGMENT", first)
+    monkeypatch.setattr(plan_module, "SEGMENT", 4)
+    told = []
+    cut = write(*given, name="cut", id_key="id", sizes=["64x64", "72x64"], on_segment=told.append)
+    assert told == list(range(1, cut.segments + 1))
+    assert cut.segments == {1: 5, 2: 4, 4: 4}[first]
+    assert replace(cut, digest="plan", segments=1) == whole
+    for files in (Plan.rows_files, Plan.specs_files):
+        rows = [list(read_rows(path)) for path in files(cut, folder)]
+        assert [*chain(*rows)] == list(read_rows(*files(whole, folder)))
+    assert [len(list(read_rows(path))) for path in cut.rows_files(folder)][:2] == [first, min(4, 2 * first)]
+
+
+def test_a_million_rows_with_settings_of_their_own_do_not_pile_up(plan, monkeypatch):
+    monkeypatch.setattr(spec_maker, "_SERIES_KEPT", 2)
+    given = [row(i, "a", settings=RowSettings(steps=1 + i % 4)) for i in range(12)]
+    _, specs = plan(*given)
+    assert [s["steps"] for s in specs] == [1, 2, 3, 4] * 3
+    assert [ImageSpec.from_row(s).key for s in specs] == [s["key"] for s in specs]
+    assert [s["seed"] for s in specs] == [derive_seed(0, "a", i // 4, 0) for i in range(12)]
+
+
 def test_every_row_is_kept_as_it_came(write, folder):
     rejection = Rejection(2, None, "conversations", "None", "is missing")
     rows = [
@@ -55,19 +87,17 @@ def test_every_row_is_kept_as_it_came(write, folder):
         row(2, json=None, line=None, rejection=rejection),
         row(3, "b", "c", id="fox/1", settings=RowSettings(steps=3, seed=5, images_per_prompt=2)),
     ]
-    written = list(read_rows(write(*rows, id_key="id").rows_file(folder)))
+    result = write(*rows, id_key="id")
+    written = list(read_rows(*result.rows_files(folder)))
     assert [r["row"] for r in written] == [0, 1, 2, 3]
     assert [r["line"] for r in written] == [1, 2, None, 4]
     assert [r["json"] for r in written] == ['{"id": 1}', '{"images": ["mine.png"]}', None, "{}"]
     assert [r["has_images"] for r in written] == [False, True, False, False]
-    assert [r["stem"] for r in written] == ["sample0", "sample1", "sample2", safe_id("fox/1")]
-    assert [json.loads(r["prompts"]) if r["prompts"] else None for r in written] == [
-        [[0, "a", "a"]], None, None, [[0, "b", "b"], [1, "c", "c"]],
-    ]  # fmt: skip
     assert Rejection(**json.loads(written[2]["rejection"])) == rejection
-    assert [r["settings"] for r in written[:3]] == [None] * 3
-    settings = json.loads(written[3]["settings"])
-    assert (settings["seed"], settings["images_per_prompt"], settings["sampling"]["steps"]) == (5, 2, 3)
+    specs = list(read_rows(*result.specs_files(folder)))
+    assert [s["prompt"] for s in specs] == ["a", "b", "b", "c", "c"]
+    assert [s["name"].split("/")[0] for s in specs[1::2]] == [f"{safe_id('fox/1')}_condition{n}" for n in (0, 1)]
+    assert [(s["seed"], s["steps"]) for s in specs[1:]] == [(5, 3), (6, 3)] * 2
 
 
 def test_files_are_named_after_row_message_and_image(plan):
@@ -193,7 +223,7 @@ def test_a_spec_has_the_model_of_the_run(folder):
         sampling=resolve_sampling(config, DEMO),
     )  # fmt: skip
     result = write_plan("plan", [row(0, "a")], folder, config, settings, DEMO)
-    (spec,) = map(ImageSpec.from_row, read_rows(result.specs_file(folder)))
+    (spec,) = map(ImageSpec.from_row, read_rows(*result.specs_files(folder)))
     for name in ("model", "dtype", "adapters", "quantization", "prepare"):
         assert getattr(spec, name) == getattr(settings, name)
 
@@ -203,7 +233,7 @@ def test_a_spec_has_the_pixels_version_of_its_pipeline(folder, plan):
     settings = GenerationSettings(model="0" * 64, dtype="float32", sampling=resolve_sampling(config, DEMO))
     prx = replace(DEMO, pipeline_class="PRXPipeline")
     result = write_plan("prx", [row(0, "a")], folder, config, settings, prx)
-    (spec,) = read_rows(result.specs_file(folder))
+    (spec,) = read_rows(*result.specs_files(folder))
     _, (other,) = plan(row(0, "a"))
     assert (spec["pixels_version"], other["pixels_version"]) == (2, 1)
     assert spec["key"] != other["key"]
@@ -217,8 +247,8 @@ def test_a_spec_read_back_has_the_key_it_was_written_with(plan):
 
 def test_a_plan_has_the_columns_that_readers_expect(write, folder):
     result = write(row(0, "a"))
-    assert read_table(result.rows_file(folder)).schema.equals(ROWS)
-    assert read_table(result.specs_file(folder)).schema.equals(SPECS)
+    assert read_table(*result.rows_files(folder)).schema.equals(ROWS)
+    assert read_table(*result.specs_files(folder)).schema.equals(SPECS)
 
 
 def test_settings_that_the_model_does_not_take_reject_the_row(rejections):
@@ -347,7 +377,7 @@ def test_a_row_that_is_rejected_for_something_else_leaves_its_id_to_a_later_row(
 
 def test_a_row_keeps_the_file_that_holds_it(write, folder):
     plan = write(row(0, "a fox", file="set/a.jsonl", line=1), row(1, "a cat", file="set/b.jsonl", line=1), row(2, "b"))
-    found = [(row["file"], row["line"]) for row in read_rows(plan.rows_file(folder))]
+    found = [(row["file"], row["line"]) for row in read_rows(*plan.rows_files(folder))]
     assert found == [("set/a.jsonl", 1), ("set/b.jsonl", 1), (None, 3)]
 
 

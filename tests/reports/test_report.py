@@ -12,6 +12,7 @@ from t2i_core.config import Config
 from t2i_core.models.presets import PRESETS
 from t2i_core.output.accounting import ROWS_SHOWN, Accounting
 from t2i_core.planning.catalog import Unreferenced
+from t2i_core.planning.plan import Plan
 from t2i_core.reports import report as module
 from t2i_core.reports.report import SHEET_IMAGES, prunable, run_json, write_report
 from tests.builders import image_spec, make_catalog, store_image
@@ -195,7 +196,8 @@ def catalog(workspace):
 
 def test_run_json_holds_configuration_data_set_model_accounting_and_versions(report, catalog):
     made = report(accounting=MADE, timings={"denoise": 1.23456}, seed=7, startup_seconds=4.1234)
-    values = json.loads(json.dumps(run_json(made, catalog(1))))
+    of_one_image = catalog(1)
+    values = json.loads(json.dumps(run_json(made, of_one_image)))
     assert set(values) == {
         *("state", "run", "message", "configuration", "data_set", "model", "accounting", "work", "seconds"),
         "startup_seconds",
@@ -203,7 +205,8 @@ def test_run_json_holds_configuration_data_set_model_accounting_and_versions(rep
     }
     assert (values["state"], values["run"], values["message"]) == ("finished", "r1", "3 images made, 1 reused")
     assert values["configuration"] == json.loads(json.dumps(made.config.model_dump()))
-    assert values["data_set"] == {"name": "prompts.jsonl", "plan": "plan", "rows": 2}
+    assert {"name": "prompts.jsonl", "plan": "plan", "rows": 2}.items() <= values["data_set"].items()
+    assert Plan.from_summary(values["data_set"]) == of_one_image.plan
     assert values["model"] == {
         "name": "demo",
         "preset": "demo",
