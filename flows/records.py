@@ -1,6 +1,7 @@
 """What is known of the images of an output: the record table, through its cached task."""
 
 from t2i_core.storage.image_store import Scan
+from t2i_core.storage.keys import find
 from t2i_core.storage.record_index import RecordIndex
 from t2i_core.storage.workspace import Workspace
 from tasks.caching import ResultCache, cache_key
@@ -15,12 +16,19 @@ def collect_index(workspace: Workspace, cache: ResultCache, only_run: str | None
     """
 
     def still_there(name: str) -> bool:
-        return (workspace.records / name).is_file()
+        return not scan.unchecked.any() and (workspace.records / name).is_file()
 
-    scan = workspace.images.scan()
+    scan = scan_images(workspace)
     key = records_key(scan, cache)
     name = cache.call(collect_records_task, key, str(workspace.root), scan, is_valid=still_there)
-    return RecordIndex(workspace.records / name, only_run=only_run), scan
+    index = RecordIndex(workspace.records / name, only_run=only_run)
+    workspace.checked_images.note(scan, ~scan.unchecked | (find(scan.keys, index.keys) >= 0))
+    return index, scan
+
+
+def scan_images(workspace: Workspace) -> Scan:
+    """Return the stored images, with a mark at those that the record table has to look at."""
+    return workspace.checked_images.marked(workspace.images.scan())
 
 
 def records_key(scan: Scan, cache: ResultCache) -> str:

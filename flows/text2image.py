@@ -32,7 +32,7 @@ from flows.parts import end_part, show_status
 from flows.preflight import check_at_once
 from flows.preview import show_preview
 from flows.prompts import lines_about_prompts
-from flows.records import collect_index, records_key
+from flows.records import collect_index, records_key, scan_images
 from flows.resolve import Resolved, fetch, resolve
 from flows.runners import find_workers
 from flows.signature import takes_options
@@ -245,6 +245,8 @@ class Text2Image:
         same_images = stored["run"] != self.run
         if same_images:
             accounting = accounting.all_reused()
+        elif layout.named:
+            self.workspace.checked_images.carry_over(catalog.scan, self.workspace.images.scan())
         report = self.report("finished", resolved, catalog, work, accounting)
         if self.config.prune:
             prune(self.workspace, report.unreferenced)
@@ -270,7 +272,7 @@ class Text2Image:
             self.mark(PartState.STOPPED)
             log.info("stopped   run the same command again to go on")
             return f"stopped: the {'part' if self.part else 'preview'} is not complete"
-        scan = self.workspace.images.scan()
+        scan = scan_images(self.workspace)
         table = collect_records(records_key(scan, self.cache), self.config.output, scan)
         # With --refresh, too, images of other runs count: what the run did not come to still has its earlier picture.
         index = RecordIndex(self.workspace.records / table)

@@ -40,7 +40,7 @@ def manifest_is_right(files: dict[str, list[int]], catalog: Catalog, config: Con
 
 
 def files_written(workspace: Workspace, config: Config) -> dict[str, list[int]]:
-    """Return size and modification time of each file that `write_manifest` leaves.
+    """Return size, modification time and change time of each file that `write_manifest` leaves.
 
     Raises:
         FileNotFoundError: if one is missing.
@@ -48,7 +48,7 @@ def files_written(workspace: Workspace, config: Config) -> dict[str, list[int]]:
     result = {}
     for name in (config.manifest_name, PROVENANCE, FAILURES):
         status = (workspace.root / name).stat()
-        result[name] = [status.st_size, status.st_mtime_ns]
+        result[name] = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
     return result
 
 

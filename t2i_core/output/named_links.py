@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from t2i_core.output.named_copies import NamedCopies
 from t2i_core.storage.files import is_temporary, remove_if_stale
 from t2i_core.storage.keys import find
 from t2i_core.storage.png import read_header
@@ -48,22 +49,29 @@ class NamedLinks:
     def __init__(self, workspace: Workspace) -> None:
         self._root = workspace.root
         self._images = workspace.images
+        self._workspace = workspace
 
     def changes(self, wanted: Iterable[WantedNames]) -> LinkChanges:
-        """Compare the folder with the names that are wanted; change nothing."""
+        """Compare the folder with the names that are wanted; change no name.
+
+        A file that is no link to its image is a copy of it if its header says so.
+        """
         hashes, inodes = self._found()
         unwanted = np.ones(len(hashes), bool)
         to_link = []
+        copies = NamedCopies(self._workspace)
         for names, keys, wanted_inodes in wanted:
             index = find(np.fromiter(map(hash, names), np.int64, len(names)), hashes)
             present = index >= 0
             unwanted[index[present]] = False
             right = present.copy()
             right[present] = inodes[index[present]] == wanted_inodes[present]
-            for i in np.flatnonzero(~right):
-                image = NamedImage(names[i], keys[i])
-                if not self._stands_for(image, int(wanted_inodes[i])):
-                    to_link.append(image)
+            doubtful = np.flatnonzero(~right)
+            right[doubtful] = copies.are_right(
+                [names[i] for i in doubtful], [keys[i] for i in doubtful], wanted_inodes[doubtful]
+            )
+            to_link += [NamedImage(names[i], keys[i]) for i in np.flatnonzero(~right)]
+        copies.keep()
         return LinkChanges(to_link, list(self._images_of_ours(set(hashes[unwanted].tolist()))))
 
     def outdated_names(self, changes: LinkChanges) -> set[str]:
@@ -100,18 +108,6 @@ class NamedLinks:
         for name, entry in self._entries():
             if hash(name) in hashes and self.key_of(name) is not None:
                 yield Path(entry.path)
-
-    def _stands_for(self, image: NamedImage, inode: int) -> bool:
-        """Look at a name's file itself: on some file systems a directory entry has another inode than its file."""
-        try:
-            status = os.stat(self._root / image.name, follow_symlinks=False)
-        except OSError:
-            return False
-        if status.st_ino == inode or status.st_nlink > 1:
-            return status.st_ino == inode
-        # A copy, where links do not work: it keeps size and time of its image.
-        stored = self._images.stat(image.key)
-        return stored is not None and (status.st_size, status.st_mtime_ns) == (stored.size, stored.mtime_ns)
 
     def _entries(self) -> Iterator[tuple[str, os.DirEntry[str]]]:
         """Yield the files that are named like images of ours: (name relative to the output, entry)."""

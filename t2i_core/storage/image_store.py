@@ -12,12 +12,14 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from t2i_core.storage.files import atomic_write, entries, is_temporary, remove_if_stale, temporary_beside
 from t2i_core.storage.keys import KEY, Keys
+from t2i_core.storage.png import read_header
 
 _IMAGE = re.compile(r"[0-9a-f]{64}\.png")
 
@@ -29,16 +31,22 @@ class StoredFile:
     size: int  # bytes
     mtime_ns: int
     inode: int
+    ctime_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """Every stored image as its directory entry has it, in columns of equal length, sorted by key."""
+    """Every stored image as its directory entry has it, in columns of equal length, sorted by key.
+
+    unchecked: a mark at those of which nobody looked whether they are what their key says: at all, for a start.
+    """
 
     keys: Keys
     sizes: npt.NDArray[np.int64]  # bytes
     mtimes_ns: npt.NDArray[np.int64]
     inodes: npt.NDArray[np.uint64]
+    ctimes_ns: npt.NDArray[np.int64]
+    unchecked: npt.NDArray[np.bool_]
 
     def digest(self) -> str:
         """Return the SHA-256 of keys, sizes and times: that of a copied output, with other inodes, is the same."""
@@ -66,25 +74,33 @@ class ImageStore:
     def read(self, key: str) -> bytes | None:
         """Return the content of an image; None if there is none that can be read."""
         try:
-            return self._path(key).read_bytes()
+            return self.path(key).read_bytes()
+        except OSError:
+            return None
+
+    def header(self, key: str) -> dict[str, Any] | None:
+        """Return the record that an image carries, without decoding it; None if there is none that can be read."""
+        try:
+            with self.path(key).open("rb") as file:
+                return read_header(file)
         except OSError:
             return None
 
     def write(self, key: str, data: bytes) -> StoredFile:
         """Write an image, whole or not at all, to a read-only file."""
-        path = self._path(key)
+        path = self.path(key)
         with atomic_write(path, read_only=True) as file:
             file.write(data)
         return _stored_file(path)
 
     def delete(self, key: str) -> None:
         """Delete an image, if it is there."""
-        self._path(key).unlink(missing_ok=True)
+        self.path(key).unlink(missing_ok=True)
 
     def stat(self, key: str) -> StoredFile | None:
         """Return what the file system says of an image; None if it is not there."""
         try:
-            return _stored_file(self._path(key))
+            return _stored_file(self.path(key))
         except OSError:
             return None
 
@@ -93,12 +109,22 @@ class ImageStore:
         target.parent.mkdir(exist_ok=True)
         temporary = temporary_beside(target)
         try:
-            os.link(self._path(key), temporary)
+            os.link(self.path(key), temporary)
         except OSError:
-            shutil.copy2(self._path(key), temporary)
+            shutil.copy2(self.path(key), temporary)
         os.replace(temporary, target)
         # Renaming onto another link of the same file does nothing: two runs may link one target at once.
         temporary.unlink(missing_ok=True)
+
+    def can_link(self, key: str, target: Path) -> bool:
+        """Return whether a link to an image can be made beside `target`; nothing is left of the attempt."""
+        temporary = temporary_beside(target)
+        try:
+            os.link(self.path(key), temporary)
+        except OSError:
+            return False
+        temporary.unlink()
+        return True
 
     def scan(self) -> Scan:
         """Return every stored image, by one directory scan.
@@ -106,7 +132,7 @@ class ImageStore:
         Temporary files that a killed process left behind are removed on the way, once they are an hour old.
         """
         keys = bytearray()
-        sizes, mtimes_ns, inodes = array("q"), array("q"), array("Q")
+        sizes, mtimes_ns, inodes, ctimes_ns = array("q"), array("q"), array("Q"), array("q")
         for entry in self._entries():
             if _IMAGE.fullmatch(entry.name):
                 status = entry.stat()
@@ -114,6 +140,7 @@ class ImageStore:
                 sizes.append(status.st_size)
                 mtimes_ns.append(status.st_mtime_ns)
                 inodes.append(status.st_ino)
+                ctimes_ns.append(status.st_ctime_ns)
             elif is_temporary(entry.name):
                 remove_if_stale(Path(entry.path))
         return Scan(
@@ -121,9 +148,12 @@ class ImageStore:
             np.frombuffer(sizes, np.int64),
             np.frombuffer(mtimes_ns, np.int64),
             np.frombuffer(inodes, np.uint64),
+            np.frombuffer(ctimes_ns, np.int64),
+            np.ones(len(ctimes_ns), bool),
         )
 
-    def _path(self, key: str) -> Path:
+    def path(self, key: str) -> Path:
+        """Return where an image lies on this machine; for its file, not for its content."""
         return self.root / self.location(key)
 
     def _entries(self) -> Iterator[os.DirEntry[str]]:
@@ -135,4 +165,4 @@ class ImageStore:
 
 def _stored_file(path: Path) -> StoredFile:
     status = path.stat()
-    return StoredFile(status.st_size, status.st_mtime_ns, status.st_ino)
+    return StoredFile(status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)

@@ -30,12 +30,14 @@ def merge_records(previous: pa.Table | None, new: Iterable[dict[str, Any]], scan
         scan: the stored images, by key.
         images: where they are read, if a file has to be decoded.
 
-    A record of a made image counts only with its file: with the size and time that the record names. A file that has no
+    A record of a made image counts only with its file: with the size and time that the record names and, where nobody
+    looked at the file since it changed, with the key and the digest of pixels that its header names. A file that has no
     such record is decoded, and adopted if it holds the pixels that its own header names.
     """
     table = _latest_by_key(previous, new)
     in_scan = find(as_keys(table["key"]), scan.keys)
     valid = _valid(table, in_scan, scan)
+    valid &= _holds(table, valid, in_scan, scan, images)
     adopted = _adopt(_files_without_record(scan, in_scan[valid]), images)
     lost = _lost_replacements(table.filter(pa.array(~valid)), adopted)
     return pa.concat_tables([table.filter(pa.array(valid)), adopted, lost]).sort_by("key")
@@ -63,6 +65,27 @@ def _valid(table: pa.Table, in_scan: npt.NDArray[np.int64], scan: Scan) -> Mask:
         recorded = table[name].fill_null(-1).to_numpy()
         unchanged[has_file] &= recorded[has_file] == found[in_scan[has_file]]
     return np.where(_has_status(table, Status.FAILED), ~has_file, unchanged)
+
+
+def _holds(table: pa.Table, valid: Mask, in_scan: npt.NDArray[np.int64], scan: Scan, images: ImageStore) -> Mask:
+    """Mark the records whose files are known to hold what the record says, or say so in their headers.
+
+    Only files of records that are `valid` so far are looked at.
+    """
+
+    def says_so(record: dict[str, Any]) -> bool:
+        header = images.header(record["key"]) or {}
+        return all(header.get(name) == value for name, value in record.items())
+
+    doubtful = valid & (in_scan >= 0)
+    doubtful[doubtful] = scan.unchecked[in_scan[doubtful]]
+    rows, holds = np.flatnonzero(doubtful), np.ones(len(table), bool)
+    with ThreadPoolExecutor(DECODERS) as pool:
+        for start in range(0, len(rows), CHUNK_ROWS):
+            some = rows[start : start + CHUNK_ROWS]
+            records = table.select(["key", "pixels_sha256"]).take(pa.array(some)).to_pylist()
+            holds[some] = list(pool.map(says_so, records))
+    return holds
 
 
 def _files_without_record(scan: Scan, with_record: npt.NDArray[np.int64]) -> list[str]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from t2i_core.storage.checked_files import CheckedFiles, CheckedImages
 from t2i_core.storage.files import entries, is_temporary, remove_if_stale
 from t2i_core.storage.image_store import ImageStore
 from t2i_core.storage.run_marks import remove_stale_marks
@@ -21,6 +22,8 @@ class Workspace:
         self.records = self.hidden / "records"
         self.manifests = self.hidden / "manifests"
         self.running = self.hidden / "running"
+        self.checked_images = CheckedImages(self.hidden / "checked-images", self.images)
+        self.checked_names = CheckedFiles(self.hidden / "checked-names")
 
     def lock(self) -> FileLock:
         """Return the lock that is held while names and manifest change, so that two runs do not mix theirs.

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -317,7 +318,7 @@ def test_a_manifest_just_written_is_right(workspace, catalog, config):
 
 
 @pytest.mark.parametrize("file", ["manifest.jsonl", "images.parquet", "failures.jsonl"])
-@pytest.mark.parametrize("damage", ["deleted", "touched", "longer"])
+@pytest.mark.parametrize("damage", ["deleted", "touched", "longer", "edited"])
 def test_a_manifest_is_not_right_if_a_file_is_not_as_it_was_written(workspace, catalog, config, file, damage):
     made = catalog(0, 1)
     write_manifest(made, config())
@@ -328,7 +329,9 @@ def test_a_manifest_is_not_right_if_a_file_is_not_as_it_was_written(workspace, c
         os.utime(path, (5, 5))
     else:
         mtime_ns = path.stat().st_mtime_ns
-        path.write_bytes(path.read_bytes() + b"\n")
+        content = path.read_bytes()
+        time.sleep(0.05)  # a tick of the clock
+        path.write_bytes(content + b"\n" if damage == "longer" else content.replace(b"a", b"b"))
         os.utime(path, ns=(mtime_ns, mtime_ns))
     assert not manifest_is_right(files, made, config())
 
