@@ -38,7 +38,7 @@ from flows.runners import find_workers
 from flows.signature import takes_options
 from flows.speed import SpeedCache
 from t2i_core.config import Config
-from t2i_core.dataset.sources import find_parts, fingerprint
+from t2i_core.dataset.sources import Parts, find_parts, fingerprint, hashed
 from t2i_core.errors import MeasureFailed, UserError
 from t2i_core.generation.image_writer import RunContext
 from t2i_core.generation.interface import LoadConfig
@@ -101,10 +101,11 @@ class Text2Image:
         name_flow_run(self.config)
         check_output_folder(self.config)
         check_at_once(self.config)
-        identity = open_output(self.workspace, self.config, fingerprint(self.config))
+        found = hashed(find_parts(self.config.dataset))
+        identity = open_output(self.workspace, self.config, fingerprint(found))
         resolved = resolve(self.config, self.cache, identity.commits)
         announce_guess(resolved)
-        plan = self.load_dataset(resolved, identity.fingerprint)
+        plan = self.load_dataset(resolved, found)
         name_flow_run(self.config, plan.prompts)
         dry_run = self.config.dry_run or self.config.estimate or self.config.status
         if not dry_run:
@@ -147,14 +148,14 @@ class Text2Image:
                 self.stop(resolved, plan, work)
             raise
 
-    def load_dataset(self, resolved: Resolved, content: str) -> Plan:
-        """Turn rows into image specs with their keys, on disk. `content`: the SHA-256 of the data set."""
+    def load_dataset(self, resolved: Resolved, found: Parts) -> Plan:
+        """Turn rows into image specs with their keys, on disk. `found`: what the data set consists of, hashed."""
 
         def still_there(stored: dict[str, Any]) -> bool:
             return Plan(**stored).exists(self.workspace.plans)
 
-        key = cache_key(content, resolved.plan_settings(), find_parts(self.config.dataset).row_files)
-        arguments = (self.config, resolved.settings, resolved.preset)
+        key = cache_key(fingerprint(found), resolved.plan_settings(), found.row_files)
+        arguments = (self.config, resolved.settings, resolved.preset, found)
         return Plan(**self.cache.call(load_dataset_task, key, *arguments, is_valid=still_there))
 
     def collect(self, plan: Plan) -> Catalog:

@@ -8,16 +8,18 @@ import lzma
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from t2i_core.dataset.content_check import BUFFER, ContentCheck
 from t2i_core.dataset.reading import short
 from t2i_core.errors import DatasetError, UserError
 from t2i_core.local_paths import is_url
 
 PACKINGS = ("gz", "bz2", "xz", "zst")
-BUFFER = 1 << 18
+# Formats of which parts are read in any order.
+AT_RANDOM = ("parquet", "arrow")
 
 # What stands in a repository in place of a file -> the command that brings the file.
 _POINTERS = {
@@ -32,13 +34,31 @@ class DataFile:
     """A file of the data set.
 
     name: as messages show it. location: its path, or a URL. format: a key of `READERS`. packing: how it is compressed,
-    one of `PACKINGS`; empty where it is not.
+    one of `PACKINGS`; empty where it is not. check: what the file held when it was hashed; None: it was not.
     """
 
     name: str
     location: str
     format: str
     packing: str = ""
+    check: ContentCheck | None = field(default=None, compare=False, repr=False)
+
+    def hashed(self) -> "DataFile":
+        """Return the same file, of which `open` returns what is there now, or `refuse_changed` says that it did not.
+
+        Raises:
+            DatasetError: as `open`.
+        """
+        return replace(self, check=ContentCheck(self.name, self.digest()))
+
+    def refuse_changed(self) -> None:
+        """Refuse a file of which something else was read than was hashed.
+
+        Raises:
+            DatasetError: naming it.
+        """
+        if self.check is not None:
+            self.check.refuse_changed()
 
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:
@@ -50,14 +70,19 @@ class DataFile:
         with self._named_errors(), ExitStack() as opened:
             raw = opened.enter_context(self._open_as_it_is())
             self._refuse_pointer(raw)
+            if self.check is not None:
+                check = self.check.at_random if self.format in AT_RANDOM else self.check.in_order
+                raw = opened.enter_context(check(raw))
             yield opened.enter_context(_unpacked(raw, self.packing)) if self.packing else raw
 
     def digest(self) -> str:
-        """Return the SHA-256 of the bytes of the file, as they are stored, in hexadecimal digits.
+        """Return the SHA-256 of the bytes of the file, as they are stored, or were when it was `hashed`.
 
         Raises:
             DatasetError: as `open`.
         """
+        if self.check is not None:
+            return self.check.sha256
         with self._named_errors(), self._open_as_it_is() as raw:
             self._refuse_pointer(raw)
             return hashlib.file_digest(raw, "sha256").hexdigest()

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from t2i_core.dataset.binary_columns import BinaryColumns
@@ -13,7 +13,7 @@ from t2i_core.json_values import json_text, plain
 
 @dataclass(frozen=True, slots=True)
 class HubSplit:
-    """One split of a data set on the hub; `name` is how the user wrote it."""
+    """One split of a data set on the hub; `name` is how the user wrote it. `commit`: that to read; None: the newest."""
 
     format: ClassVar = "hub"
 
@@ -21,6 +21,7 @@ class HubSplit:
     repository: str
     config: str | None
     split: str
+    commit: str | None = None
 
     @classmethod
     def parse(cls, name: str) -> "HubSplit":
@@ -39,12 +40,16 @@ class HubSplit:
             )
         return cls(name, parts[0], parts[1] if len(parts) == 3 else None, parts[-1])
 
-    def digest(self) -> str:
-        """Return the SHA-256 of name, config, split and the commit that the hub names today.
+    def hashed(self) -> "HubSplit":
+        """Return the same split at the commit that the hub names today; where it does not answer, at none."""
+        return replace(self, commit=self._commit())
 
-        Where the hub does not answer (offline), it is taken over the first three.
-        """
-        identity = [self.repository, self.config, self.split, self._commit()]
+    def refuse_changed(self) -> None:
+        """Do nothing: what a commit holds never changes."""
+
+    def digest(self) -> str:
+        """Return the SHA-256 of name, config, split and commit."""
+        identity = [self.repository, self.config, self.split, self.commit]
         return hashlib.sha256(json_text(identity).encode()).hexdigest()
 
     def _commit(self) -> str | None:
@@ -75,7 +80,8 @@ def read_hub(split: HubSplit, notes: Notes) -> Readings:
 
     binary = BinaryColumns(split.name, notes)
     try:
-        stream = datasets.load_dataset(split.repository, split.config, split=split.split, streaming=True)
+        pinned = {} if split.commit is None else {"revision": split.commit}
+        stream = datasets.load_dataset(split.repository, split.config, split=split.split, streaming=True, **pinned)
         for value in stream.decode(False):  # pictures stay undecoded
             yield None, plain(binary.without(value)), None, ""
     except Exception as error:  # the library retries by itself and raises what its many back ends raise

@@ -20,6 +20,7 @@ from t2i_core.dataset.prompt_column import line_text, prompt_text
 from t2i_core.dataset.readers import TEXT_COLUMN, RawRow, Source, open_source
 from t2i_core.dataset.row_settings import NO_SETTINGS, SettingsColumn
 from t2i_core.dataset.rows import Prompt, Rejection, Row
+from t2i_core.dataset.sources import Parts
 from t2i_core.errors import DatasetError
 from t2i_core.json_values import json_text
 
@@ -30,14 +31,29 @@ HINTS_KEPT = 256
 NO_IMAGES: tuple[object, ...] = (None, "", [])  # what most rows have; `has_images` knows the rest
 
 
-def read_rows(config: Config) -> Iterator[Row]:
+def read_rows(config: Config, found: Parts | None = None) -> Iterator[Row]:
     """Yield one `Row` for every row of the input, in order, up to `config.limit`.
+
+    Args:
+        config: the data set, and how its rows are read.
+        found: what the data set consists of, if that is known. Parts that are `hashed` are read as they were then.
 
     Raises:
         DatasetError: at once where the data set cannot be opened; while reading where it is damaged, empty, or a table
-            without the column that is needed.
+            without the column that is needed; at the end where a part has changed since it was hashed.
     """
-    return _rows(open_source(config.dataset), config)
+    source = open_source(config.dataset, found)
+    return _of_one_content(source, _rows(source, config))
+
+
+def _of_one_content(source: Source, rows: Iterator[Row]) -> Iterator[Row]:
+    """Yield rows; refuse them at their end, or where they end in an error, if a part changed since it was hashed."""
+    try:
+        yield from rows
+    except DatasetError:
+        source.refuse_changed()
+        raise
+    source.refuse_changed()
 
 
 def _rows(source: Source, config: Config) -> Iterator[Row]:

@@ -17,7 +17,7 @@ from t2i_core.dataset.hub import HubSplit, check_datasets_package, read_hub
 from t2i_core.dataset.json_reader import read_json, read_jsonl
 from t2i_core.dataset.reading import NOT_UTF8, Notes, Readings
 from t2i_core.dataset.rows import Rejection
-from t2i_core.dataset.sources import Parts, find_parts
+from t2i_core.dataset.sources import Part, Parts, find_parts
 from t2i_core.dataset.text import text_lines
 from t2i_core.errors import DatasetError, shorten
 
@@ -45,11 +45,21 @@ class RawRow:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An opened data set: its name for messages, its format ("jsonl", ..., "hub"), and its rows."""
+    """An opened data set: its name for messages, its format ("jsonl", ..., "hub"), its rows, and its parts."""
 
     name: str
     format: str
     rows: Iterator[RawRow]
+    parts: Sequence[Part] = ()
+
+    def refuse_changed(self) -> None:
+        """Refuse rows of a file that was hashed and holds something else by now.
+
+        Raises:
+            DatasetError: naming the file.
+        """
+        for part in self.parts:
+            part.refuse_changed()
 
     @property
     def is_table(self) -> bool:
@@ -57,13 +67,13 @@ class Source:
         return self.format not in ("jsonl", "json")
 
 
-def open_source(dataset: str | Sequence[str]) -> Source:
-    """Open the data set with this name, or these names: see `find_parts`.
+def open_source(dataset: str | Sequence[str], found: Parts | None = None) -> Source:
+    """Open the data set with this name, or these names: see `find_parts`. `found`: what that returned, if it was asked.
 
     Raises:
         DatasetError: at once for a data set that cannot be used; while its rows are read if it is damaged or empty.
     """
-    found = find_parts(dataset)
+    found = found or find_parts(dataset)
     parts = found.parts
     if len(parts) > 1:
         log.info("data set  %d files, from %s to %s", len(parts), parts[0].name, parts[-1].name)
@@ -73,7 +83,7 @@ def open_source(dataset: str | Sequence[str]) -> Source:
         if isinstance(part, HubSplit):
             check_datasets_package(part)
     name = dataset if isinstance(dataset, str) else parts[0].name
-    return Source(name, parts[0].format, _rows(name, found))
+    return Source(name, parts[0].format, _rows(name, found), parts)
 
 
 def _rows(name: str, found: Parts) -> Iterator[RawRow]:

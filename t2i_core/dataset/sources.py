@@ -5,14 +5,13 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
 from t2i_core.bundled import EXAMPLE_FILE
-from t2i_core.config import Config
 from t2i_core.dataset.data_file import PACKINGS, DataFile, cannot_be_read, file_system_of, remote_error
 from t2i_core.dataset.hub import HubSplit, check_datasets_package
 from t2i_core.errors import DatasetError, UserError, shorten
@@ -98,15 +97,21 @@ def check_dataset(dataset: str | Sequence[str]) -> None:
                 pass
 
 
-def fingerprint(config: Config) -> str:
-    """Return the SHA-256, in hexadecimal digits, of the data set's content.
-
-    For a file it is taken over its bytes, for a split on the hub over name and commit; for several, over those of each.
+def hashed(found: Parts) -> Parts:
+    """Return the same parts, of which each is read as it is now, or not at all.
 
     Raises:
-        DatasetError: as `find_parts`, and for a file that cannot be read.
+        DatasetError: for a file that cannot be read.
     """
-    digests = [part.digest() for part in find_parts(config.dataset).parts]
+    return replace(found, parts=tuple(part.hashed() for part in found.parts))
+
+
+def fingerprint(found: Parts) -> str:
+    """Return the SHA-256, in hexadecimal digits, of the content of parts that are `hashed`.
+
+    For a file it is taken over its bytes, for a split on the hub over name and commit; for several, over those of each.
+    """
+    digests = [part.digest() for part in found.parts]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 

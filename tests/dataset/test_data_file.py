@@ -8,9 +8,8 @@ import traceback
 import fsspec
 import pytest
 
-from t2i_core.config import Config
 from t2i_core.dataset.data_file import DataFile
-from t2i_core.dataset.sources import fingerprint
+from t2i_core.dataset.sources import find_parts, fingerprint
 from t2i_core.errors import DatasetError
 from tests.dataset.files import PACK, WRITTEN, read, rows_of_prompts, values, write, zstd
 
@@ -118,7 +117,7 @@ def test_no_message_shows_the_signature_of_an_address(monkeypatch):
             raise FileNotFoundError(url)
 
     monkeypatch.setattr(fsspec.core, "url_to_fs", lambda url, **options: (FileSystem(), url))
-    for use in (read, lambda url: fingerprint(Config(dataset=url))):
+    for use in (read, lambda url: fingerprint(find_parts(url))):
         with pytest.raises(DatasetError) as error:
             use(url)
         assert str(error.value).startswith(

@@ -6,10 +6,9 @@ import types
 import huggingface_hub
 import pytest
 
-from t2i_core.config import Config
 from t2i_core.dataset.hub import HubSplit
 from t2i_core.dataset.readers import open_source
-from t2i_core.dataset.sources import check_dataset, fingerprint
+from t2i_core.dataset.sources import check_dataset, find_parts, fingerprint, hashed
 from t2i_core.errors import DatasetError
 from tests.dataset.files import read, values
 
@@ -24,9 +23,9 @@ class FakeDatasets(types.ModuleType):
     def disable_progress_bars(self):
         pass
 
-    def load_dataset(self, name, config, *, split, streaming):
+    def load_dataset(self, name, config, *, split, streaming, revision=None):
         assert streaming
-        self.asked.append((name, config, split))
+        self.asked.append((name, config, split) if revision is None else (name, config, split, revision))
         return self
 
     def decode(self, enable):
@@ -104,7 +103,7 @@ def test_a_split_is_known_by_its_commit(monkeypatch):
             return huggingface_hub.DatasetInfo(id=name, sha=commit)
 
         monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", dataset_info)
-        return fingerprint(Config.from_values({"dataset": list(dataset) or "hf:some/set:train"}))
+        return fingerprint(hashed(find_parts(list(dataset) or "hf:some/set:train")))
 
     assert digest("one") == digest("one")
     offline = digest(ConnectionError("offline"))
@@ -112,3 +111,18 @@ def test_a_split_is_known_by_its_commit(monkeypatch):
     both = digest("one", "hf:some/set:train", "hf:some/set:test")
     assert len({digest("one"), both, *others}) == 6
     assert offline == digest(OSError("offline"))
+
+
+def test_a_split_is_read_at_the_commit_that_it_is_known_by(hub, monkeypatch):
+    """The repository may get another commit between the two."""
+    commits = iter(["one", "two"])
+    monkeypatch.setattr(
+        huggingface_hub.HfApi,
+        "dataset_info",
+        lambda self, name, **_: huggingface_hub.DatasetInfo(id=name, sha=next(commits)),
+    )
+    fake = hub({"prompt": "a fox"})
+    found = hashed(find_parts("hf:some/set:train"))
+    list(open_source("hf:some/set:train", found).rows)
+    assert fake.asked == [("some/set", None, "train", "one")]
+    assert fingerprint(found) == fingerprint(found)

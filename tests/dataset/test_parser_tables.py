@@ -13,7 +13,7 @@ import pytest
 from t2i_core.bundled import EXAMPLE_FILE
 from t2i_core.config import Config, RowSettings
 from t2i_core.dataset.parser import read_rows
-from t2i_core.dataset.sources import fingerprint
+from t2i_core.dataset.sources import find_parts, fingerprint, hashed
 from t2i_core.errors import DatasetError, UserError
 from tests.dataset.test_hub import FakeDatasets
 from tests.dataset.test_parser import rows_of, texts, user
@@ -105,17 +105,17 @@ def test_what_cannot_be_opened_fails_before_the_first_row():
         with pytest.raises(UserError):
             read_rows(Config(dataset=dataset))
         with pytest.raises(UserError):
-            fingerprint(Config(dataset=dataset))
+            fingerprint(find_parts(dataset))
 
 
 def test_the_fingerprint_is_that_of_the_bytes(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"conversations":"a"}\n')
-    before = fingerprint(Config(dataset=str(path)))
+    before = fingerprint(find_parts(str(path)))
     assert before == hashlib.sha256(path.read_bytes()).hexdigest()
     path.write_bytes(b'{"conversations":"b"}\n')
-    assert fingerprint(Config(dataset=str(path))) != before
-    assert fingerprint(Config()) == hashlib.sha256(EXAMPLE_FILE.read_bytes()).hexdigest()
+    assert fingerprint(find_parts(str(path))) != before
+    assert fingerprint(find_parts("example")) == hashlib.sha256(EXAMPLE_FILE.read_bytes()).hexdigest()
 
 
 def test_a_hub_data_set_is_read_and_known_by_its_commit(monkeypatch):
@@ -134,7 +134,7 @@ def test_a_hub_data_set_is_read_and_known_by_its_commit(monkeypatch):
             return huggingface_hub.DatasetInfo(id=name, sha=commit)
 
         monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", dataset_info)
-        return fingerprint(Config(dataset=dataset))
+        return fingerprint(hashed(find_parts(dataset)))
 
     assert digest("one") == digest("one")
     offline = digest(ConnectionError("offline"))

@@ -9,7 +9,6 @@ import fsspec
 import pytest
 
 from t2i_core.bundled import EXAMPLE_FILE
-from t2i_core.config import Config
 from t2i_core.dataset.data_file import DataFile
 from t2i_core.dataset.sources import check_dataset, find_parts, fingerprint, would_read
 from t2i_core.errors import DatasetError
@@ -167,19 +166,19 @@ def test_of_several_saved_splits_one_must_be_named(here):
 
 def test_the_fingerprint_of_one_file_is_that_of_its_bytes(here):
     here("a.jsonl", "set/a.jsonl")
-    one = fingerprint(Config(dataset="a.jsonl"))
+    one = fingerprint(find_parts("a.jsonl"))
     assert one == hashlib.sha256(Path("a.jsonl").read_bytes()).hexdigest()
     Path("a.jsonl").rename("b.jsonl")
-    assert fingerprint(Config(dataset="b.jsonl")) == one
-    assert fingerprint(Config(dataset="set")) == hashlib.sha256(Path("set/a.jsonl").read_bytes()).hexdigest()
-    assert fingerprint(Config()) == hashlib.sha256(EXAMPLE_FILE.read_bytes()).hexdigest()
+    assert fingerprint(find_parts("b.jsonl")) == one
+    assert fingerprint(find_parts("set")) == hashlib.sha256(Path("set/a.jsonl").read_bytes()).hexdigest()
+    assert fingerprint(find_parts("example")) == hashlib.sha256(EXAMPLE_FILE.read_bytes()).hexdigest()
 
 
 def test_the_fingerprint_of_several_files_is_that_of_all_in_their_order(here):
     here("set/a.jsonl", "set/b.jsonl")
 
     def found(*dataset):
-        return fingerprint(Config.from_values({"dataset": list(dataset)}))
+        return fingerprint(find_parts(list(dataset)))
 
     both = found("set")
     assert found("set/a.jsonl", "set/b.jsonl") == both == found("set/*.jsonl")

@@ -60,3 +60,24 @@ def test_several_names_are_one_data_set(run, output, folder, prompts):
     assert run(dataset=names, max_failures=9).is_completed()
     assert output.manifest()[1]["conversations"] == "a cat"
     assert output.run()["data_set"]["name"] == output.run()["configuration"]["dataset"] == names
+
+
+def test_a_data_set_that_is_edited_before_it_is_read_is_never_stored_as_what_it_was(run, output, prompts, monkeypatch):
+    """Else every later run over the old version would find the plan, and the manifest, of the new one."""
+    import flows.text2image as module
+
+    dataset, resolve = prompts("a fox"), module.resolve
+
+    def edited(*arguments):
+        prompts("a cat")
+        return resolve(*arguments)
+
+    monkeypatch.setattr(module, "resolve", edited)
+    state = run(dataset=dataset)
+    assert state.is_failed()
+    assert "prompts.jsonl: changed while it was read; run the same command again" in state.message
+    monkeypatch.undo()
+    prompts("a fox")
+    assert run(dataset=dataset).is_completed()
+    assert [row["conversations"][0]["content"] for row in output.manifest()] == ["a fox"]
+    assert output.manifest_is_true()
