@@ -15,7 +15,8 @@ from t2i_core.models.prepare import prepare_digest
 from t2i_core.models.request import model_request
 from t2i_core.models.schedulers import check_scheduler
 from t2i_core.models.tensor_names import read_shapes
-from t2i_core.output.writable import check_output
+from t2i_core.output.identity import check_files
+from t2i_core.storage.workspace import Workspace
 
 
 def check_at_once(config: Config) -> None:
@@ -43,7 +44,7 @@ def check_at_once(config: Config) -> None:
         prepare_digest(config.prepare)
     if config.part:
         find_part(config.part)
-    check_output(Path(config.output))
+    check_files(Workspace(config.output), config)
     check_workers(config)
     _check_cache("cache_dir", config.cache_dir)
     _check_cache("local_dir", config.local_dir)

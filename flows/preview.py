@@ -10,6 +10,7 @@ from flows.outcomes import ended
 from t2i_core.config import Config
 from t2i_core.output.accounting import exceeds
 from t2i_core.output.layout import PREVIEW
+from t2i_core.output.own_files import OwnFiles
 from t2i_core.planning.catalog import Catalog
 from t2i_core.planning.pending import Pending
 from t2i_core.planning.shards import WorkEstimate, estimate_work
@@ -35,8 +36,8 @@ def show_preview(
         work: what this run made, in `seconds`.
     """
     pictures = list(catalog.pictures(only=sample))
-    path, total = catalog.workspace.root / PREVIEW, catalog.plan.images
-    write_contact_sheet(path, pictures, catalog.workspace.images, config.model, total)
+    files, total = OwnFiles(catalog.workspace, replace=config.replace), catalog.plan.images
+    write_contact_sheet(files, PREVIEW, pictures, catalog.workspace.images, config.model, total)
     sheet = f"{config.output.rstrip('/')}/{PREVIEW}"
     failures = {key: reason for key, reason in (catalog.index.errors | dict(errors)).items() if key in sample}
     rest = estimate_work(Pending(catalog), work.batch_size, config.save_interval)

@@ -47,7 +47,7 @@ from t2i_core.models.preset_choice import model_title
 from t2i_core.output.accounting import Accounting
 from t2i_core.output.identity import claim_output, open_output
 from t2i_core.output.layout import CONTACT_SHEET, Layout
-from t2i_core.output.manifest import manifest_is_right, write_manifest
+from t2i_core.output.manifest import check_names, manifest_is_right, write_manifest
 from t2i_core.output.part_marks import PartMarks, PartState
 from t2i_core.planning.catalog import Catalog, Picture
 from t2i_core.planning.pending import Pending
@@ -133,6 +133,7 @@ class Text2Image:
             if dry_run:
                 return self.dry_run(resolved, catalog, work, speeds)
             if work.images:
+                check_names(catalog, self.config)
                 work = self.generate(resolved, catalog, work, speeds)
                 catalog = self.collect(plan)
             if (sample := self.sample(catalog)) is not None:

@@ -1,6 +1,7 @@
 """Whose folder an output is: one data set, one manifest, and the model commits it began with.
 
-This module alone reads and writes `.t2i/output.json`.
+This module alone reads and writes `.t2i/output.json`. Where that was deleted, `recovery.py` tells the same from
+run.json, the manifest, and the headers of images.
 """
 
 import glob
@@ -10,19 +11,22 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from t2i_core.config import Config
 from t2i_core.dataset.sources import would_read
 from t2i_core.errors import OutputError
 from t2i_core.local_paths import is_url
 from t2i_core.options.values import EXAMPLE
-from t2i_core.output.layout import FAILURES, PROVENANCE, RUN, ManifestForm
+from t2i_core.output.layout import CONTACT_SHEET, FAILURES, PREVIEW, PROVENANCE, RUN, ManifestForm
+from t2i_core.output.own_files import OwnFiles
+from t2i_core.output.recovery import recover
 from t2i_core.output.writable import check_output
 from t2i_core.storage.files import write_text
 from t2i_core.storage.workspace import Workspace
 
 IDENTITY = "output.json"
-_OUR_FILES = (FAILURES, PROVENANCE, RUN)
+_OUR_FILES = (FAILURES, PROVENANCE, RUN, CONTACT_SHEET)
 _NAMED_FOLDER = re.compile(r"sample\d+_condition\d+")
 
 
@@ -47,21 +51,18 @@ def open_output(workspace: Workspace, config: Config, fingerprint: str) -> Outpu
     a run that is refused later leaves the folder free.
 
     Raises:
-        OutputError: as `check_output`; if another data set or another tool's files are there and `replace` is not set,
-            if the data set is one of the files that the run writes, or if `limit` would take rows away from a larger
-            manifest.
+        OutputError: as `check_output` and `check_files`; if another data set's images are there and `replace` is not
+            set, if the data set is one of the files that the run writes, or if `limit` would take rows away from a
+            larger manifest.
     """
-    check_output(workspace.root)
     written = [workspace.root / name for name in (config.manifest_name, *_OUR_FILES)]
     for name in config.dataset_names:
         if any(would_read(name, path) for path in written):
             raise OutputError(f"dataset: {name} is or holds a file that the run itself writes; choose another --output")
     names = [_absolute(name) for name in config.dataset_names]
     dataset = names[0] if len(names) == 1 else names
-    identity = _read(workspace)
+    identity = check_files(workspace, config)
     if identity is None:
-        if not config.replace:
-            _refuse_files_of_others(workspace, config.manifest_name)
         return OutputIdentity(dataset, fingerprint)
     same = fingerprint == identity.fingerprint or _is_same(config.dataset_names, identity.dataset)
     if not same and not config.replace:
@@ -73,8 +74,26 @@ def open_output(workspace: Workspace, config: Config, fingerprint: str) -> Outpu
     return replace(identity, dataset=dataset, fingerprint=fingerprint)
 
 
+def check_files(workspace: Workspace, config: Config) -> OutputIdentity | None:
+    """Refuse a folder with a file that the run would write and that this tool did not; nothing is written.
+
+    Return what the folder is for; None where it is for nothing yet.
+
+    Raises:
+        OutputError: naming the file, unless `replace` is set; and as `check_output`.
+    """
+    check_output(workspace.root)
+    stored = _read(workspace)
+    identity = stored or _recovered(workspace, config)
+    if not config.replace:
+        OwnFiles(workspace, trusted=_names_of(stored)).check(_names_written(config))
+        if identity is None:
+            _refuse_names_of_others(workspace)
+    return identity
+
+
 def claim_output(workspace: Workspace, identity: OutputIdentity) -> None:
-    """Write down what the folder is for from now on.
+    """Write down what the folder is for from now on, and begin to note which files are written.
 
     Raises:
         OutputError: if the folder cannot be written.
@@ -82,7 +101,8 @@ def claim_output(workspace: Workspace, identity: OutputIdentity) -> None:
     try:
         with workspace.lock():
             current = _read(workspace)  # another run may have written a manifest since `open_output`
-            _write(workspace, replace(identity, manifest=current.manifest if current else None))
+            OwnFiles(workspace, trusted=_names_of(current)).begin(_names_of(current or identity))
+            _write(workspace, replace(identity, manifest=current.manifest if current else identity.manifest))
     except OSError as error:
         raise OutputError(
             f"output: cannot write to {workspace.root}: {error.strerror}; choose another --output"
@@ -103,18 +123,55 @@ def note_manifest_form(workspace: Workspace, form: ManifestForm) -> None:
         _write(workspace, replace(identity, manifest=form))
 
 
+def stored_identity(workspace: Workspace) -> dict[str, Any] | None:
+    """Return what `.t2i/output.json` holds, for a copy of it in run.json; None if it is not there."""
+    identity = _read(workspace)
+    return asdict(identity) if identity else None
+
+
 def _read(workspace: Workspace) -> OutputIdentity | None:
     path = workspace.hidden / IDENTITY
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        form = values.pop("manifest", None)
-        return OutputIdentity(**values, manifest=ManifestForm(**form) if form else None)
+        return _parsed(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, AttributeError, OSError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise OutputError(
             f"output: cannot read {path} ({error}); remove that file if the folder is yours to use"
         ) from error
+
+
+def _parsed(values: dict[str, Any]) -> OutputIdentity:
+    """Return the identity that a JSON object holds.
+
+    Raises:
+        ValueError, TypeError, AttributeError: for one that this tool did not write.
+    """
+    form = values.pop("manifest", None)
+    identity = OutputIdentity(**values, manifest=ManifestForm(**form) if form else None)
+    names = identity.dataset if isinstance(identity.dataset, list) else [identity.dataset]
+    texts = [*names, identity.fingerprint, *identity.commits, *identity.commits.values()]
+    if identity.manifest is not None:
+        texts += [identity.manifest.name, identity.manifest.prefix, identity.manifest.image_key]
+        if identity.manifest.name != Path(identity.manifest.name).name:
+            raise ValueError(f"the manifest {identity.manifest.name!r} lies outside of the folder")
+    if not (names and all(isinstance(text, str) for text in texts)):
+        raise ValueError("a value is of another type")
+    return identity
+
+
+def _recovered(workspace: Workspace, config: Config) -> OutputIdentity | None:
+    """Return what the folder is for where its output.json was deleted; of an unknown data set, it is for this one."""
+    values = recover(workspace, config)
+    if values is None:
+        return None
+    stored = values["dataset"] or config.dataset_names
+    names = [_absolute(str(name)) for name in (stored if isinstance(stored, list) else [stored])]
+    values |= {"dataset": names[0] if len(names) == 1 else names, "fingerprint": values["fingerprint"] or ""}
+    try:
+        return _parsed(values)
+    except (ValueError, TypeError, AttributeError):  # a run.json that was edited by hand
+        return _parsed({"dataset": [_absolute(name) for name in config.dataset_names], "fingerprint": ""})
 
 
 def _write(workspace: Workspace, identity: OutputIdentity) -> None:
@@ -138,14 +195,27 @@ def _refuse_to_shrink(workspace: Workspace, identity: OutputIdentity, config: Co
         )
 
 
-def _refuse_files_of_others(workspace: Workspace, manifest_name: str) -> None:
-    """Refuse a folder that holds files of our names that this tool did not write: they would be overwritten."""
+def _names_of(identity: OutputIdentity | None) -> tuple[str, ...]:
+    """Return the names of the files that people see in an output of this identity; none for one without."""
+    if identity is None:
+        return ()
+    return (*_OUR_FILES, PREVIEW, *([identity.manifest.name] if identity.manifest else []))
+
+
+def _names_written(config: Config) -> tuple[str, ...]:
+    """Return the names of the files that people see which a run writes; those of images follow from its plan."""
+    if config.preview:
+        return (PREVIEW,)
+    return () if config.part else (config.manifest_name, *_OUR_FILES)
+
+
+def _refuse_names_of_others(workspace: Workspace) -> None:
+    """Refuse a folder that holds names as images of ours have them, before its data set is read."""
     try:
         names = [path.name for path in workspace.root.iterdir()]
     except FileNotFoundError:
         return
-    found = sorted(name for name in names if name in (manifest_name, *_OUR_FILES) or _NAMED_FOLDER.fullmatch(name))
-    if found:
+    if found := sorted(name for name in names if _NAMED_FOLDER.fullmatch(name)):
         raise OutputError(
             f"output: {workspace.root} holds {found[0]}, which this tool did not write; "
             "choose another --output, or add --replace to overwrite it"

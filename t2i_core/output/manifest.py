@@ -6,13 +6,14 @@ from t2i_core.config import Config
 from t2i_core.json_values import json_text
 from t2i_core.output.accounting import ACCOUNTING_FACTS, Accounting
 from t2i_core.output.failures import failures_of
+from t2i_core.output.foreign_names import names_of, refuse_foreign_names
 from t2i_core.output.identity import manifest_form, note_manifest_form
 from t2i_core.output.layout import FAILURES, PROVENANCE, Layout, ManifestForm
 from t2i_core.output.named_links import LinkChanges, NamedLinks
+from t2i_core.output.own_files import OwnFiles
 from t2i_core.output.provenance import write_provenance
 from t2i_core.output.retired_manifests import is_outdated, retire_manifest
 from t2i_core.planning.catalog import Catalog, CatalogRow
-from t2i_core.storage.files import atomic_write
 from t2i_core.storage.workspace import Workspace
 
 
@@ -20,12 +21,25 @@ def write_manifest(catalog: Catalog, config: Config) -> Accounting:
     """Write named images, provenance, failures, and last the manifest; return the accounting."""
     workspace, layout = catalog.workspace, Layout.of(config, catalog.plan.images)
     with workspace.lock():
-        links = NamedLinks(workspace)
+        links, files = NamedLinks(workspace), OwnFiles(workspace, replace=config.replace)
         changes = _link_changes(catalog, layout, links)
-        _retire_outdated_manifest(workspace, layout.form, links, changes)
+        files.check((config.manifest_name, FAILURES, PROVENANCE))
+        if not config.replace:
+            refuse_foreign_names(workspace, changes.to_link)
+        _retire_outdated_manifest(workspace, layout.form, links, changes, files)
         links.apply(changes)
-        write_provenance(catalog, layout)
-        return _write_rows(catalog, config, layout)
+        write_provenance(catalog, layout, files)
+        return _write_rows(catalog, config, layout, files)
+
+
+def check_names(catalog: Catalog, config: Config) -> None:
+    """Refuse names of images that are those of files that this tool did not write.
+
+    Raises:
+        OutputError: naming the first.
+    """
+    if Layout.of(config, catalog.plan.images).named and not config.replace:
+        refuse_foreign_names(catalog.workspace, names_of(catalog), catalog.scan.inodes.tolist())
 
 
 def manifest_is_right(files: dict[str, list[int]], catalog: Catalog, config: Config) -> bool:
@@ -57,25 +71,27 @@ def _link_changes(catalog: Catalog, layout: Layout, links: NamedLinks) -> LinkCh
 
 
 def _retire_outdated_manifest(
-    workspace: Workspace, form: ManifestForm, links: NamedLinks, changes: LinkChanges
+    workspace: Workspace, form: ManifestForm, links: NamedLinks, changes: LinkChanges, files: OwnFiles
 ) -> None:
     """Retire the manifest that lies in the folder, and `images.parquet` with it, if names are about to make it wrong.
 
-    Then note the form of the manifest that comes in its place.
+    Then note the form of the manifest that comes in its place. A file that somebody put there since is left alone.
     """
     old = manifest_form(workspace)
     if old is not None:
         manifest = workspace.root / old.name
-        if manifest.exists() and is_outdated(manifest, old, form, links.outdated_names(changes)):
-            (workspace.root / PROVENANCE).unlink(missing_ok=True)
+        is_there = manifest.exists() and not files.is_foreign(old.name)
+        if is_there and is_outdated(manifest, old, form, links.outdated_names(changes)):
+            files.remove(PROVENANCE)
             retire_manifest(manifest, old, workspace, links)
+            files.forget(old.name)
     note_manifest_form(workspace, form)
 
 
-def _write_rows(catalog: Catalog, config: Config, layout: Layout) -> Accounting:
+def _write_rows(catalog: Catalog, config: Config, layout: Layout, files: OwnFiles) -> Accounting:
     """Write failures and manifest in one pass over the rows."""
-    root, accounting = catalog.workspace.root, Accounting()
-    with atomic_write(root / config.manifest_name) as manifest, atomic_write(root / FAILURES) as failures:
+    accounting = Accounting()
+    with files.write(config.manifest_name) as manifest, files.write(FAILURES) as failures:
         for row in catalog.rows(ACCOUNTING_FACTS):
             text = _manifest_line(row, catalog, layout)
             if text is not None:

@@ -6,9 +6,9 @@ from typing import Any
 import pyarrow as pa
 
 from t2i_core.output.layout import PROVENANCE, Layout
+from t2i_core.output.own_files import OwnFiles
 from t2i_core.planning.catalog import Catalog
 from t2i_core.planning.plan import SPECS
-from t2i_core.storage.files import atomic_write
 from t2i_core.storage.records import PROVENANCE_FACTS, RECORD_TABLE
 from t2i_core.storage.tables import write_rows
 
@@ -26,7 +26,7 @@ SCHEMA = pa.schema(
 )
 
 
-def write_provenance(catalog: Catalog, layout: Layout) -> None:
+def write_provenance(catalog: Catalog, layout: Layout, files: OwnFiles) -> None:
     """Write `images.parquet`. `key` and `seed` are those of the picture: of the replacement, for a failed image."""
 
     def rows() -> Iterator[dict[str, Any]]:
@@ -38,5 +38,5 @@ def write_provenance(catalog: Catalog, layout: Layout) -> None:
                 "error": image.error,
             }
 
-    with atomic_write(catalog.workspace.root / PROVENANCE) as file:
+    with files.write(PROVENANCE) as file:
         write_rows(file, SCHEMA, rows())

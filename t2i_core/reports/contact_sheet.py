@@ -4,16 +4,16 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from PIL import Image
 
+from t2i_core.output.own_files import OwnFiles
 from t2i_core.planning.catalog import Picture
 from t2i_core.reports.captions import Typesetter
 from t2i_core.reports.fonts import fonts_of_size
 from t2i_core.reports.pictures import read_picture
-from t2i_core.storage.files import atomic_write
 from t2i_core.storage.image_store import ImageStore
+from t2i_core.storage.png import HEADER
 
 COLUMNS = 6
 CELL = 192  # pixels
@@ -35,8 +35,13 @@ class Cell:
     note: str = ""  # below the caption
 
 
-def write_contact_sheet(path: Path, pictures: Sequence[Picture], images: ImageStore, title: str, total: int) -> None:
-    """Write a contact sheet of `pictures`, of `total` that there are; where there is none, remove an earlier sheet."""
+def write_contact_sheet(
+    files: OwnFiles, name: str, pictures: Sequence[Picture], images: ImageStore, title: str, total: int
+) -> None:
+    """Write a contact sheet of `pictures`, of `total` that there are; where there is none, remove an earlier sheet.
+
+    `name`: what it is called in the output.
+    """
     prompts = Counter(picture.prompt for picture in pictures)
     cells = []
     for picture in pictures:
@@ -45,10 +50,10 @@ def write_contact_sheet(path: Path, pictures: Sequence[Picture], images: ImageSt
             note = f"image {picture.image}, seed {picture.seed}" if prompts[picture.prompt] > 1 else ""
             cells.append(Cell(fitted_image(image), picture.prompt, f"row {picture.row}", note))
     if not cells:
-        path.unlink(missing_ok=True)
+        files.remove(name)
         return
     shown = f"{len(cells)} of {total} images" if len(cells) < total else f"{total} image{'s' if total > 1 else ''}"
-    with atomic_write(path) as file:
+    with files.write(name) as file:
         file.write(contact_sheet(cells, f"{shown}, {title}"))
 
 
@@ -68,7 +73,7 @@ def contact_sheet(cells: Sequence[Cell], title: str) -> bytes:
         for number, line in enumerate(_caption_lines(cell, typesetter)):
             typesetter.draw(sheet, (x, y + CELL + FONT_SIZE + 2 + number * LINE), line)
     buffer = io.BytesIO()
-    sheet.save(buffer, format="JPEG", quality=88)
+    sheet.save(buffer, format="JPEG", quality=88, comment=HEADER)  # by which it is known as ours
     return buffer.getvalue()
 
 

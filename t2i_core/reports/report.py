@@ -13,12 +13,13 @@ from t2i_core.models.identity import ResolvedModel
 from t2i_core.models.preset_choice import licence_of, model_title
 from t2i_core.models.presets import Preset
 from t2i_core.output.accounting import Accounting
+from t2i_core.output.identity import stored_identity
 from t2i_core.output.layout import CONTACT_SHEET, FAILURES, PROVENANCE, RUN
+from t2i_core.output.own_files import OwnFiles
 from t2i_core.planning.catalog import Catalog, Unreferenced
 from t2i_core.planning.shards import WorkEstimate
 from t2i_core.reports.contact_sheet import write_contact_sheet
 from t2i_core.reports.prompt_lines import rows, unread_sentence
-from t2i_core.storage.files import write_text
 
 SHEET_IMAGES = 24
 PACKAGES = ("prefect", "torch", "diffusers", "transformers", "huggingface_hub", "pillow")
@@ -128,14 +129,16 @@ def unsafe_images(accounting: Accounting) -> str:
 
 def write_report(report: Report, catalog: Catalog, *, same_images: bool = False) -> None:
     """Write run.json and contact_sheet.jpg. `same_images`: since the last run; then a sheet that is there is kept."""
+    files = OwnFiles(catalog.workspace, replace=report.config.replace)
     if not (same_images and (catalog.workspace.root / CONTACT_SHEET).is_file()):
-        _write_contact_sheet(report, catalog)
+        _write_contact_sheet(report, catalog, files)
     text = json.dumps(run_json(report, catalog), indent=1, ensure_ascii=False)
-    write_text(catalog.workspace.root / RUN, text + "\n")
+    with files.write(RUN) as file:
+        file.write((text + "\n").encode())
 
 
 def run_json(report: Report, catalog: Catalog) -> dict[str, Any]:
-    """Return what run.json holds: configuration, data set, model, accounting, versions."""
+    """Return what run.json holds: configuration, data set, model, accounting, versions; and a copy of output.json."""
     model, plan, work = report.model, catalog.plan, asdict(report.work)
     work["effort"] = work.pop("pixel_steps")  # its name in the file since the first version
     return {
@@ -157,6 +160,7 @@ def run_json(report: Report, catalog: Catalog) -> dict[str, Any]:
             "pipeline": model.pipeline_class,
             "licence": report.preset.licence_note or model.licence,
         },
+        "output": stored_identity(catalog.workspace),
         "accounting": asdict(report.accounting),
         "work": work,
         "startup_seconds": round(report.startup_seconds, 3),
@@ -169,12 +173,12 @@ def run_json(report: Report, catalog: Catalog) -> dict[str, Any]:
     }
 
 
-def _write_contact_sheet(report: Report, catalog: Catalog) -> None:
+def _write_contact_sheet(report: Report, catalog: Catalog, files: OwnFiles) -> None:
     """Write a sheet of the first images."""
     pictures = list(islice(catalog.pictures(), SHEET_IMAGES))
     title = model_title(report.config.model, report.preset)
     total = report.accounting.images_present
-    write_contact_sheet(catalog.workspace.root / CONTACT_SHEET, pictures, catalog.workspace.images, title, total)
+    write_contact_sheet(files, CONTACT_SHEET, pictures, catalog.workspace.images, title, total)
 
 
 def _stored_images(unused: Unreferenced) -> str:

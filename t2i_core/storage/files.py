@@ -3,30 +3,57 @@
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from t2i_core.storage.promises import unless_lacking
+
 STALE_SECONDS = 3600
-_TEMPORARY = re.compile(r"\..+\.\d+-\d+\.tmp")
+_TEMPORARY = re.compile(r"\.(.+)\.\d+-\d+\.tmp")
 
 
 @contextmanager
-def atomic_write(path: Path, *, read_only: bool = False) -> Iterator[BinaryIO]:
-    """Open a temporary file beside `path` for the block, then flush it to disk (fsync) and rename it to `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_beside(path)
+def atomic_write(
+    path: Path, *, read_only: bool = False, before_rename: Callable[[Path], None] | None = None
+) -> Iterator[BinaryIO]:
+    """Open a temporary file beside `path` for the block, then flush it to disk (fsync) and rename it to `path`.
+
+    `before_rename` is told of the temporary file once it is whole.
+
+    Raises:
+        OSError: with the name of a file, which an error of writing lacks.
+    """
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_beside(path)
+        try:
+            with temporary.open("xb") as file:
+                yield file
+                file.flush()
+                with unless_lacking("fsync"):
+                    os.fsync(file.fileno())
+                if read_only:
+                    with unless_lacking("fchmod"):
+                        os.fchmod(file.fileno(), 0o444)
+            if before_rename is not None:
+                before_rename(temporary)
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Add the name of a file to an error of the operating system that names none, as that of a write to a full disk."""
     try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-            if read_only:
-                os.fchmod(file.fileno(), 0o444)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
         raise
 
 
@@ -43,12 +70,18 @@ def temporary_beside(path: Path) -> Path:
 
 def is_temporary(name: str) -> bool:
     """Return whether this tool gave a file this name while it was writing it."""
-    return _TEMPORARY.fullmatch(name) is not None
+    return final_name(name) is not None
+
+
+def final_name(name: str) -> str | None:
+    """Return what a file that is named so by `temporary_beside` is about to be called; None for any other name."""
+    match = _TEMPORARY.fullmatch(name)
+    return match[1] if match else None
 
 
 def remove_if_stale(path: Path) -> None:
-    """Remove a file that no living run can still be using: one that is an hour old."""
-    with suppress(FileNotFoundError):  # another run finished or removed it in the meantime
+    """Remove a file that no living run can still be using: one that is an hour old; if it may be removed."""
+    with suppress(OSError):  # another run finished or removed it in the meantime; or the disk is only for reading
         if time.time() - path.stat().st_mtime > STALE_SECONDS:
             path.unlink()
 

@@ -17,6 +17,7 @@ from t2i_core.output.identity import (
     open_output,
 )
 from t2i_core.output.layout import ManifestForm
+from t2i_core.output.own_files import OwnFiles
 from t2i_core.storage.workspace import Workspace
 
 FORM = ManifestForm("manifest.jsonl", "out/", "images")
@@ -115,9 +116,9 @@ def manifest(free, claimed):
     """The manifest of five rows that a run over `dataset` has left in `free`."""
     with free.lock():
         note_manifest_form(free, FORM)
-    file = free.root / FORM.name
-    file.write_text("{}\n" * 5)
-    return file
+    with OwnFiles(free).write(FORM.name) as file:
+        file.write(b"{}\n" * 5)
+    return free.root / FORM.name
 
 
 @pytest.mark.parametrize("limit", [5, 6, None])

@@ -17,6 +17,7 @@ from t2i_core.output.identity import manifest_form
 from t2i_core.output.layout import ManifestForm
 from t2i_core.output.manifest import files_written, manifest_is_right, write_manifest
 from t2i_core.output.named_links import NamedLinks
+from t2i_core.output.own_files import OwnFiles
 from t2i_core.planning.plan import ROWS
 from t2i_core.storage.files import atomic_write
 from t2i_core.storage.image_store import ImageStore
@@ -166,7 +167,8 @@ def test_the_lock_is_held_from_the_first_question_to_the_manifest(workspace, cat
 
     write_manifest(catalog(0, 1), config())
     stages = [(NamedLinks, "changes"), (NamedLinks, "apply"), (ImageStore, "link"), (os, "replace")]
-    stages += [(module, name) for name in ("retire_manifest", "note_manifest_form", "write_provenance", "atomic_write")]
+    stages += [(module, name) for name in ("retire_manifest", "note_manifest_form", "write_provenance")]
+    stages.append((OwnFiles, "write"))
     made = catalog(1, 2)
     for owner, attribute in stages:
         probing(owner, attribute)
@@ -201,18 +203,18 @@ def test_the_manifest_is_the_last_file_to_appear(workspace, catalog, config, mon
     original = os.replace
 
     def replace_file(source, target):
-        appeared.append(Path(target).name)
+        appeared.append(Path(target).relative_to(workspace.root).as_posix())
         original(source, target)
 
     monkeypatch.setattr(os, "replace", replace_file)
     write_manifest(made, config())
     assert appeared == [
-        "output.json",
-        "sample0_condition0_0.png",
-        "sample1_condition0_0.png",
-        "images.parquet",
-        "failures.jsonl",
-        "manifest.jsonl",
+        ".t2i/output.json",
+        name(0),
+        name(1),
+        *(".t2i/written/images.parquet", "images.parquet"),
+        *(".t2i/written/failures.jsonl", "failures.jsonl"),
+        *(".t2i/written/manifest.jsonl", "manifest.jsonl"),
     ]
 
 

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from t2i_core.output.layout import Layout
+from t2i_core.output.own_files import OwnFiles
 from t2i_core.output.provenance import SCHEMA, write_provenance
 from t2i_core.planning.plan import SPECS
 from t2i_core.spec import ARGUMENTS
@@ -28,7 +29,7 @@ def written(workspace, config):
     """Write the provenance of a catalog; return its rows."""
 
     def write(catalog, **values):
-        write_provenance(catalog, Layout.of(config(**values), catalog.plan.images))
+        write_provenance(catalog, Layout.of(config(**values), catalog.plan.images), OwnFiles(workspace))
         return pq.read_table(workspace.root / "images.parquet").to_pylist()
 
     return write

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from t2i_core.output.own_files import OwnFiles
 from t2i_core.planning.catalog import Picture
 from t2i_core.reports import contact_sheet as module
 from t2i_core.reports.contact_sheet import (
@@ -180,14 +181,14 @@ def shown(monkeypatch):
     return seen
 
 
-def test_an_image_that_vanished_since_it_was_listed_is_left_out(workspace, pictures, tmp_path, shown):
-    write_contact_sheet(tmp_path / "sheet.jpg", pictures, workspace.images, "a title", 3)
+def test_an_image_that_vanished_since_it_was_listed_is_left_out(workspace, pictures, shown):
+    write_contact_sheet(OwnFiles(workspace), "sheet.jpg", pictures, workspace.images, "a title", 3)
     cells = [
         Cell(fitted_image(read_picture(picture.key, workspace.images)), picture.prompt, f"row {picture.row}")
         for picture in (pictures[0], pictures[2])
     ]
     assert shown == [(cells, "2 of 3 images, a title")]
-    assert (tmp_path / "sheet.jpg").read_bytes() == contact_sheet(cells, "2 of 3 images, a title")
+    assert (workspace.root / "sheet.jpg").read_bytes() == contact_sheet(cells, "2 of 3 images, a title")
 
 
 def test_a_damaged_image_is_left_out_named_and_deleted(workspace, tmp_path, shown, caplog):
@@ -201,14 +202,15 @@ def test_a_damaged_image_is_left_out_named_and_deleted(workspace, tmp_path, show
 
 
 @pytest.mark.parametrize(("count", "total", "told"), [(1, 1, "1 image"), (2, 2, "2 images"), (2, 40, "2 of 40 images")])
-def test_the_title_says_how_many_images_of_all_are_shown(workspace, tmp_path, shown, count, total, told):
+def test_the_title_says_how_many_images_of_all_are_shown(workspace, shown, count, total, told):
     prompts = [f"prompt {i}" for i in range(count)]
-    write_contact_sheet(tmp_path / "sheet.jpg", stored(workspace, *prompts), workspace.images, "demo", total)
+    write_contact_sheet(OwnFiles(workspace), "a.jpg", stored(workspace, *prompts), workspace.images, "demo", total)
     assert [title for _, title in shown] == [f"{told}, demo"]
 
 
-def test_images_of_one_prompt_are_told_apart_by_their_number_and_seed(workspace, tmp_path, shown):
-    write_contact_sheet(tmp_path / "s.jpg", stored(workspace, "a fox", "a cat", "a fox"), workspace.images, "demo", 3)
+def test_images_of_one_prompt_are_told_apart_by_their_number_and_seed(workspace, shown):
+    pictures = stored(workspace, "a fox", "a cat", "a fox")
+    write_contact_sheet(OwnFiles(workspace), "sheet.jpg", pictures, workspace.images, "demo", 3)
     ((cells, _),) = shown
     assert [(cell.caption, cell.name, cell.note) for cell in cells] == [
         ("a fox", "row 10", "image 0, seed 0"),
@@ -217,10 +219,17 @@ def test_images_of_one_prompt_are_told_apart_by_their_number_and_seed(workspace,
     ]
 
 
-def test_the_sheet_of_an_earlier_run_is_removed_where_there_is_no_image(workspace, pictures, tmp_path):
-    sheet = tmp_path / "sheet.jpg"
+def test_the_sheet_of_an_earlier_run_is_removed_where_there_is_no_image(workspace, pictures):
+    files = OwnFiles(workspace)
     for none in ([], pictures[1:2]):
-        sheet.write_bytes(b"old")
-        write_contact_sheet(sheet, none, workspace.images, "a title", 3)
-        assert not sheet.exists()
-    write_contact_sheet(sheet, [], workspace.images, "a title", 0)  # nor is there one to remove
+        with files.write("sheet.jpg") as file:
+            file.write(b"old")
+        write_contact_sheet(files, "sheet.jpg", none, workspace.images, "a title", 3)
+        assert not (workspace.root / "sheet.jpg").exists()
+    write_contact_sheet(files, "sheet.jpg", [], workspace.images, "a title", 0)  # nor is there one to remove
+
+
+def test_a_sheet_says_that_it_is_ours(workspace, pictures):
+    write_contact_sheet(OwnFiles(workspace), "sheet.jpg", pictures, workspace.images, "a title", 3)
+    with Image.open(workspace.root / "sheet.jpg") as sheet:
+        assert sheet.info["comment"] == b"text2image"
