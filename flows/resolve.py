@@ -1,7 +1,7 @@
 """Which model a run uses, with which adapters and settings: known before any weights are fetched."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from t2i_core.models.as_asked import pixels_version
 from t2i_core.models.checkpoints import checkpoint_fingerprint, with_checkpoints
 from t2i_core.models.hub import card_licence, is_commit
 from t2i_core.models.identity import Checkpoint, ModelFile, ResolvedModel, bundled_identity, folder_fingerprint
+from t2i_core.models.loaded_files import LoadedFile, state_now
 from t2i_core.models.pipeline_files import Wanted, variants_of
 from t2i_core.models.prepare import prepare_digest
 from t2i_core.models.preset_choice import find_preset
@@ -129,6 +130,7 @@ def fetch(resolved: Resolved, cache: ResultCache) -> LoadConfig:
     paths = cache.call(fetch_weights_task, key, model, adapters, *folders, is_valid=still_there)
     weights = [adapter.weight for adapter in resolved.adapters]
     return LoadConfig(
+        files=tuple(_loaded_files(resolved, paths)),
         path=paths["model"],
         dtype=resolved.settings.dtype,
         device=config.device,
@@ -147,10 +149,24 @@ def fetch(resolved: Resolved, cache: ResultCache) -> LoadConfig:
         compile_mode=config.compile_mode,
         quantization=resolved.settings.quantization,
         prepare=config.prepare,
+        prepare_sha256=resolved.settings.prepare,
         attention=resolved.settings.attention,
         tf32=resolved.settings.tf32,
         step_cache=resolved.settings.step_cache,
     )
+
+
+def _loaded_files(resolved: Resolved, paths: Mapping[str, Any]) -> Iterator[LoadedFile]:
+    """Yield the files that are loaded, in the state in which they were hashed; those of the hub as they are now."""
+    folders: list[tuple[str, ResolvedModel | Checkpoint]] = [(paths["model"], resolved.model)]
+    for path, checkpoint in zip(paths["checkpoints"], resolved.model.checkpoints, strict=True):
+        folders.append((path.removesuffix(checkpoint.path), checkpoint))
+    for folder, one in folders:
+        for file in one.files:
+            path = Path(folder, file.path)
+            yield LoadedFile(str(path), file.sha256, (not one.commit and file.state) or state_now(path))
+    for path, adapter in zip(paths["adapters"], resolved.adapters, strict=True):
+        yield LoadedFile(path, adapter.sha256, adapter.state or state_now(Path(path)))
 
 
 def default_model_fails(config: Config, why: str, other: str) -> ConfigError:
@@ -174,7 +190,7 @@ def _variant_of(files: Sequence[ModelFile], config: Config) -> str | None:
 def _resolve_model(
     config: Config, request: ModelRequest, cache: ResultCache, commits: Mapping[str, str]
 ) -> ResolvedModel:
-    """Return the model, with its checkpoints. Files are hashed again only when size or time of one changed."""
+    """Return the model, with its checkpoints. Files are hashed again only when one may have changed."""
     try:
         checkpoints = [_resolve_checkpoint(config, one, cache, commits) for one in request.checkpoints]
         return with_checkpoints(_resolve_pipeline(config, request, cache, commits), request, checkpoints)
@@ -210,7 +226,7 @@ def _resolve_pipeline(
 def _resolve_checkpoint(
     config: Config, request: CheckpointRequest, cache: ResultCache, commits: Mapping[str, str]
 ) -> Checkpoint:
-    """Return a checkpoint, pinned like the model: by size and time of its files, or by its first run's commit."""
+    """Return a checkpoint, pinned like the model: by the states of its files, or by its first run's commit."""
     pinned = commits.get(request.name)
     content = checkpoint_fingerprint(request, config.variant) or pinned
     call = cache.call_afresh if content is None else cache.call
@@ -219,7 +235,7 @@ def _resolve_checkpoint(
 
 
 def _resolve_adapter(config: Config, cache: ResultCache, commits: Mapping[str, str], entry: str) -> Adapter:
-    """Return a LoRA, pinned like the model: a file by size and time, one from the hub by its first run's commit."""
+    """Return a LoRA, pinned like the model: a file by its state, one from the hub by its first run's commit."""
     pinned = commits.get(parse_lora(entry)[0])
     content = adapter_fingerprint(entry) or pinned
     call = cache.call_afresh if content is None else cache.call

@@ -37,6 +37,7 @@ from t2i_core.engine.tuning import (
 )
 from t2i_core.errors import ConfigError, ModelError, UserError
 from t2i_core.generation.interface import LoadConfig
+from t2i_core.models.loaded_files import as_hashed
 from t2i_core.models.names import GGUF
 from t2i_core.models.pipeline_signature import init_parameters
 
@@ -92,10 +93,10 @@ def _load(load_config: LoadConfig) -> BatchGenerator:
     if load_config.quantization == "fp8" and not load_config.compile:
         log.warning("speed     fp8 without --compile was slower than bfloat16 where others measured it; add --compile")
     # Some quantizers load onto the current device, whatever was chosen.
-    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext(), as_hashed(load_config.files):
         pipeline = load_pipeline(load_config)
     if load_config.prepare:
-        pipeline = run_prepare(pipeline, load_config.prepare)
+        pipeline = run_prepare(pipeline, load_config.prepare, load_config.prepare_sha256)
     if getattr(pipeline, "safety_checker", None) is not None:
         log.warning("safety    %s", SAFETY_NOTE)
     return generator_of(pipeline, device, load_config)

@@ -16,7 +16,7 @@ from transformers import TorchAoConfig as TextTorchAoConfig
 from t2i_core.errors import ConfigError
 from t2i_core.generation.interface import LoadConfig
 from t2i_core.models.names import DENOISERS
-from t2i_core.models.prepare import find_source, load_function
+from t2i_core.models.prepare import ChangedSource, find_source, load_function
 
 LIBRARIES = {"fp8": "torchao", "int8": "torchao", "nf4": "bitsandbytes"}
 FP8_CAPABILITY = (8, 9)  # of a CUDA card, from which on it calculates in fp8
@@ -128,19 +128,20 @@ def set_tf32(on: bool) -> None:
     torch.set_float32_matmul_precision("high" if on else "highest")
 
 
-def run_prepare(pipeline: Any, name: str) -> Any:
-    """Call the user's `module:function` with the pipeline, still in host memory.
+def run_prepare(pipeline: Any, name: str, sha256: str | None = None) -> Any:
+    """Call the user's `module:function` with the pipeline, still in host memory. `sha256`: that its file must have.
 
     Returns:
         What the function returns, or the pipeline where that is None.
 
     Raises:
-        ConfigError: the function raised, and the message names file and line; or it returned no pipeline.
+        ConfigError: the function raised, and the message names file and line; it returned no pipeline; or its file has
+            changed.
     """
     file = find_source(name.rpartition(":")[0]).absolute()
     try:
-        prepared = load_function(name)(pipeline)
-    except KeyboardInterrupt:
+        prepared = load_function(name, sha256)(pipeline)
+    except (KeyboardInterrupt, ChangedSource):
         raise
     except BaseException as error:
         # The user's own code may raise anything, SystemExit included; its file and line help to find the cause.

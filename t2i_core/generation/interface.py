@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from t2i_core.models.loaded_files import LoadedFile
 from t2i_core.spec import ImageSpec
 
 Batch = Sequence[ImageSpec]
@@ -51,6 +52,8 @@ class LoadConfig:
     attention: str | None = None  # cudnn | flash2 | flash3 | sage
     tf32: bool = False
     step_cache: str | None = None  # magcache | taylorseer
+    files: tuple[LoadedFile, ...] = ()  # all that are loaded, as they were when they were hashed
+    prepare_sha256: str | None = None  # of the file that defines `prepare`
 
     def tuning(self) -> dict[str, Any]:
         """Return the settings that may change the last bits of an image and are not in its spec by name."""

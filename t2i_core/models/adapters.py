@@ -1,7 +1,7 @@
 """LoRA files: from an entry of `--lora` to the hash of its content, and to a local file."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from t2i_core.models.hub import (
     is_repository,
     online_or_cached,
 )
+from t2i_core.models.loaded_files import FileState, file_state, unchanged
 from t2i_core.models.names import SAFETENSORS, kind_on_disk, repository_and_path
 from t2i_core.models.pipeline_files import list_folder
 
@@ -27,7 +28,10 @@ NAMES_SHOWN = 8
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A LoRA and its weight. `location` is an absolute path, or the hub id that has `file` at `commit`."""
+    """A LoRA and its weight. `location` is an absolute path, or the hub id that has `file` at `commit`.
+
+    state: of a local file, when it was hashed.
+    """
 
     name: str
     sha256: str
@@ -35,6 +39,7 @@ class Adapter:
     location: str
     file: str
     commit: str | None = None
+    state: FileState | None = field(default=None, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """Return the adapter as a dict of JSON types; `from_json` reads it back."""
@@ -43,7 +48,8 @@ class Adapter:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Adapter":
         """Return the adapter that `to_json` wrote."""
-        return cls(**values)
+        state = values.get("state")
+        return cls(**{**values, "state": tuple(state) if state else None})
 
 
 def resolve_adapter(entry: str, *, cache_dir: str | None = None, commit: str | None = None) -> Adapter:
@@ -60,7 +66,9 @@ def resolve_adapter(entry: str, *, cache_dir: str | None = None, commit: str | N
     path = find_adapter(name)
     if path is not None:
         try:
-            return Adapter(name, file_sha256(path), weight, str(path.resolve()), path.name)
+            state = file_state(path)
+            with unchanged([path]):
+                return Adapter(name, file_sha256(path), weight, str(path.resolve()), path.name, state=state)
         except OSError as error:
             raise ModelError(f"lora: {name} cannot be read: {error.strerror}; check the file") from error
     repository, file = repository_and_path(name)
@@ -102,16 +110,13 @@ def find_adapter(name: str) -> Path | None:
 
 
 def adapter_fingerprint(entry: str) -> list[int] | None:
-    """Return size and time of a LoRA file: while they are equal, so is its content. None for one from the hub.
+    """Return the state of a LoRA file: while it is equal, so is its content. None for one from the hub.
 
     Raises:
         ModelError: as `find_adapter`.
     """
     path = find_adapter(parse_lora(entry)[0])
-    if path is None:
-        return None
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
+    return None if path is None else list(file_state(path))
 
 
 def fetch_adapter(adapter: Adapter, cache_dir: str | None) -> Path:

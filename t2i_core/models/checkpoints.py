@@ -1,6 +1,5 @@
 """Checkpoints: weights in place of a model's own, from the name that a user writes to their hashes."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from t2i_core.models.hub import (
     online_or_cached,
 )
 from t2i_core.models.identity import Checkpoint, ResolvedModel, check_model, hashed, identity_of
+from t2i_core.models.loaded_files import file_state, unchanged
 from t2i_core.models.names import DENOISERS, GGUF, SAFETENSORS, WEIGHT_SUFFIXES, repository_and_path
 from t2i_core.models.pipeline_files import (
     CONFIGS,
@@ -67,8 +67,9 @@ def resolve_checkpoint(
             file = hashed(path.name, HubFile(0, None), path.parent.joinpath)
             return Checkpoint(request.name, request.components, str(path.parent.resolve()), path.name, (file,))
         if path.is_dir():
-            config, chosen = _select_in_folder(request, path, variant)
-            files = tuple(hashed(file, HubFile(0, None), path.joinpath) for file in chosen)
+            with unchanged(path / file for file in _select_in_folder(request, path, variant)[1]):
+                config, chosen = _select_in_folder(request, path, variant)
+                files = tuple(hashed(file, HubFile(0, None), path.joinpath) for file in chosen)
             return Checkpoint(request.name, request.components, str(path.resolve()), "", files, config=config)
     except OSError as error:
         raise _cannot_be_read(request, error) from error
@@ -84,7 +85,7 @@ def resolve_checkpoint(
 
 
 def checkpoint_fingerprint(request: CheckpointRequest, variant: str | None) -> str | None:
-    """Return a digest of paths, sizes and times of the files of a checkpoint; None for one on the hub.
+    """Return a digest of paths and states of the files of a checkpoint; None for one on the hub.
 
     Raises:
         ModelError: for a folder that holds no denoiser.
@@ -96,7 +97,7 @@ def checkpoint_fingerprint(request: CheckpointRequest, variant: str | None) -> s
         files = [path / file for file in _select_in_folder(request, path, variant)[1]]
     else:
         return None
-    states = [[str(file.resolve()), os.stat(file).st_size, os.stat(file).st_mtime_ns] for file in files]
+    states = [[str(file.resolve()), *file_state(file)] for file in files]
     return digest([states, list(request.components)])
 
 

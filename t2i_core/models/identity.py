@@ -4,7 +4,6 @@ The identity is a digest of the files that a pipeline loads, so a folder, the hu
 files are the same model. Small files are read and, from the hub, downloaded; weights are not downloaded.
 """
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -28,6 +27,7 @@ from t2i_core.models.hub import (
     online_or_cached,
     weights_header,
 )
+from t2i_core.models.loaded_files import FileState, file_state, unchanged
 from t2i_core.models.names import WEIGHT_SUFFIXES, kind_on_disk
 from t2i_core.models.pipeline_files import PipelineFiles, Wanted, list_folder, select_files
 from t2i_core.models.presets import has_preset, similar_model
@@ -41,11 +41,21 @@ ALL = Wanted()
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """A file that the pipeline loads: path relative to the model's folder, SHA-256 of its content, size in bytes."""
+    """A file that the pipeline loads: path relative to the model's folder, SHA-256 of its content, size in bytes.
+
+    state: its state when it was hashed; None for one whose hash the hub told.
+    """
 
     path: str
     sha256: str
     size: int
+    state: FileState | None = field(default=None, compare=False)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "ModelFile":
+        """Return the file that `asdict` wrote; earlier versions wrote no state."""
+        state = values.get("state")
+        return cls(**{**values, "state": tuple(state) if state else None})
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +91,7 @@ class Checkpoint:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Checkpoint":
         """Return the checkpoint that `to_json` wrote."""
-        files = tuple(ModelFile(**file) for file in values["files"])
+        files = tuple(ModelFile.from_json(file) for file in values["files"])
         return cls(**{**values, "files": files, "components": tuple(values["components"])})
 
 
@@ -133,7 +143,7 @@ class ResolvedModel:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "ResolvedModel":
         """Return the model that `to_json` wrote; earlier versions wrote no checkpoints and no classes."""
-        files = tuple(ModelFile(**file) for file in values["files"])
+        files = tuple(ModelFile.from_json(file) for file in values["files"])
         checkpoints = tuple(Checkpoint.from_json(checkpoint) for checkpoint in values.get("checkpoints", ()))
         return cls(**{**values, "files": files, "checkpoints": checkpoints})
 
@@ -197,7 +207,7 @@ def bundled_identity() -> str:
 
 
 def folder_fingerprint(name: str, wanted: Wanted = ALL) -> str | None:
-    """Return a digest of the paths, sizes and times of a folder's model files: while it is equal, so is their content.
+    """Return a digest of the paths and states of a folder's model files: while it is equal, so is their content.
 
     It takes milliseconds, where hashing the content takes a minute. `demo` is the folder of the bundled model; None for
     a name that is no folder.
@@ -210,8 +220,7 @@ def folder_fingerprint(name: str, wanted: Wanted = ALL) -> str | None:
         return None
     states = [[str(folder.resolve())]]
     for relative in _select_in_folder(name, folder, wanted).paths:
-        status = os.stat(folder / relative)
-        states.append([relative, str(status.st_size), str(status.st_mtime_ns)])
+        states.append([relative, *map(str, file_state(folder / relative))])
     return digest(sorted(states))
 
 
@@ -240,9 +249,11 @@ def _folder_or_hub(name: str, revision: str | None) -> Path | None:
 
 
 def _resolve_folder(name: str, folder: Path, wanted: Wanted) -> ResolvedModel:
-    chosen = _select_in_folder(name, folder, wanted)
+    paths = [folder / path for path in _select_in_folder(name, folder, wanted).paths]
     try:
-        files = tuple(hashed(path, HubFile(0, None), folder.joinpath) for path in chosen.paths)
+        with unchanged(paths):  # what of them is parsed is what is hashed, too
+            chosen = _select_in_folder(name, folder, wanted)
+            files = tuple(hashed(path, HubFile(0, None), folder.joinpath) for path in chosen.paths)
     except OSError as error:
         raise _cannot_be_read(name, error) from error
     bundled = name == DEMO
@@ -330,7 +341,9 @@ def hashed(path: str, known: HubFile, local: Callable[[str], Path]) -> ModelFile
     if known.sha256 is not None:
         return ModelFile(path, known.sha256, known.size)
     file = local(path)
-    return ModelFile(path, file_sha256(file), file.stat().st_size)
+    state = file_state(file)
+    with unchanged([file]):
+        return ModelFile(path, file_sha256(file), state[0], state)
 
 
 def _select_in_folder(name: str, folder: Path, wanted: Wanted) -> PipelineFiles:

@@ -64,20 +64,35 @@ def find_source(module: str) -> Path:
     raise ConfigError([f"prepare: {shorten(module)} {problem}"])
 
 
-def load_function(name: str) -> Callable[[Any], Any]:
-    """Import what `prepare_digest` has hashed, and return the function; what its module raises is passed on."""
+class ChangedSource(ConfigError):
+    """The file of the function is not the one that was hashed."""
+
+
+def load_function(name: str, sha256: str | None = None) -> Callable[[Any], Any]:
+    """Run the file that `prepare_digest` has hashed, and return the function; what its module raises is passed on.
+
+    Python's own import would take compiled code that is stored beside the file, or a module that this process imported
+    before the file was edited. `sha256`: what the file must have.
+
+    Raises:
+        ChangedSource: if it has another.
+    """
     module, function = _split(name)
-    if not module.endswith(SUFFIX):
-        loaded = importlib.import_module(module)
-    else:
-        file = find_source(module)
+    file = find_source(module).absolute()
+    source = file.read_bytes()
+    if sha256 not in (None, hashlib.sha256(source).hexdigest()):
+        raise ChangedSource([f"prepare: {file} changed since the run began; run the same command again"])
+    if module.endswith(SUFFIX):
         # Not under the file's own name, which may be that of a module that something else needs.
         spec = importlib.util.spec_from_file_location(f"prepared_{file.stem}", file)
-        assert spec is not None
-        assert spec.loader is not None
-        loaded = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = loaded  # dataclasses and pickle look modules up there
-        spec.loader.exec_module(loaded)
+    else:
+        if package := module.rpartition(".")[0]:
+            importlib.import_module(package)
+        spec = _find_module(module)
+    assert spec is not None
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = loaded  # dataclasses and pickle look modules up there
+    exec(compile(source, str(file), "exec", dont_inherit=True), loaded.__dict__)  # noqa: S102 - the user's own function
     return getattr(loaded, function)  # type: ignore[no-any-return]
 
 

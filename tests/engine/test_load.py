@@ -3,6 +3,8 @@
 import gc
 import shutil
 import weakref
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,6 +18,8 @@ from t2i_core.engine import load as module
 from t2i_core.engine.load import load_model, load_pipeline
 from t2i_core.errors import ModelError, Stopped
 from t2i_core.generation.interface import Timings
+from t2i_core.hashing import file_sha256
+from t2i_core.models.loaded_files import LoadedFile, file_state
 from t2i_core.spec import ImageSpec
 from tests import tiny_pipelines
 from tests.engine.demo import load_config
@@ -295,3 +299,46 @@ def test_options_of_the_scheduler_make_other_images_only_where_they_change_somet
     assert (row["scheduler"], row["scheduler_options"]) == (None, '{"shift": 1.0}')
     run(**common, scheduler="FlowMatchEulerDiscreteScheduler", scheduler_options={"stochastic_sampling": True})
     assert len(output.pixels()) == 3
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """A folder with the demo model, whose files may be edited, and how it is loaded."""
+    folder = tmp_path / "model"
+    shutil.copytree(DEMO_MODEL, folder)
+    paths = [path for path in folder.rglob("*.safetensors") if path.is_file()]
+    files = tuple(LoadedFile(str(path), file_sha256(path), file_state(path)) for path in sorted(paths))
+    return files, load_config(path=str(folder), files=files)
+
+
+def test_a_model_whose_files_were_replaced_since_they_were_hashed_is_not_loaded(copied, monkeypatch):
+    files, config = copied
+    monkeypatch.setattr(module, "load_pipeline", lambda config: pytest.fail("loaded"))
+    path = Path(files[0].path)
+    path.with_name("new").write_bytes(path.read_bytes()[:-1] + b"\1")
+    path.with_name("new").replace(path)
+    with pytest.raises(ModelError, match=f"^{path}: changed or vanished while it was read; run the same command"):
+        load_model(config)
+
+
+def test_a_model_whose_files_are_replaced_while_they_are_loaded_is_not_used(copied, monkeypatch):
+    files, config = copied
+    path, load = Path(files[0].path), module.load_pipeline
+
+    def load_replaced(config):
+        path.with_name("new").write_bytes(path.read_bytes())
+        path.with_name("new").replace(path)
+        return load(config)
+
+    monkeypatch.setattr(module, "load_pipeline", load_replaced)
+    with pytest.raises(ModelError, match="changed or vanished while it was read"):
+        load_model(config)
+
+
+def test_a_process_that_lives_on_loads_a_folder_again_whose_files_are_others(copied):
+    """The folder has the same name, and the run's keys are those of the files that are there now."""
+    files, config = copied
+    before = load_model(config)
+    assert load_model(config) is before
+    others = tuple(replace(file, sha256="0" * 64) for file in files)
+    assert load_model(replace(config, files=others)) is not before

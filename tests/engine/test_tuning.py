@@ -48,6 +48,16 @@ def test_a_function_in_a_file_gets_the_pipeline_as_one_in_a_module_does(module):
     assert np.array_equal(by_module, by_file)
 
 
+@pytest.mark.parametrize("form", ["module", "file"])
+def test_a_function_whose_file_changed_since_it_was_hashed_is_not_run(module, form):
+    file = module("def f(pipeline):\n    raise SystemExit('run')\n")
+    name = "my_settings:f" if form == "module" else f"{file}:f"
+    load = load_config(prepare=name, prepare_sha256=prepare_digest(name))
+    file.write_text("def f(pipeline):\n    raise SystemExit('RUN')\n")
+    with pytest.raises(ConfigError, match=f"^prepare: {file} changed since the run began; run the same command again"):
+        load_model(load)
+
+
 def test_another_source_of_the_function_is_another_image_and_its_name_is_recorded(module, run, output, prompts):
     keys = set()
     for amount in (0.25, 0.5):
@@ -57,8 +67,6 @@ def test_another_source_of_the_function_is_another_image_and_its_name_is_recorde
         (row,) = pq.read_table(output.folder / "images.parquet").to_pylist()
         keys.add(row["key"])
         assert row["tuning"] == '{"prepare": "my_settings:brighter"}'
-        load_model.cache_clear()  # a run has a process of its own
-        sys.modules.pop("my_settings")
     assert len(keys) == 2
 
 

@@ -80,6 +80,21 @@ def test_lists_are_given_by_repeating_or_in_a_row():
     assert parsed("--sizes", "64x64", "--sizes", "72x64").sizes == ["64x64", "72x64"]
 
 
+def test_a_yaml_file_is_read_once(tmp_path, monkeypatch):
+    """What is edited later is of no run: the values go on, not the file's name."""
+    file, load = tmp_path / "run.yaml", yaml.safe_load
+    file.write_text("steps: 3\n")
+
+    def load_edited(text):
+        file.write_text("steps: 7\n")
+        return load(text)
+
+    monkeypatch.setattr(yaml, "safe_load", load_edited)
+    config = parsed("--config", str(file))
+    assert config.steps == 3
+    assert "config" not in config.model_dump()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -1,5 +1,6 @@
 """What goes wrong while the model is loaded ends the run at once, in one line, after one attempt."""
 
+import os
 import shutil
 
 import pytest
@@ -8,6 +9,7 @@ from diffusers import DiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 from t2i_core.bundled import DEMO_MODEL
+from t2i_core.engine import load
 from t2i_core.errors import ModelError
 from t2i_core.generation.interface import LoadConfig
 from tasks.generation import load_generator
@@ -122,3 +124,48 @@ def test_a_failed_load_is_remembered_by_the_process_for_its_run(loads, model):
     assert len(loads) == 1
     file.write_bytes(whole)
     assert load_generator(load_config, "second run").device == "cpu"
+
+
+@pytest.mark.parametrize("edited", ["the model", "a LoRA", "the function"])
+def test_a_file_that_is_replaced_after_it_was_hashed_makes_no_image(
+    run, output, prompts, model, tmp_path, monkeypatch, edited
+):
+    """Its images would be stored under keys of the file that was there before, for every later run."""
+    lora, function = tmp_path / "style.safetensors", tmp_path / "prep.py"
+    name = "transformer_blocks.0.attn.to_q"
+    width = load_file(next((model / "transformer").glob("*.safetensors")))[f"{name}.weight"].shape[0]
+    save_file(
+        {
+            f"transformer.{name}.lora_A.weight": torch.ones(1, width),
+            f"transformer.{name}.lora_B.weight": torch.ones(width, 1),
+        },
+        lora,
+    )
+    function.write_text("def f(pipeline): pass\n")
+    path = {"the model": next((model / "vae").glob("*.safetensors")), "a LoRA": lora, "the function": function}[edited]
+    content, status = path.read_bytes(), path.stat()
+    other = content.replace(b"pass", b"f(1)") if edited == "the function" else content[:-1] + b"\1"
+
+    def put(data):
+        path.with_name("new").write_bytes(data)
+        path.with_name("new").replace(path)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    import flows.text2image as module
+
+    fetch = module.fetch
+    monkeypatch.setattr(module, "fetch", lambda *arguments: put(other) or fetch(*arguments))
+    options = {
+        "dataset": prompts("a fox"), "model": str(model), "lora": [str(lora)], "prepare": f"{function}:f",
+        "negative_prompt": "", "batch_size": 1,
+    }  # fmt: skip
+    state = run(**options)
+    assert state.name == "Refused"
+    assert "run the same command again" in state.message
+    assert path.name in state.message
+    assert output.stored() == {}
+    monkeypatch.undo()
+    put(content)
+    load.load_model.cache_clear()
+    assert run(**options).is_completed()
+    assert len(output.stored()) == 1

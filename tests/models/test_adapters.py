@@ -91,7 +91,15 @@ def test_a_fingerprint_follows_size_and_time_of_a_file(tmp_path: Path) -> None:
     file = tmp_path / "style.safetensors"
     file.write_bytes(DATA)
     before = adapter_fingerprint(f"{file}:0.5")
-    assert before == adapter_fingerprint(str(file)) == [len(DATA), file.stat().st_mtime_ns]
+    assert (
+        before
+        == adapter_fingerprint(str(file))
+        == [
+            len(DATA),
+            file.stat().st_mtime_ns,
+            file.stat().st_ctime_ns,
+        ]
+    )
     assert adapter_fingerprint("owner/style:0.5") is None
     with pytest.raises(ModelError, match="does not exist"):
         adapter_fingerprint("style")

@@ -2,6 +2,8 @@
 
 import hashlib
 import importlib.util
+import os
+import py_compile
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -129,3 +131,36 @@ def test_the_function_of_a_file_is_loaded_whatever_the_file_is_called(tmp_path: 
 def test_the_function_of_a_module_is_loaded(module: Module) -> None:
     module("def f(pipeline): return [pipeline]\n", name="prepared_by_load_test")
     assert load_function("prepared_by_load_test:f")("x") == ["x"]
+
+
+@pytest.mark.parametrize("form", ["module", "file"])
+def test_what_is_run_is_what_was_hashed_and_no_compiled_code_of_before(module: Module, form: str) -> None:
+    """Python knows the source of compiled code by size and time, and a module that was imported by its name."""
+    file = module("def f(pipeline): return 1\n", name="prepared_by_stale_test")
+    name = "prepared_by_stale_test:f" if form == "module" else f"{file}:f"
+    status = file.stat()
+    py_compile.compile(str(file))
+    importlib.import_module("prepared_by_stale_test")
+    file.write_text("def f(pipeline): return 2\n")
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert load_function(name, prepare_digest(name))(None) == 2
+
+
+def test_a_source_with_another_hash_is_refused_and_not_run(module: Module) -> None:
+    file = module("def f(pipeline): return 1\n")
+    before = prepare_digest("prepared_by_test:f")
+    file.write_text("raise SystemExit('run')")
+    with pytest.raises(ConfigError, match=f"prepare: {file} changed since the run began"):
+        load_function("prepared_by_test:f", before)
+
+
+def test_a_module_in_a_package_may_import_its_neighbours(tmp_path: Path, module: Module) -> None:
+    (tmp_path / "prepared_package").mkdir()
+    for name, source in {
+        "__init__.py": "",
+        "other.py": "AMOUNT = 3",
+        "prep.py": "from .other import AMOUNT\ndef f(p): return AMOUNT",
+    }.items():
+        (tmp_path / "prepared_package" / name).write_text(source)
+    module("")
+    assert load_function("prepared_package.prep:f")(None) == 3
