@@ -108,24 +108,29 @@ class CheckedImages:
         """Return the scan with a mark at the images that nobody looked at since they changed."""
         return replace(scan, unchecked=~self._files.know(marks_of(scan)))
 
-    def note(self, scan: Scan, right: Mask) -> None:
-        """Note that these images of a scan are what they should be; what was known of all others is forgotten."""
+    def note(self, scan: Scan, right: Mask) -> Scan:
+        """Note that these images of a scan are what they should be; what was known of all others is forgotten.
+
+        Returns:
+            The scan, with a mark at the others.
+        """
         ctimes_ns = scan.ctimes_ns.copy()
         same = np.flatnonzero(right & (ctimes_ns == scan.mtimes_ns))
         paths = (self._images.path(scan.keys[i].decode()) for i in same)
         ctimes_ns[same] = own_change_times(paths, scan.mtimes_ns[same])
         scan = replace(scan, ctimes_ns=ctimes_ns)
         self._files.keep(marks_of(scan)[right & is_lasting(scan.mtimes_ns, scan.ctimes_ns)])
+        return replace(scan, unchecked=~right)
 
     def carry_over(self, before: Scan, after: Scan) -> None:
-        """Keep what is known while names are linked and removed, which changes the change time of an image alone."""
+        """Keep what was known `before` names were linked and removed, which changes the change times alone."""
         index = find(after.keys, before.keys)
         same = index >= 0
         for now, then in (
             (after.inodes, before.inodes),
             (after.sizes, before.sizes),
             (after.mtimes_ns, before.mtimes_ns),
-            (np.ones(len(after.keys), bool), self._files.know(marks_of(before))),
+            (np.zeros(len(after.keys), bool), before.unchecked),
         ):
             same[same] &= now[same] == then[index[same]]
         self.note(after, same)
