@@ -70,6 +70,8 @@ def _valid(table: pa.Table, in_scan: npt.NDArray[np.int64], scan: Scan) -> Mask:
 def _holds(table: pa.Table, valid: Mask, in_scan: npt.NDArray[np.int64], scan: Scan, images: ImageStore) -> Mask:
     """Mark the records whose files are known to hold what the record says, or say so in their headers.
 
+    A change time that is the modification time tells nothing: see `checked_files.py`.
+
     Only files of records that are `valid` so far are looked at.
     """
 
@@ -79,6 +81,9 @@ def _holds(table: pa.Table, valid: Mask, in_scan: npt.NDArray[np.int64], scan: S
 
     doubtful = valid & (in_scan >= 0)
     doubtful[doubtful] = scan.unchecked[in_scan[doubtful]]
+    # What nobody touched since it was written is what its writer says.
+    written, found = table["ctime_ns"].fill_null(-1).to_numpy(), scan.ctimes_ns[in_scan[doubtful]]
+    doubtful[doubtful] = (written[doubtful] != found) | (scan.mtimes_ns[in_scan[doubtful]] == found)
     rows, holds = np.flatnonzero(doubtful), np.ones(len(table), bool)
     with ThreadPoolExecutor(DECODERS) as pool:
         for start in range(0, len(rows), CHUNK_ROWS):

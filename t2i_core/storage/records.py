@@ -68,6 +68,8 @@ class ImageRecord:
     pixels_sha256: str | None = field(default=None, metadata=_fact(pa.string()))
     file_size: int | None = field(default=None, metadata=_fact(pa.int64(), in_header=False))
     mtime_ns: int | None = field(default=None, metadata=_fact(pa.int64(), in_header=False, provenance=False))
+    # Just after the file was written; linking a name changes it.
+    ctime_ns: int | None = field(default=None, metadata=_fact(pa.int64(), in_header=False, provenance=False))
     batch_size: int | None = field(default=None, metadata=_fact(pa.int32()))
     vae_tiling: bool | None = field(default=None, metadata=_fact(pa.bool_()))  # true where memory forced it
     # A `TextLength` for each text encoder.
@@ -91,7 +93,7 @@ class ImageRecord:
     def from_header(cls, header: Mapping[str, Any], file: StoredFile) -> Self:
         """Return the record of a stored image. Facts that this version does not know are left out."""
         known = {name: header[name] for name, fact in FACTS.items() if fact.in_header and name in header}
-        return cls(**known, status=Status.MADE, file_size=file.size, mtime_ns=file.mtime_ns)
+        return cls(**known, status=Status.MADE, file_size=file.size, mtime_ns=file.mtime_ns, ctime_ns=file.ctime_ns)
 
 
 FACTS: dict[str, Fact] = {item.name: item.metadata["fact"] for item in fields(ImageRecord)}

@@ -171,9 +171,33 @@ def test_a_record_counts_only_if_its_file_says_the_same(workspace, monkeypatch):
 def test_a_record_of_other_pixels_than_its_file_has_is_replaced_by_what_the_file_says(workspace):
     record = store_image(workspace, image_spec(1))
     again = store_image(workspace, image_spec(1), 255 - picture(image_spec(1)))
-    known = replace(again, pixels_sha256=record.pixels_sha256)
+    known = replace(again, pixels_sha256=record.pixels_sha256, ctime_ns=None)
     (row,) = merged(workspace, [known]).to_pylist()
     assert row["pixels_sha256"] == again.pixels_sha256
+
+
+def test_a_file_that_nobody_touched_since_it_was_written_is_not_looked_at(workspace, monkeypatch):
+    """Parts of a run would each read the header of every image that another part made."""
+    records = [store_image(workspace, image_spec(i)) for i in range(2)]
+    read = []
+    header = type(workspace.images).header
+    monkeypatch.setattr(type(workspace.images), "header", lambda self, key: read.append(key) or header(self, key))
+    records = [replace(records[0], mtime_ns=5), replace(records[1], ctime_ns=records[1].ctime_ns - 1)]
+    os.utime(workspace.images.path(records[0].key), ns=(5, 5))
+    status = workspace.images.stat(records[0].key)
+    records[0] = replace(records[0], ctime_ns=status.ctime_ns)
+    assert len(merged(workspace, records)) == 2
+    assert read == [records[1].key]
+    # On a file system without change times of its own, it is the modification time.
+    os.utime(workspace.images.path(records[0].key), ns=(5, 5))
+    scan = workspace.images.scan()
+    scan = replace(scan, ctimes_ns=scan.mtimes_ns)
+    known = [replace(record, ctime_ns=record.mtime_ns) for record in records]
+    read.clear()
+    from dataclasses import asdict
+
+    assert len(record_table.merge_records(None, map(asdict, known), scan, workspace.images)) == 2
+    assert len(read) == 2
 
 
 def test_a_file_that_was_looked_at_is_not_looked_at_again(workspace, monkeypatch):
