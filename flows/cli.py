@@ -9,6 +9,7 @@ from flows.command import ExitCode, command_name
 from flows.commands import COMMANDS, run_command
 from flows.preflight import check_at_once
 from flows.running import refuse, run_flow
+from flows.system_errors import as_users
 from t2i_core.config import Config
 from t2i_core.config_errors import HINTS
 from t2i_core.errors import UserError
@@ -33,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments and arguments[0] in COMMANDS:
         return run_command(arguments[0], arguments[1:])
+    asked = None
     try:
         _let_users_import_their_own()
         asked = command_line().parse(arguments)
@@ -43,8 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(preset_table(config.cache_dir))
             return ExitCode.OK
         check_at_once(config)
-    except UserError as error:
-        return refuse(str(error))
+    except (UserError, OSError) as error:
+        return refuse(str(as_users(error, asked.options.model_dump(exclude_unset=True) if asked else {})))
     values = config.model_dump(exclude_unset=True)
     return run_flow(
         "flows.text2image:text2image", values, verbose=asked.verbose, before=lambda own: _before_run(config, own=own)

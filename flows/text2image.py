@@ -32,11 +32,13 @@ from flows.parts import end_part, show_status
 from flows.preflight import check_at_once
 from flows.preview import show_preview
 from flows.prompts import lines_about_prompts
+from flows.read_only import with_place_to_write
 from flows.records import collect_index, records_key, scan_images
 from flows.resolve import Resolved, fetch, resolve
 from flows.runners import find_workers
 from flows.signature import takes_options
 from flows.speed import SpeedCache
+from flows.system_errors import as_users
 from t2i_core.config import Config
 from t2i_core.dataset.sources import Parts, find_parts, fingerprint, hashed
 from t2i_core.errors import MeasureFailed, UserError
@@ -107,8 +109,7 @@ class Text2Image:
         announce_guess(resolved)
         plan = self.load_dataset(resolved, found)
         name_flow_run(self.config, plan.prompts)
-        dry_run = self.config.dry_run or self.config.estimate or self.config.status
-        if not dry_run:
+        if not (dry_run := self.config.only_looks):
             claim_output(self.workspace, replace(identity, commits=resolved.commits))
             self.workspace.remove_stale_files()
             self.mark(PartState.RUNNING)
@@ -346,9 +347,10 @@ def _text2image(**values: Any) -> Any:  # a `State[Any]`, which another process 
     apply_settings()
     use_system_allocator()
     try:
-        return Text2Image(Config.from_values(values))()
-    except UserError as error:
-        return refused(error)
+        with with_place_to_write(Config.from_values(values)) as config:
+            return Text2Image(config)()
+    except (UserError, OSError) as error:
+        return refused(as_users(error, values))
 
 
 text2image = ConfiguredFlow(_text2image, name="text2image")

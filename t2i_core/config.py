@@ -104,6 +104,11 @@ class Config(Options, OutputOptions, RunOptions, SpeedOptions, SamplingOptions, 
         return [self.dataset] if isinstance(self.dataset, str) else self.dataset
 
     @property
+    def only_looks(self) -> bool:
+        """Whether a run makes and writes nothing: it says what there is, and what is to be made."""
+        return self.dry_run or self.estimate or self.status
+
+    @property
     def dataset_title(self) -> str:
         """Return how messages call the data set: by its name, or by the first of several."""
         first, *others = self.dataset_names

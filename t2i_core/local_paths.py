@@ -84,6 +84,10 @@ def check_writable(folder: Path) -> None:
     if is_folder(folder):
         if not os.access(folder, os.W_OK):
             raise ValueError("cannot be written: it is read-only, or another user's; name another folder")
+        try:
+            tempfile.TemporaryDirectory(dir=folder, prefix=".t2i-").cleanup()
+        except OSError as error:  # a full disk, or one that says no more than that it may be written
+            raise ValueError(f"cannot be written: {error.strerror}; make room, or name another folder") from None
         return
     above = next(parent for parent in folder.absolute().parents if _is_there(parent))
     if not is_folder(above):

@@ -28,6 +28,7 @@ from prefect.utilities.annotations import quote
 
 from t2i_core.errors import HubUnavailable, MeasureFailed, Stopped, UserError
 from t2i_core.hashing import digest
+from t2i_core.system_errors import is_lasting
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +54,10 @@ class VersionedKey(CachePolicy):
 
 
 def is_transient(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:
-    """Return whether a failed task may succeed when it is run again: not after wrong use, and not after a stop."""
+    """Return whether a failed task may succeed when it is run again: not after wrong use, a stop, or on a full disk."""
     error = state.data
+    if isinstance(error, OSError):
+        return not is_lasting(error)
     return isinstance(error, HubUnavailable) or not isinstance(error, UserError | Stopped | MeasureFailed)
 
 

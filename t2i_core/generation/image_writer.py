@@ -1,27 +1,27 @@
 """Writes generated images in threads, while the model generates the next batch: check, encode, write, record."""
 
-import errno
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from threading import BoundedSemaphore
 from typing import Any
 
-from t2i_core.errors import ImageFailure, OutputError
+from t2i_core.errors import ImageFailure, UserError
 from t2i_core.generation.health import checked_pixels
 from t2i_core.generation.interface import GeneratedImage, ImageGenerator, Timings
 from t2i_core.planning.pending import ImageRequest
+from t2i_core.storage.files import naming
 from t2i_core.storage.image_store import ImageStore
 from t2i_core.storage.png import encode_png, pixels_digest
 from t2i_core.storage.records import ImageRecord, Status
+from t2i_core.system_errors import as_user_error, is_lasting
 
 # PNG encoding and hashing release the GIL. More than four threads outpace any one GPU.
 THREADS = min(4, os.cpu_count() or 1)
-# Errors that a disk would give for every further image, too: it would be a waste to go on generating.
-_PERMANENT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +102,7 @@ class ImageWriter:
         self._slots = BoundedSemaphore(pending)
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="write image")
         self._futures: list[tuple[ImageRequest, Future[ImageRecord]]] = []
-        self._disk_error: OutputError | None = None
+        self._disk_error: UserError | None = None
 
     @contextmanager
     def draining_on_error(self) -> Iterator[None]:
@@ -117,7 +117,7 @@ class ImageWriter:
         """Hand in an image, or the error in its place; waits while too many are pending.
 
         Raises:
-            OutputError: once the disk is full or read-only.
+            OutputError: once the disk is full, or the output cannot be written any more for another lasting reason.
         """
         with self._records.timings.measure("waiting for writers"):
             self._slots.acquire()
@@ -133,7 +133,7 @@ class ImageWriter:
         and why it was not made.
 
         Raises:
-            OutputError: if the disk is full or read-only.
+            OutputError: likewise.
         """
         self._pool.shutdown(wait=True)
         records, failures = [], {}
@@ -155,13 +155,11 @@ class ImageWriter:
                 return self._records.record_failure(request, generated)
             if isinstance(generated, Exception):
                 raise generated
-            return self._records.write(request, generated)
+            with naming(self._records.images.root):
+                return self._records.write(request, generated)
         except OSError as error:
-            if error.errno in _PERMANENT:
-                self._disk_error = OutputError(
-                    f"output: {error.filename or 'the disk'}: {error.strerror}; what is there is kept: "
-                    "make room (--prune deletes images that no manifest names) and run the same command again"
-                )
+            if is_lasting(error):  # every further image would meet it, too
+                self._disk_error = as_user_error(error, {"output": Path("/")})  # whatever it names
             raise
         finally:
             self._on_images(1)

@@ -21,7 +21,7 @@ from t2i_core.options.values import EXAMPLE
 from t2i_core.output.layout import CONTACT_SHEET, FAILURES, PREVIEW, PROVENANCE, RUN, ManifestForm
 from t2i_core.output.own_files import OwnFiles
 from t2i_core.output.recovery import recover
-from t2i_core.output.writable import check_output
+from t2i_core.output.writable import check_output, may_be_looked_at
 from t2i_core.storage.files import write_text
 from t2i_core.storage.workspace import Workspace
 
@@ -82,7 +82,8 @@ def check_files(workspace: Workspace, config: Config) -> OutputIdentity | None:
     Raises:
         OutputError: naming the file, unless `replace` is set; and as `check_output`.
     """
-    check_output(workspace.root)
+    if not (config.only_looks and may_be_looked_at(workspace.root)):
+        check_output(workspace.root)
     stored = _read(workspace)
     identity = stored or _recovered(workspace, config)
     if not config.replace:
@@ -93,20 +94,11 @@ def check_files(workspace: Workspace, config: Config) -> OutputIdentity | None:
 
 
 def claim_output(workspace: Workspace, identity: OutputIdentity) -> None:
-    """Write down what the folder is for from now on, and begin to note which files are written.
-
-    Raises:
-        OutputError: if the folder cannot be written.
-    """
-    try:
-        with workspace.lock():
-            current = _read(workspace)  # another run may have written a manifest since `open_output`
-            OwnFiles(workspace, trusted=_names_of(current)).begin(_names_of(current or identity))
-            _write(workspace, replace(identity, manifest=current.manifest if current else identity.manifest))
-    except OSError as error:
-        raise OutputError(
-            f"output: cannot write to {workspace.root}: {error.strerror}; choose another --output"
-        ) from error
+    """Write down what the folder is for from now on, and begin to note which files are written."""
+    with workspace.lock():
+        current = _read(workspace)  # another run may have written a manifest since `open_output`
+        OwnFiles(workspace, trusted=_names_of(current)).begin(_names_of(current or identity))
+        _write(workspace, replace(identity, manifest=current.manifest if current else identity.manifest))
 
 
 def manifest_form(workspace: Workspace) -> ManifestForm | None:

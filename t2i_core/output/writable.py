@@ -1,10 +1,15 @@
 """Whether an output folder can be made and written; apart from all else, so that a mistake is answered at once."""
 
+import errno
 import os
 from pathlib import Path
 
 from t2i_core.errors import OutputError
-from t2i_core.local_paths import check_writable
+from t2i_core.local_paths import check_writable, is_folder
+
+# The longest path of a run below its output: the name of an image, while it is written, has 250 characters and more.
+_LONGEST = Path(".t2i") / ("x" * 200) / ("x" * 200)
+_SHOWN = 300
 
 
 def check_output(root: Path) -> None:
@@ -17,13 +22,32 @@ def check_output(root: Path) -> None:
     hidden = root / ".t2i"
     if os.path.lexists(hidden):
         _check(hidden)
-        for path in hidden.iterdir():
-            if path.is_dir():
+        for path in sorted(hidden.iterdir()):
+            if path.is_dir() or path.is_symlink():
                 _check(path)
+    try:
+        os.lstat(root.absolute() / _LONGEST)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise OutputError(f"output: {_shown(root)}: {error.strerror}; choose a shorter path") from None
+
+
+def may_be_looked_at(root: Path) -> bool:
+    """Return whether a run that writes nothing may have this output: a folder that can be entered, or none yet."""
+    try:
+        return is_folder(root) or not os.path.lexists(root)
+    except ValueError:
+        return False
 
 
 def _check(folder: Path) -> None:
     try:
         check_writable(folder)
     except ValueError as error:
-        raise OutputError(f"output: {folder} {error}") from None
+        raise OutputError(f"output: {_shown(folder)} {error}") from None
+
+
+def _shown(path: Path) -> str:
+    """Return a path for a message of one line."""
+    text = str(path)
+    return text if len(text) <= _SHOWN else f"{text[:100]}…{text[-100:]}"

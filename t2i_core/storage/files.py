@@ -48,12 +48,13 @@ def atomic_write(
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Add the name of a file to an error of the operating system that names none, as that of a write to a full disk."""
+    """Name a file in an error of the operating system that names none, as that of a write; or a temporary one."""
     try:
         yield
     except OSError as error:
-        if error.errno is not None and error.filename is None:
-            error.filename = str(path)
+        named = error.filename
+        if error.errno is not None and (named is None or is_temporary(os.path.basename(str(named)))):  # noqa: PTH119
+            error.filename, error.filename2 = str(path), None
         raise
 
 

@@ -10,6 +10,7 @@ import re
 import shutil
 from array import array
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from t2i_core.storage.files import atomic_write, entries, is_temporary, remove_if_stale, temporary_beside
+from t2i_core.storage.files import atomic_write, entries, is_temporary, naming, remove_if_stale, temporary_beside
 from t2i_core.storage.keys import KEY, Keys
 from t2i_core.storage.png import read_header
+from t2i_core.storage.promises import is_lacking, unless_lacking
+from t2i_core.system_errors import is_lasting
 
 _IMAGE = re.compile(r"[0-9a-f]{64}\.png")
 
@@ -108,13 +111,14 @@ class ImageStore:
         """Make `target` a hard link to an image, or a copy where links do not work; in the place of what is there."""
         target.parent.mkdir(exist_ok=True)
         temporary = temporary_beside(target)
-        try:
-            os.link(self.path(key), temporary)
-        except OSError:
-            shutil.copy2(self.path(key), temporary)
-        os.replace(temporary, target)
-        # Renaming onto another link of the same file does nothing: two runs may link one target at once.
-        temporary.unlink(missing_ok=True)
+        with naming(target):
+            try:
+                self._link_or_copy(self.path(key), temporary)
+                os.replace(temporary, target)
+            finally:
+                # Renaming onto another link of the same file does nothing: two runs may link one target at once.
+                with suppress(OSError):
+                    temporary.unlink()
 
     def can_link(self, key: str, target: Path) -> bool:
         """Return whether a link to an image can be made beside `target`; nothing is left of the attempt."""
@@ -151,6 +155,19 @@ class ImageStore:
             np.frombuffer(ctimes_ns, np.int64),
             np.ones(len(ctimes_ns), bool),
         )
+
+    @staticmethod
+    def _link_or_copy(source: Path, target: Path) -> None:
+        """Make a second name of a file, or a copy with its time."""
+        try:
+            os.link(source, target)
+        except OSError as error:
+            if not is_lacking("hard links", error) and is_lasting(error):
+                raise
+            shutil.copyfile(source, target)
+            with unless_lacking("utime"):
+                status = source.stat()
+                os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
     def path(self, key: str) -> Path:
         """Return where an image lies on this machine; for its file, not for its content."""

@@ -16,13 +16,15 @@ PROMISES = {
     "flock": "runs do not wait for each other: let one run at a time use an output",
     "fsync": "a power cut may leave torn files, which the next run finds and makes again",
     "hard links": "images under their names are copies, and take their room twice",
+    "utime": "names that are copies have times of their own",
 }
 # How it is said that a call is not known, or not for this file. EPERM is what FAT says to fchmod and to link.
 _LACKING = {
     "fchmod": {errno.EPERM, errno.EACCES, errno.EINVAL},
     "flock": {errno.ENOLCK, errno.EINVAL, errno.EPERM},
     "fsync": {errno.EINVAL, errno.EBADF},
-    "hard links": {errno.EPERM, errno.EACCES, errno.EXDEV, errno.EMLINK, errno.EINVAL},
+    "hard links": {errno.EPERM, errno.EXDEV, errno.EMLINK, errno.EINVAL},
+    "utime": {errno.EPERM, errno.EACCES, errno.EINVAL},
 }
 _UNKNOWN = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY}
 _said: set[str] = set()

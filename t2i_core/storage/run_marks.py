@@ -30,8 +30,11 @@ class RunMarks:
 
     def ask_to_stop(self) -> None:
         """Tell all processes of the run to stop at their next denoising step."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        (self._folder / _STOP).touch()
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            (self._folder / _STOP).touch()
+        except OSError:  # a full disk, perhaps: that there is no folder says the same
+            self.end()
 
     def says_stop(self) -> bool:
         """Return whether processes of the run should stop: they were told to, or the run is over."""

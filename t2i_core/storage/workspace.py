@@ -1,12 +1,17 @@
 """The folders of one output: what a run keeps for the next one, and the images."""
 
+import fcntl
+import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
 from t2i_core.storage.checked_files import CheckedFiles, CheckedImages
 from t2i_core.storage.files import entries, is_temporary, remove_if_stale
 from t2i_core.storage.image_store import ImageStore
+from t2i_core.storage.promises import is_lacking
 from t2i_core.storage.run_marks import remove_stale_marks
 
 
@@ -25,13 +30,14 @@ class Workspace:
         self.checked_images = CheckedImages(self.hidden / "checked-images", self.images)
         self.checked_names = CheckedFiles(self.hidden / "checked-names")
 
-    def lock(self) -> FileLock:
+    def lock(self) -> AbstractContextManager[Any]:
         """Return the lock that is held while names and manifest change, so that two runs do not mix theirs.
 
-        The operating system frees it when its process is killed.
+        The operating system frees it when its process is killed. Where it knows no locks, nothing is held.
         """
         self.hidden.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.hidden / "lock")
+        file = self.hidden / "lock"
+        return FileLock(file) if _knows_locks(file) else nullcontext()
 
     def remove_stale_files(self) -> None:
         """Remove temporary files that a killed process left behind, once they are an hour old.
@@ -43,3 +49,19 @@ class Workspace:
                 if is_temporary(entry.name):
                     remove_if_stale(Path(entry.path))
         remove_stale_marks(self.running)
+
+
+def _knows_locks(file: Path) -> bool:
+    """Return whether a file can be locked on its file system; shares of some systems and FUSE have no locks."""
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:  # held by another run
+        return True
+    except OSError as error:
+        if is_lacking("flock", error):
+            return False
+        raise
+    finally:
+        os.close(descriptor)
+    return True

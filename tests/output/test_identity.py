@@ -232,15 +232,6 @@ def test_a_claim_is_written_under_the_lock(free, claimed, monkeypatch):
     assert probed
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(free, claimed, monkeypatch):
-    def refuse(*arguments):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(module, "write_text", refuse)
-    with pytest.raises(OutputError, match=r"cannot write to .*free: Permission denied; choose another --output"):
-        claim_output(free, claimed)
-
-
 def test_the_form_of_a_manifest_is_noted_once(free, claimed):
     assert manifest_form(free) is None
     note_manifest_form(free, FORM)

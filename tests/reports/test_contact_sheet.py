@@ -191,10 +191,10 @@ def test_an_image_that_vanished_since_it_was_listed_is_left_out(workspace, pictu
     assert (workspace.root / "sheet.jpg").read_bytes() == contact_sheet(cells, "2 of 3 images, a title")
 
 
-def test_a_damaged_image_is_left_out_named_and_deleted(workspace, tmp_path, shown, caplog):
+def test_a_damaged_image_is_left_out_named_and_deleted(workspace, shown, caplog):
     pictures = stored(workspace, "a fox", "a cat")
     flip_a_byte(workspace.root / workspace.images.location(pictures[0].key))
-    write_contact_sheet(tmp_path / "sheet.jpg", pictures, workspace.images, "demo", 2)
+    write_contact_sheet(OwnFiles(workspace), "sheet.jpg", pictures, workspace.images, "demo", 2)
     assert [[cell.caption for cell in cells] for cells, _ in shown] == [["a cat"]]
     assert workspace.images.location(pictures[0].key) in caplog.text
     assert workspace.images.read(pictures[0].key) is None  # so that the next run makes it again
