@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from t2i_core.output.named_copies import NamedCopies
-from t2i_core.storage.files import is_temporary, remove_if_stale
+from t2i_core.storage.files import final_name, remove_if_stale
 from t2i_core.storage.keys import find
 from t2i_core.storage.png import read_header
 from t2i_core.storage.workspace import Workspace
@@ -117,10 +117,14 @@ class NamedLinks:
                     continue
                 with os.scandir(folder.path) as files:
                     for file in files:
-                        if is_temporary(file.name):
+                        final = final_name(file.name)
+                        name = final or file.name
+                        if not (name.startswith(folder.name) and _FILE.fullmatch(name)):
+                            continue
+                        if final is not None:
                             remove_if_stale(Path(file.path))
-                        elif file.name.startswith(folder.name) and _FILE.fullmatch(file.name):
-                            yield f"{folder.name}/{file.name}", file
+                        else:
+                            yield f"{folder.name}/{name}", file
 
     def _found(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
         """Return the hash of every name, sorted, and its inode; a collision leaves a name to be linked once more.

@@ -41,7 +41,7 @@ class OwnFiles:
         """
         self._workspace = workspace
         self._replace = replace
-        self._notes = workspace.hidden / "written"
+        self._notes = workspace.written
         self._trusted = frozenset(trusted)
 
     def check(self, names: Iterable[str]) -> None:

@@ -28,6 +28,9 @@ _RUN_FIELDS = {"state", "run", "configuration", "accounting"}
 _FAILURE_FIELDS = {"row", "line", "field", "value", "reason"}
 _PROVENANCE_COLUMNS = {"row", "condition", "image", "key", "prompt", "path", "status", "pixels_sha256"}
 
+# The sizes of contact sheets and previews until release 0.1.0, which said nothing of themselves: columns, rows of cells.
+_SHEETS_WITHOUT_COMMENT = {(columns * 200 + 8, rows * 240 + 32) for columns in range(1, 7) for rows in range(1, 50)}
+
 
 def read_run(path: Path) -> dict[str, Any] | None:
     """Return what a run.json of ours holds; None for any other file, and where there is none."""
@@ -94,7 +97,7 @@ def _is_provenance(path: Path) -> bool:
 def _is_sheet(path: Path) -> bool:
     try:
         with Image.open(path, formats=["JPEG"]) as image:
-            return image.info.get("comment") == HEADER.encode()
+            return image.info.get("comment") == HEADER.encode() or image.size in _SHEETS_WITHOUT_COMMENT
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return False
 

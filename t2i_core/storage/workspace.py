@@ -9,7 +9,7 @@ from typing import Any
 from filelock import FileLock
 
 from t2i_core.storage.checked_files import CheckedFiles, CheckedImages
-from t2i_core.storage.files import entries, is_temporary, remove_if_stale
+from t2i_core.storage.files import entries, final_name, remove_if_stale
 from t2i_core.storage.image_store import ImageStore
 from t2i_core.storage.promises import is_lacking
 from t2i_core.storage.run_marks import remove_stale_marks
@@ -27,6 +27,7 @@ class Workspace:
         self.records = self.hidden / "records"
         self.manifests = self.hidden / "manifests"
         self.running = self.hidden / "running"
+        self.written = self.hidden / "written"
         self.checked_images = CheckedImages(self.hidden / "checked-images", self.images)
         self.checked_names = CheckedFiles(self.hidden / "checked-names")
 
@@ -42,11 +43,13 @@ class Workspace:
     def remove_stale_files(self) -> None:
         """Remove temporary files that a killed process left behind, once they are an hour old.
 
-        Those beside images are removed by `ImageStore.scan`.
+        Those beside images are removed by `ImageStore.scan`. Where people see them, only those of names that are noted:
+        others may be the user's.
         """
-        for folder in (self.root, self.hidden, self.plans, self.records, self.manifests):
+        for folder in (self.root, self.hidden, self.written, self.plans, self.records, self.manifests):
             for entry in entries(folder):
-                if is_temporary(entry.name):
+                final = final_name(entry.name)
+                if final is not None and (folder != self.root or (self.written / final).is_file()):
                     remove_if_stale(Path(entry.path))
         remove_stale_marks(self.running)
 

@@ -56,15 +56,18 @@ def test_a_killed_process_does_not_keep_the_lock(tmp_path):
 def test_temporary_files_are_removed_once_stale(tmp_path):
     workspace = Workspace(tmp_path)
     folders = (workspace.root, workspace.hidden, workspace.plans, workspace.records, workspace.manifests)
-    for folder in folders:
+    for folder in (*folders, workspace.written):
         folder.mkdir(parents=True, exist_ok=True)
+    (workspace.written / "manifest.jsonl").write_text("its size and digest")
+    theirs = workspace.root / ".report.2024-01.tmp"
     stale = [folder / ".manifest.jsonl.1-1.tmp" for folder in folders]
     fresh = [folder / ".images.parquet.1-1.tmp" for folder in folders]
     others = [folder / "manifest.jsonl.tmp" for folder in folders]
-    for path in (*stale, *fresh, *others):
+    for path in (*stale, *fresh, *others, theirs):
         path.write_text("half")
     hour_ago = time.time() - STALE_SECONDS - 1
-    for path in (*stale, *others):
+    for path in (*stale, *others, theirs):
         os.utime(path, (hour_ago, hour_ago))
     workspace.remove_stale_files()
     assert [path.exists() for path in (*stale, *fresh, *others)] == [False] * 5 + [True] * 10
+    assert theirs.exists()
