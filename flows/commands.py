@@ -3,6 +3,7 @@
 import importlib
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 from flows.arguments import CommandLine
 from flows.command import ExitCode, command_name
@@ -15,16 +16,26 @@ from t2i_core.options.command import Options
 class Command:
     """A command of `flows/<name>.py`: what it does, its arguments, and where its options and its flow are defined.
 
-    `options` and `flow` are module:name; neither is imported before it is asked for.
+    `options`, `flow` and `check` are module:name; none is imported before it is asked for. `check` refuses options
+    before a server is started; the flow does so again, for a deployment has no command line.
     """
 
     summary: str
     usage: str
     options: str
     flow: str
+    check: str = ""
 
 
-COMMANDS: dict[str, Command] = {}
+COMMANDS: dict[str, Command] = {
+    "export": Command(
+        summary="Write the images of a finished output in the form that a trainer reads.",
+        usage="OUTPUT --format FORMAT [OPTIONS]",
+        options="t2i_core.options.export:ExportOptions",
+        flow="flows.export:export",
+        check="t2i_core.export.export:check_options",
+    ),
+}
 
 
 def main(name: str) -> int:
@@ -35,14 +46,21 @@ def main(name: str) -> int:
 def run_command(name: str, arguments: list[str]) -> int:
     """Run a command with its arguments; return the exit code."""
     command = COMMANDS[name]
-    module, _, options = command.options.partition(":")
-    options_class: type[Options] = getattr(importlib.import_module(module), options)
+    options_class: type[Options] = _named(command.options)
     line = CommandLine(command_name(name), command.usage, options_class, f"{command.summary}\n")
     try:
         asked = line.parse(arguments)
+        if asked is not None and command.check:
+            _named(command.check)(asked.options)
     except UserError as error:
         return refuse(str(error))
     if asked is None:
         return ExitCode.OK
     values = asked.options.model_dump(exclude_unset=True)
     return run_flow(command.flow, values, verbose=asked.verbose, before=lambda own: None)
+
+
+def _named(name: str) -> Any:
+    """Return what `module:name` names."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
