@@ -1,7 +1,7 @@
 """The card of an export: README.md with a YAML head that `datasets` and the hub read, and some pictures."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,9 @@ from PIL import Image
 from t2i_core.export.folders import TYPED
 from t2i_core.export.formats import Format
 from t2i_core.export.images import Images
-from t2i_core.export.kinds import card_feature
+from t2i_core.export.kinds import card_feature, described
 from t2i_core.export.samples import Sample
 from t2i_core.export.survey import Survey
-from t2i_core.json_values import json_text
 from t2i_core.storage.files import atomic_write, write_text
 
 PICTURES = ".card"  # hidden: no reader of images finds them
@@ -43,7 +42,7 @@ def write_card(
         with atomic_write(folder / PICTURES / f"{number}.jpg") as file:
             file.write(_thumbnail(images.read(sample.key)[0]))
     head = yaml.safe_dump(_head(form, survey, summary), allow_unicode=True, sort_keys=False, width=1000)
-    write_text(folder / "README.md", f"---\n{head}---\n\n" + "\n".join(_body(survey, summary, shown)) + "\n")
+    write_text(folder / "README.md", f"---\n{head}---\n\n" + "\n".join(_body(form, survey, summary, shown)) + "\n")
 
 
 def _head(form: Format, survey: Survey, summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,42 +87,46 @@ def _webdataset_features(survey: Survey, summary: Mapping[str, Any]) -> list[dic
     ]
 
 
-def _body(survey: Survey, summary: Mapping[str, Any], shown: list[Sample]) -> list[str]:
-    model, settings = summary["model"], summary["generation"]
+def _body(form: Format, survey: Survey, summary: Mapping[str, Any], shown: list[Sample]) -> list[str]:
+    model = summary["model"]
     lines = [f"# {_inline(summary['name'])}", ""]
-    lines += [f"{len(survey.index):,} images that {_inline(model['title'])} made from prompts.", ""]
-    lines += ["| split | images |", "|---|---|"]
-    lines += [f"| {name} | {count:,} |" for name, count in survey.per_split().items()]
-    lines += ["", "All images of a prompt are in one split." if len(survey.splits.names) > 1 else ""]
+    lines += [f"{len(survey.index):,} images, made from prompts by {_inline(model['title'])}.", ""]
+    lines += _table(("split", "images"), [(name, f"{count:,}") for name, count in survey.per_split().items()])
+    if len(survey.splits.names) > 1:
+        lines += ["All images of a prompt are in one split.", ""]
     if survey.dropped:
+        reasons = ", ".join(f"{count:,} ({_inline(reason)})" for reason, count in survey.dropped.most_common())
+        lines += [f"Left out: {reasons}.", ""]
+    pictures = [(f"![]({PICTURES}/{number}.jpg)", _inline(_cut(sample.text))) for number, sample in enumerate(shown)]
+    lines += _table(("picture", "text"), pictures)
+    if form.builder:
         lines += [
+            "```python",
+            "from datasets import load_dataset",
             "",
-            "Left out: "
-            + ", ".join(f"{count:,} ({_inline(why)})" for why, count in survey.dropped.most_common())
-            + ".",
+            'data = load_dataset("path/of/this/folder")',
+            "```",
+            "",
         ]
-    if shown:
-        lines += ["", "| picture | text |", "|---|---|"]
-        lines += [
-            f"| ![]({PICTURES}/{number}.jpg) | {_inline(_cut(sample.text))} |" for number, sample in enumerate(shown)
-        ]
-    lines += ["", "## How they were made", "", "| | |", "|---|---|"]
-    lines += [f"| {name} | {_inline(str(value))} |" for name, value in {**model["about"], **settings}.items()]
-    lines += ["", "## Licence", "", _inline(model["licence"])]
-    lines += [
-        "",
-        "The licence above is that of the model. What it says of its images binds whoever uses this data set.",
+    lines += ["## How they were made", ""]
+    settings = {**model["about"], **summary["generation"]}
+    lines += _table(("setting", "value"), [(name, _inline(str(value))) for name, value in settings.items()])
+    lines += ["## Licence", "", f"Of the model: {_inline(model['licence'])}", ""]
+    lines += ["What that licence says of the images that the model makes binds whoever uses this data set.", ""]
+    lines += ["## Columns", ""]
+    sources = {name: f"column {column} of the input" for column, name in survey.columns.names.items()}
+    columns = survey.columns.exported().items()
+    rows = [
+        (_inline(name), _inline(described(kind)), _inline(sources.get(name, "text2image"))) for name, kind in columns
     ]
-    lines += ["", "## Columns", "", "| column | type | from |", "|---|---|---|"]
-    sources = {name: column for column, name in survey.columns.names.items()}
-    for name, kind in survey.columns.exported().items():
-        source = "the tool" if name not in sources else f"column {sources[name]} of the input"
-        lines.append(f"| {_inline(name)} | {_inline(_type(card_feature(kind)))} | {_inline(source)} |")
-    return lines
+    return lines + _table(("column", "type", "from"), rows)[:-1]
 
 
-def _type(feature: Mapping[str, Any]) -> str:
-    return str(feature["dtype"]) if "dtype" in feature else json_text(feature)
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return the lines of a table, and a blank one; none for no row."""
+    if not rows:
+        return []
+    return [f"| {' | '.join(cells)} |" for cells in (head, ("---",) * len(head), *rows)] + [""]
 
 
 def _thumbnail(data: bytes) -> bytes:

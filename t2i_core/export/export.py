@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -202,7 +202,7 @@ class _Export:
         sharded = {"shard_size": self.options.shard_size, "shards": shards}
         return {
             "text2image_export": FORMAT_VERSION,
-            "name": Path(os.path.abspath(self.options.output)).name,  # noqa: PTH100
+            "name": f"{_data_set(run)}: images by {model['name']}",
             "format": self.options.format,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "version": __version__,
@@ -225,6 +225,13 @@ class _Export:
             "generation": survey.generation(),
             **(sharded if job.assigned is not None else {}),
         }
+
+
+def _data_set(run: Mapping[str, Any]) -> str:
+    """Return the file name of the data set, or its name on the hub; the first of several."""
+    name = run["data_set"]["name"]
+    first = name if isinstance(name, str) else name[0]
+    return first if first.startswith("hf:") else Path(first).name
 
 
 def _mode(options: ExportOptions, form: Format) -> str:

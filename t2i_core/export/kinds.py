@@ -191,6 +191,15 @@ def datasets_feature(kind: Kind) -> dict[str, Any]:
     return {"dtype": _DATASETS[kind], "_type": "Value"}
 
 
+def described(kind: Kind) -> str:
+    """Return a kind in words: `list of {role: string, content: string}`."""
+    if isinstance(kind, ListOf):
+        return f"list of {described(kind.item)}"
+    if isinstance(kind, StructOf):
+        return "{" + ", ".join(f"{name}: {described(inner)}" for name, inner in kind.fields) + "}"
+    return _DATASETS[kind]
+
+
 def card_feature(kind: Kind) -> dict[str, Any]:
     """Return a kind as the YAML head of a data-set card declares it."""
     if isinstance(kind, ListOf):

@@ -48,7 +48,7 @@ class Output:
         write_manifest(self.catalog, Config.from_values(settings))
         summary = {
             "run": "r1", "state": "finished", "model": MODEL, "configuration": {},
-            "data_set": self.catalog.plan.to_summary(),
+            "data_set": {"name": "data/prompts.jsonl", **self.catalog.plan.to_summary()},
         }  # fmt: skip
         (self.root / RUN).write_text(json.dumps(summary))
         return self

@@ -55,7 +55,14 @@ def test_it_says_counts_model_settings_licence_and_what_was_left_out(output):
     failed = image_spec(2)
     rows = [{}, {"specs": [image_spec(1, steps=8)]}, {}, {"caption": None}]
     _, body = card(output.make(*rows, without=[failed]).export("parquet"))
-    for text in ("3 images that demo made", "| steps | 4 (2), 8 (1) |", "| size | 8x8 |", "FluxPipeline", "Apache-2.0"):
+    for text in (
+        "# prompts.jsonl: images by demo",
+        "3 images, made from prompts by demo",
+        "| steps | 4 (2), 8 (1) |",
+        "| size | 8x8 |",
+        "FluxPipeline",
+        "Of the model: Apache-2.0",
+    ):
         assert text in body
     assert "Left out: 1 (failed)." in body
     assert "| caption | string | column caption of the input |" in body

@@ -1,0 +1,108 @@
+"""The export as a flow, and on the command line."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from datasets import load_dataset
+
+from flows.export import export
+from flows.outcomes import REFUSED
+from t2i_core.options.export import ExportOptions
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def exported(server, output):
+    """Run the flow in this process: `exported(format="parquet")` -> the final state."""
+
+    def call(**values):
+        return export(**({"output": str(output.folder), "format": "webdataset"} | values), return_state=True)
+
+    return call
+
+
+def command_line(*arguments):
+    """Run `python -m flows.export` with a server address at which none answers."""
+    return subprocess.run(
+        [sys.executable, "-m", "flows.export", *map(str, arguments)],
+        cwd=ROOT, capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+
+
+def test_what_a_run_made_is_exported_and_an_unchanged_export_writes_nothing(run, exported, prompts, output, caplog):
+    run(dataset=prompts("a fox", {"conversations": [{"role": "user", "content": "a cat"}], "id": 7}))
+    state = exported()
+    folder = output.folder / "exports" / "webdataset"
+    assert state.is_completed()
+    assert state.message == f"2 images in {folder}"
+    data = load_dataset(str(folder), split="train", cache_dir=str(output.folder.parent / "datasets"))
+    assert data["txt"] == ["a fox", "a cat"]
+    assert [row["id"] for row in data["json"]] == [None, 7]
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    caplog.clear()
+    assert exported().is_completed()
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    assert f"export    {folder}, unchanged" in caplog.text
+
+
+def test_an_export_follows_its_output_and_heals(run, exported, prompts, output):
+    run(dataset=prompts("a fox", "a cat"))
+    exported(shard_size=1)
+    folder = output.folder / "exports" / "webdataset"
+    first = (folder / "train" / "00000.tar").stat().st_ino
+    run(dataset=prompts("a dog", "a fox", "a cat"))
+    exported(shard_size=1)
+    assert json.loads((folder / "export.json").read_text())["images"] == 3
+    assert (folder / "train" / "00000.tar").stat().st_ino == first
+    (folder / "train" / "00001.tar").unlink()
+    exported(shard_size=1)
+    assert (folder / "train" / "00001.tar").exists()
+
+
+def test_wrong_use_is_refused_in_one_line(run, exported, prompts, output):
+    state = exported()
+    assert state.name == REFUSED
+    assert "is no folder; name the output of a text2image run" in state.message
+    run(dataset=prompts("a fox"))
+    for values, why in (
+        ({"format": "captions", "images": "in-place"}, "images: captions cannot have them in-place"),
+        ({"where": "nosuch > 1"}, "where: "),
+        ({"caption": "nosuch"}, "caption: no image has a text in the column nosuch"),
+        ({"to": str(output.folder)}, "to: .* holds the output itself"),
+    ):
+        state = exported(**values)
+        assert state.name == REFUSED
+        assert "\n" not in state.message
+        assert re.search(why, state.message), state.message
+    assert not (output.folder / "exports").exists() or not list((output.folder / "exports").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["out"], "format: field required"),
+        (["out", "--format", "tar"], "--format"),
+        (["out", "--format", "parquet", "--split", "train=2"], "split: shares must be above 0 and add up to 1"),
+        (["out", "--format", "llava", "--questions", "/nowhere.txt"], "questions: '/nowhere.txt' does not exist"),
+        (
+            ["out", "--format", "webdataset", "--shard-size", "0"],
+            "shard_size: input should be greater than or equal to 1",
+        ),
+    ],
+)
+def test_a_mistake_is_answered_before_a_server_is_started(arguments, message):
+    done = command_line(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert "server" not in done.stdout
+
+
+def test_the_help_lists_every_option():
+    done = command_line("--help")
+    assert done.returncode == 0
+    for name in ExportOptions.model_fields:
+        assert f"--{name.replace('_', '-')}" in done.stdout
