@@ -18,7 +18,7 @@ from t2i_core.export.formats import FORMATS, Format
 from t2i_core.export.images import Images
 from t2i_core.export.job import Job, Writer
 from t2i_core.export.kinds import card_feature
-from t2i_core.export.placed import IN_PLACE, Placed
+from t2i_core.export.placed import IN_PLACE, LINK, Placed
 from t2i_core.export.questions import Questions
 from t2i_core.export.samples import Candidates
 from t2i_core.export.sharded import ASSIGNMENT, Sharded
@@ -151,6 +151,9 @@ class _Export:
         shown[shown_positions(survey)] = True
         write_card(staging, self.form, survey, summary, list(surveyor.samples(survey, shown)), self.images)
         self.target.commit(summary, self.previous, Ours((".png", ".webp", ".jpg", ".txt")))
+        if _mode(self.options, self.form) == LINK:  # which changes nothing of an image but its change time
+            store = self.catalog.workspace.images
+            self.catalog.workspace.checked_images.carry_over(self.catalog.scan, store.scan())
         return summary
 
     def _write(self, surveyor: Surveyor, survey: Survey, writer: Writer) -> None:

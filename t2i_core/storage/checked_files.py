@@ -133,6 +133,7 @@ class CheckedImages:
             (np.zeros(len(after.keys), bool), before.unchecked),
         ):
             same[same] &= now[same] == then[index[same]]
+        time.sleep(2 * _TICK_NS / _SECOND_NS)  # the last links were made just now; see `is_lasting`
         self.note(after, same)
 
 

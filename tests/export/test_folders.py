@@ -2,7 +2,10 @@
 
 import json
 import os
+import time
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from datasets import Image, Value, concatenate_datasets, load_dataset
 
@@ -20,8 +23,6 @@ def lines(path):
 
 def pixels(row):
     """The digest of the pixels of a row that `datasets` has decoded."""
-    import numpy as np
-
     return pixels_digest(np.asarray(row["image"].convert("RGB")))
 
 
@@ -76,6 +77,20 @@ def test_images_are_links_to_those_of_the_output_or_copies(output):
     copies = output.export("imagefolder", images="copy", to=str(output.root / "copies"))
     assert not {path.stat().st_ino for path in copies.rglob("*.png")} & stored
     assert {path.read_bytes() for path in copies.rglob("*.png")} == {output.workspace.images.read(key) for key in keys}
+
+
+def test_images_that_were_looked_at_need_not_be_again_after_they_were_linked(output):
+    output.make({}, {})
+    checked, store = output.workspace.checked_images, output.workspace.images
+    time.sleep(0.05)  # longer than a tick of the clock of files
+    output.catalog = replace(output.catalog, scan=store.scan())
+    checked.note(output.catalog.scan, np.ones(2, bool))
+    assert not checked.marked(store.scan()).unchecked.any()
+    for _ in range(2):  # the second one removes the links of the first
+        output.export("imagefolder")
+        scan = checked.marked(store.scan())
+        assert not scan.unchecked.any()
+        output.catalog = replace(output.catalog, scan=scan)
 
 
 def test_a_file_is_named_by_its_image_so_that_no_name_changes_its_meaning(output, tmp_path):
