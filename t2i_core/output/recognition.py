@@ -28,7 +28,7 @@ _RUN_FIELDS = {"state", "run", "configuration", "accounting"}
 _FAILURE_FIELDS = {"row", "line", "field", "value", "reason"}
 _PROVENANCE_COLUMNS = {"row", "condition", "image", "key", "prompt", "path", "status", "pixels_sha256"}
 
-# The sizes of contact sheets and previews until release 0.1.0, which said nothing of themselves: columns, rows of cells.
+# The sizes of sheets and previews until release 0.1.0, which said nothing of themselves: columns and rows of cells.
 _SHEETS_WITHOUT_COMMENT = {(columns * 200 + 8, rows * 240 + 32) for columns in range(1, 7) for rows in range(1, 50)}
 
 
