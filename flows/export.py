@@ -19,6 +19,7 @@ from prefect.states import Completed
 from flows.finished import open_catalog
 from flows.outcomes import refused
 from flows.signature import takes_options
+from flows.system_errors import as_users
 from t2i_core.errors import UserError
 from t2i_core.export.export import check_options, target_folder
 from t2i_core.export.target import is_whole
@@ -87,8 +88,8 @@ def _export(**values: Any) -> Any:  # a `State[Any]`, which another process coul
     use_system_allocator()
     try:
         return _run(ExportOptions.from_values(values))
-    except UserError as error:
-        return refused(error)
+    except (UserError, OSError) as error:
+        return refused(as_users(error, values))
 
 
 export = ConfiguredFlow(_export, name="export")

@@ -62,3 +62,15 @@ def test_the_command_line_says_it_before_anything_is_started(monkeypatch, capsys
     assert capsys.readouterr().err == (
         f"error: output: {tmp_path}/x: Too many levels of symbolic links; its links lead in a circle; correct them\n"
     )
+
+
+def test_a_command_over_a_finished_output_says_it_too(server, monkeypatch, tmp_path):
+    from flows import export
+
+    def fail(options):
+        raise error(f"{tmp_path}/to/x", errno.ENOSPC)
+
+    monkeypatch.setattr(export, "_run", fail)
+    state = export.export(output=str(tmp_path / "out"), format="captions", to=str(tmp_path / "to"), return_state=True)
+    assert state.name == "Refused"
+    assert state.message.startswith(f"to: {tmp_path}/to/x: No space left on device")
