@@ -18,7 +18,7 @@ from t2i_core.models.presets import PRESETS
 from t2i_core.models.sampling import resolve_sampling
 from t2i_core.planning.planner import write_plan
 from t2i_core.spec import GenerationSettings, ImageSpec
-from t2i_core.storage.png import encode_png, pixels_digest
+from t2i_core.storage.formats import Encoding, encode_image, pixels_digest
 from t2i_core.storage.tables import read_rows as read_table_rows
 from t2i_core.storage.workspace import Workspace
 
@@ -43,7 +43,7 @@ def main() -> None:
         spec = ImageSpec.from_row(row)
         pixels = np.full((4, 4, 3), i % 251, np.uint8)
         header = facts | {"model_name": "demo", "key": spec.key, "spec": spec.canonical()}
-        images.write(spec.key, encode_png(pixels, header | {"pixels_sha256": pixels_digest(pixels)}, 1))
+        images.write(spec.key, encode_image(pixels, header | {"pixels_sha256": pixels_digest(pixels)}, Encoding()).data)
 
 
 if __name__ == "__main__":

@@ -59,6 +59,7 @@ from t2i_core.reports.estimate import disk_space, estimate_lines, text_line
 from t2i_core.reports.pictures import delete_damaged
 from t2i_core.reports.report import SHEET_IMAGES, Report, prunable, write_report
 from t2i_core.reports.summary_page import THUMBNAILS
+from t2i_core.storage.formats import Encoding
 from t2i_core.storage.record_index import RecordIndex
 from t2i_core.storage.run_marks import RunMarks
 from t2i_core.storage.tables import use_system_allocator
@@ -214,7 +215,8 @@ class Text2Image:
             model_name=resolved.model_name,
             commit=resolved.model.commit,
             tuning=load_config.tuning(),
-            png_compress_level=self.config.png_compress_level,
+            encoding=Encoding(self.config.image_format, self.config.png_compress_level, self.config.jpeg_quality),
+            sampler=resolved.model.configs.get("scheduler", {}).get("_class_name"),
         )
         # The images of a shard are missing, so a stored result of this very shard is stale.
         task = self.cache.bind(generate_shard_task, refresh=True)

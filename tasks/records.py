@@ -21,7 +21,7 @@ _ABSORBED = b"absorbed"
 @task(
     name="collect records",
     task_run_name="collect records",
-    cache_policy=VersionedKey(version="records-v1"),
+    cache_policy=VersionedKey(version="records-v2"),
     **TASK_OPTIONS,
 )
 def collect_records_task(cache_key: str, output: str, scan: Scan) -> str:

@@ -20,8 +20,8 @@ from t2i_core.planning.file_names import image_name
 from t2i_core.planning.plan import ROWS, SPECS, Plan
 from t2i_core.spec import ImageSpec
 from t2i_core.storage.files import atomic_write
+from t2i_core.storage.formats import Encoding, encode_image, pixels_digest
 from t2i_core.storage.image_store import Scan
-from t2i_core.storage.png import encode_png, pixels_digest
 from t2i_core.storage.record_index import RecordIndex
 from t2i_core.storage.record_table import merge_records
 from t2i_core.storage.records import RECORD_TABLE, ImageRecord, Status, table_row
@@ -66,11 +66,12 @@ def rounded(floats):
     return Pixels(values, floats.min(axis=(0, 1)), floats.max(axis=(0, 1)))
 
 
-def store_image(workspace, spec, pixels=None, **facts):
+def store_image(workspace, spec, pixels=None, format="png", **facts):
     """Write an image of `spec` to the image store, as a run does; return its record."""
     pixels = picture(spec) if pixels is None else pixels
     header = image_record(spec, pixels_sha256=pixels_digest(pixels), **facts).header()
-    return ImageRecord.from_header(header, workspace.images.write(spec.key, encode_png(pixels, header, 1)))
+    encoded = encode_image(pixels, header, Encoding(format))
+    return ImageRecord.from_header(encoded.record, workspace.images.write(spec.key, encoded.data, format))
 
 
 def flip_a_byte(path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from t2i_core.storage.png import decode_png, read_header
+from t2i_core.storage.formats import decode_image, read_header
 from tests.prefect_server import serve
 
 # Waiting threads that spin make a small model 10 times slower beside any other work (measured on 2 cores).
@@ -64,14 +64,14 @@ class Output:
 
     def pixels(self):
         """{key: SHA-256 of the pixels}, every stored image decoded."""
-        return {key: decode_png(path.read_bytes()).pixels_sha256 for key, path in self.stored().items()}
+        return {key: decode_image(path.read_bytes()).pixels_sha256 for key, path in self.stored().items()}
 
     def manifest_is_true(self):
         """Every path in the manifest names an image whose header holds a prompt of that row; and there is one."""
         paths = [(path, row) for row in self.manifest() for path in row["images"]]
         assert paths, "a manifest without a single image says nothing"
         for path, row in paths:
-            image = decode_png(Path(path).read_bytes())
+            image = decode_image(Path(path).read_bytes())
             assert image is not None, path
             assert image.record["spec"]["prompt"] in json.dumps(row, ensure_ascii=False), (path, row)
         return True

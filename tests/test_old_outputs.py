@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from t2i_core.models.identity import ResolvedModel
-from t2i_core.storage.png import decode_png
+from t2i_core.storage.formats import decode_image
 from tests.conftest import Output
 from tests.make_output import FAILS, LINES, ONE_STEP, REPLACED, SETTINGS, TWO_STEPS
 
@@ -46,7 +46,7 @@ def check(output, steps):
     for row in output.manifest():
         prompts = [message["content"] for message in row["conversations"]]
         for path in [path for path in row["images"] if path != "mine.png"]:
-            image = decode_png(Path(path).read_bytes())
+            image = decode_image(Path(path).read_bytes())
             assert image.record["spec"]["prompt"] in prompts
             assert image.record["spec"]["steps"] == steps
             assert provenance[image.record["key"]]["pixels_sha256"] == image.pixels_sha256
@@ -88,7 +88,7 @@ def test_the_earlier_manifests_of_an_earlier_release_stay_true(old):
     ]
     assert len(paths) == 2 * IMAGES - 3  # the first data set lacked a row
     for path, row in paths:
-        image = decode_png(Path(path).read_bytes())
+        image = decode_image(Path(path).read_bytes())
         assert image.record["spec"]["prompt"] in [message["content"] for message in row["conversations"]]
     assert run(**TWO_STEPS, prune=True).name == "TooManyFailures"
     assert len(old.stored()) == IMAGES - 1
@@ -123,7 +123,7 @@ def named_images(manifest, folder):
         for path in row["images"]:
             if path == "mine.png":
                 continue
-            image = decode_png((folder / path).read_bytes())
+            image = decode_image((folder / path).read_bytes())
             assert image.record["spec"]["prompt"] in [message["content"] for message in row["conversations"]]
             found += 1
     return found

@@ -15,25 +15,29 @@ from t2i_core.generation.health import checked_pixels
 from t2i_core.generation.interface import GeneratedImage, ImageGenerator, Timings
 from t2i_core.planning.pending import ImageRequest
 from t2i_core.storage.files import naming
+from t2i_core.storage.formats import Encoding, encode_image, pixels_digest
 from t2i_core.storage.image_store import ImageStore
-from t2i_core.storage.png import encode_png, pixels_digest
 from t2i_core.storage.records import ImageRecord, Status
 from t2i_core.system_errors import as_user_error, is_lasting
 
-# PNG encoding and hashing release the GIL. More than four threads outpace any one GPU.
+# Encoding and hashing release the GIL. More than four threads outpace any one GPU.
 THREADS = min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
-    """What all images of a run have in common; it goes into their records."""
+    """What all images of a run have in common; it goes into their records.
+
+    sampler: the class of the model's own scheduler, for the texts that other tools read.
+    """
 
     run: str
     refresh: bool
     model_name: str
     commit: str | None
     tuning: dict[str, Any]
-    png_compress_level: int
+    encoding: Encoding
+    sampler: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +72,11 @@ class RecordWriter:
             prompt_lengths=[asdict(length) for length in generated.prompt_lengths] or None,
             **self._facts(request),
         ).header()
-        with self.timings.measure("encode PNG and write"):
-            file = self.images.write(request.key, encode_png(pixels, header, self.context.png_compress_level))
-        return ImageRecord.from_header(header, file)
+        with self.timings.measure("encode and write"):
+            encoding = self.context.encoding
+            encoded = encode_image(pixels, header, encoding, self.context.sampler)
+            file = self.images.write(request.key, encoded.data, encoding.format)
+        return ImageRecord.from_header(encoded.record, file)
 
     def record_failure(self, request: ImageRequest, failure: ImageFailure) -> ImageRecord:
         """Return the record of an image that failed and will fail again."""

@@ -8,8 +8,8 @@ from t2i_core.generation.image_writer import ImageWriter, RecordWriter, RunConte
 from t2i_core.generation.interface import ImageGenerator, OnStep, Timings
 from t2i_core.planning.pending import ImageRequest
 from t2i_core.planning.shards import Shard
+from t2i_core.storage.formats import decode_image
 from t2i_core.storage.image_store import ImageStore
-from t2i_core.storage.png import decode_png
 from t2i_core.storage.records import ImageRecord
 
 
@@ -93,7 +93,7 @@ def _split(
 def _stored(request: ImageRequest, images: ImageStore, context: RunContext) -> ImageRecord | None:
     """Return the record of an image that is stored whole; with `refresh`, only if this run made it."""
     file, data = images.stat(request.key), images.read(request.key)
-    image = None if data is None else decode_png(data)
+    image = None if data is None else decode_image(data)
     if file is None or image is None or image.record.get("key") != request.key:
         return None
     if context.refresh and image.record.get("run") != context.run:

@@ -36,7 +36,11 @@ class OutputOptions(BaseModel):
     public_url: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = Field(
         None, description="URL under which the output folder is served, for links in Prefect's UI."
     )
+    image_format: Literal["png", "webp", "jpeg"] = Field(
+        "png", description="Format of stored images: png and webp keep every pixel, jpeg is smaller and does not."
+    )
     png_compress_level: int = Field(1, ge=0, le=9, description="PNG compression: 1 is fast, 9 is small; same pixels.")
+    jpeg_quality: int = Field(95, ge=1, le=100, description="Quality of JPEG, 1 to 100; colours in full resolution.")
 
     @field_validator("manifest_name")
     @classmethod

@@ -12,12 +12,13 @@ from t2i_core.errors import OutputError
 from t2i_core.output.layout import PROVENANCE
 from t2i_core.output.named_links import NamedImage
 from t2i_core.planning.catalog import Catalog
+from t2i_core.storage.formats import read_header
 from t2i_core.storage.png import HEADER
 from t2i_core.storage.tables import read_chunks
 from t2i_core.storage.workspace import Workspace
 
-# The chunk of the record comes before the pixels, so that a torn image of ours has it, too.
-_MARK = b"iTXt" + HEADER.encode() + b"\0"
+# In PNG and JPEG it comes before the pixels, so that a torn image of ours has it, too.
+_MARK = HEADER.encode()
 _BEGINNING = 128  # bytes
 
 
@@ -68,7 +69,10 @@ def _may_be_foreign(path: Path, own_inodes: frozenset[int]) -> bool:
         if not stat.S_ISREG(status.st_mode):
             return True
         with path.open("rb") as file:
-            return _MARK not in file.read(_BEGINNING)
+            if _MARK in file.read(_BEGINNING):
+                return False
+            file.seek(0)
+            return read_header(file) is None
     except FileNotFoundError:
         return False
 

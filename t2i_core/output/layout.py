@@ -6,6 +6,7 @@ from typing import Self
 from t2i_core.config import Config
 from t2i_core.planning.catalog import CatalogImage
 from t2i_core.storage.image_store import ImageStore
+from t2i_core.storage.suffixes import PNG
 
 FAILURES = "failures.jsonl"
 PROVENANCE = "images.parquet"
@@ -53,4 +54,6 @@ class Layout:
         """Return the path of an image as the manifest gives it; None where there is no picture."""
         if image.picture is None:
             return None
-        return self.form.prefix + (image.name if self.named else images.location(image.picture))
+        if self.named:
+            return self.form.prefix + image.name
+        return self.form.prefix + images.location(image.picture, image.facts["format"] or PNG)

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from t2i_core.storage.checked_files import Marks, Mask, is_lasting, mixed, own_change_times
+from t2i_core.storage.formats import read_header
 from t2i_core.storage.image_store import StoredFile
-from t2i_core.storage.png import read_header
 from t2i_core.storage.workspace import Workspace
 
 

@@ -13,12 +13,12 @@ import numpy.typing as npt
 
 from t2i_core.output.named_copies import NamedCopies
 from t2i_core.storage.files import final_name, remove_if_stale
+from t2i_core.storage.formats import read_header
 from t2i_core.storage.keys import find
-from t2i_core.storage.png import read_header
 from t2i_core.storage.workspace import Workspace
 
 _FOLDER = re.compile(r".+_condition\d+")
-_FILE = re.compile(r".+_condition\d+_\d+\.png")
+_FILE = re.compile(r".+_condition\d+_\d+\.(png|webp|jpg)")
 
 # Names that an output should have, their keys, and the inodes of the images by key: columns of equal length.
 WantedNames = tuple[list[str], list[str], npt.NDArray[np.uint64]]

@@ -16,11 +16,15 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from t2i_core.output.layout import CONTACT_SHEET, FAILURES, PREVIEW, PROVENANCE, RUN, ManifestForm
-from t2i_core.storage.png import HEADER, read_header
+from t2i_core.storage.formats import read_header
+from t2i_core.storage.png import HEADER
+from t2i_core.storage.suffixes import SUFFIXES
 from t2i_core.storage.workspace import Workspace
 
 # What a run itself names an image, relative to the output, at the end of a path.
-_OURS = re.compile(r"(?:([^/]+_condition\d+)/\1_\d+\.png|\.t2i/images/[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{64}\.png)$")
+_OURS = re.compile(
+    r"(?:([^/]+_condition\d+)/\1_\d+|\.t2i/images/[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{64})\.(png|webp|jpg)$"
+)
 # So many rows of a file are looked at.
 _ROWS = 1000
 _LONGEST_LINE = 1 << 20
@@ -66,9 +70,9 @@ def has_images_of_ours(workspace: Workspace) -> bool:
 
 def headers(workspace: Workspace) -> Iterator[dict[str, Any]]:
     """Yield the records that stored images carry, one read each; in the order of keys, which is none of time or row."""
-    for path in (workspace.hidden / "images").glob("??/??/*.png"):
+    for path in (workspace.hidden / "images").glob("??/??/*"):
         try:
-            if not path.is_file():  # a pipe would be waited for
+            if path.suffix not in SUFFIXES.values() or not path.is_file():  # a pipe would be waited for
                 continue
             with path.open("rb") as file:
                 header = read_header(file)

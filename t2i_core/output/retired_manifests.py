@@ -20,7 +20,7 @@ from t2i_core.storage.files import atomic_write
 from t2i_core.storage.workspace import Workspace
 
 # What a run itself names an image, relative to the output.
-_OURS = re.compile(r"([^/]+_condition\d+)/\1_\d+\.png|\.t2i/images/.+")
+_OURS = re.compile(r"([^/]+_condition\d+)/\1_\d+\.(png|webp|jpg)|\.t2i/images/.+")
 
 
 def is_outdated(manifest: Path, form: ManifestForm, new_form: ManifestForm, outdated_names: set[str]) -> bool:

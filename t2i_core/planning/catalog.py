@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from t2i_core.dataset.rows import Rejection
 from t2i_core.hashing import digest
+from t2i_core.planning.file_names import in_format
 from t2i_core.planning.plan import Plan
 from t2i_core.spec import ImageSpec
 from t2i_core.storage.image_store import Scan
@@ -61,7 +62,7 @@ class CatalogImage:
     row: int
     condition: int
     image: int
-    name: str  # relative to the output
+    name: str  # relative to the output, with the suffix of its picture's format
     key: str  # of its spec
     state: ImageState
     picture: str | None  # the key of its picture: that of a replacement, where the image itself failed
@@ -142,7 +143,7 @@ class Catalog:
 
     def images(self, facts: Sequence[str] = ()) -> Iterator[CatalogImage]:
         """Yield every image in data-set order; `facts` names columns of the record table."""
-        table = self.index.facts(["key", "run", *facts])
+        table = self.index.facts(list(dict.fromkeys(["key", "run", "format", *facts])))
         for chunk in self.chunks():
             found = iter(table.take(pa.array(chunk.index[chunk.present])).to_pylist())
             for arguments, present in zip(chunk.specs.to_pylist(), chunk.present.tolist(), strict=True):
@@ -215,11 +216,13 @@ class Catalog:
 
         A name is a link to its image if its inode is the one given.
         """
+        formats = self.index.facts(["format"])["format"]
         for chunk in self.chunks(["name"]):
             keys = self.index.picture_keys(chunk.specs["key"])
             in_scan = np.where(chunk.present, find(as_keys(keys), self.scan.keys), -1)
             stored = pa.array(in_scan >= 0)
-            names = chunk.specs["name"].filter(stored).to_pylist()
+            own = formats.take(pa.array(chunk.index[in_scan >= 0])).to_pylist()
+            names = list(map(in_format, chunk.specs["name"].filter(stored).to_pylist(), own))
             yield names, keys.filter(stored).to_pylist(), self.scan.inodes[in_scan[in_scan >= 0]]
 
     def _plan_rows(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -246,7 +249,7 @@ class Catalog:
             row=arguments["row"],
             condition=arguments["condition"],
             image=arguments["image"],
-            name=arguments["name"],
+            name=in_format(arguments["name"], (facts or {}).get("format")),
             key=arguments["key"],
             state=state,
             picture=None if facts is None else facts["key"],

@@ -7,8 +7,8 @@ from PIL import Image
 
 from t2i_core.errors import DamagedImage
 from t2i_core.planning.catalog import Picture
+from t2i_core.storage.formats import read_image
 from t2i_core.storage.image_store import ImageStore
-from t2i_core.storage.png import read_image
 
 log = logging.getLogger(__name__)
 

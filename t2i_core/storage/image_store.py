@@ -19,12 +19,13 @@ import numpy as np
 import numpy.typing as npt
 
 from t2i_core.storage.files import atomic_write, entries, is_temporary, naming, remove_if_stale, temporary_beside
+from t2i_core.storage.formats import read_header
 from t2i_core.storage.keys import KEY, Keys
-from t2i_core.storage.png import read_header
 from t2i_core.storage.promises import is_lacking, unless_lacking
+from t2i_core.storage.suffixes import PNG, SUFFIXES
 from t2i_core.system_errors import is_lasting
 
-_IMAGE = re.compile(r"[0-9a-f]{64}\.png")
+_IMAGE = re.compile(r"[0-9a-f]{64}\.(png|webp|jpg)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class StoredFile:
     mtime_ns: int
     inode: int
     ctime_ns: int = 0
+    format: str = PNG  # one of `SUFFIXES`
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class Scan:
 
 
 class ImageStore:
-    """The images of one output, in `<root>/.t2i/images/ab/cd/<key>.png`."""
+    """The images of one output, in `<root>/.t2i/images/ab/cd/<key>.png`, or with the suffix of another format."""
 
     def __init__(self, root: Path) -> None:
         """`root` is the output folder as the user gave it."""
@@ -70,16 +72,22 @@ class ImageStore:
         """Return the same store for a process that may run in another folder."""
         return ImageStore(self.root.absolute())
 
-    def location(self, key: str) -> str:
-        """Return where an image lies, relative to the output: `.t2i/images/ab/cd/<key>.png`."""
-        return f".t2i/images/{key[:2]}/{key[2:4]}/{key}.png"
+    def location(self, key: str, format: str | None = None) -> str:
+        """Return where an image lies, relative to the output: `.t2i/images/ab/cd/<key>.png`.
+
+        Without its `format` the file is looked for; of an image that is not there it is that of a PNG.
+        """
+        if format is None:
+            file = self.stat(key)
+            format = file.format if file else PNG
+        return f".t2i/images/{key[:2]}/{key[2:4]}/{key}{SUFFIXES[format]}"
 
     def read(self, key: str) -> bytes | None:
         """Return the content of an image; None if there is none that can be read."""
-        try:
-            return self.path(key).read_bytes()
-        except OSError:
-            return None
+        for format in SUFFIXES:
+            with suppress(OSError):
+                return self._path(key, format).read_bytes()
+        return None
 
     def header(self, key: str) -> dict[str, Any] | None:
         """Return the record that an image carries, without decoding it; None if there is none that can be read."""
@@ -89,23 +97,24 @@ class ImageStore:
         except OSError:
             return None
 
-    def write(self, key: str, data: bytes) -> StoredFile:
-        """Write an image, whole or not at all, to a read-only file."""
-        path = self.path(key)
+    def write(self, key: str, data: bytes, format: str = PNG) -> StoredFile:
+        """Write an image, whole or not at all, to a read-only file, in place of one in another format."""
+        path = self._path(key, format)
         with atomic_write(path, read_only=True) as file:
             file.write(data)
-        return _stored_file(path)
+        self._delete(key, but=format)
+        return _stored_file(path, format)
 
     def delete(self, key: str) -> None:
         """Delete an image, if it is there."""
-        self.path(key).unlink(missing_ok=True)
+        self._delete(key)
 
     def stat(self, key: str) -> StoredFile | None:
         """Return what the file system says of an image; None if it is not there."""
-        try:
-            return _stored_file(self.path(key))
-        except OSError:
-            return None
+        for format in SUFFIXES:
+            with suppress(OSError):
+                return _stored_file(self._path(key, format), format)
+        return None
 
     def link(self, key: str, target: Path) -> None:
         """Make `target` a hard link to an image, or a copy where links do not work; in the place of what is there."""
@@ -139,8 +148,13 @@ class ImageStore:
         sizes, mtimes_ns, inodes, ctimes_ns = array("q"), array("q"), array("Q"), array("q")
         for entry in self._entries():
             if _IMAGE.fullmatch(entry.name):
-                status = entry.stat()
-                keys += entry.name[: KEY.itemsize].encode()
+                status, key = entry.stat(), entry.name[: KEY.itemsize].encode()
+                if keys.endswith(key):  # two files, where a run was killed that wrote another format: one counts
+                    for column in (sizes, mtimes_ns, inodes, ctimes_ns):
+                        column.pop()
+                    status = self.path(key.decode()).stat()
+                else:
+                    keys += key
                 sizes.append(status.st_size)
                 mtimes_ns.append(status.st_mtime_ns)
                 inodes.append(status.st_ino)
@@ -173,6 +187,14 @@ class ImageStore:
         """Return where an image lies on this machine; for its file, not for its content."""
         return self.root / self.location(key)
 
+    def _path(self, key: str, format: str) -> Path:
+        return self.root / self.location(key, format)
+
+    def _delete(self, key: str, but: str | None = None) -> None:
+        for format in SUFFIXES:
+            if format != but:
+                self._path(key, format).unlink(missing_ok=True)
+
     def _entries(self) -> Iterator[os.DirEntry[str]]:
         """Yield the files in key order: the folders are named by the first digits of their keys."""
         for first in entries(self.root / ".t2i/images"):
@@ -180,6 +202,6 @@ class ImageStore:
                 yield from entries(second.path)
 
 
-def _stored_file(path: Path) -> StoredFile:
+def _stored_file(path: Path, format: str) -> StoredFile:
     status = path.stat()
-    return StoredFile(status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
+    return StoredFile(status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns, format)

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from t2i_core.storage.formats import decode_image
 from t2i_core.storage.image_store import ImageStore, Scan
 from t2i_core.storage.keys import as_keys, find
-from t2i_core.storage.png import decode_png
 from t2i_core.storage.records import RECORD_TABLE, ImageRecord, Status, table_row
 from t2i_core.storage.tables import CHUNK_ROWS, chunks_of
 
@@ -105,7 +105,7 @@ def _adopt(keys: list[str], images: ImageStore) -> pa.Table:
 
     def adopt(key: str) -> dict[str, Any] | None:
         file, data = images.stat(key), images.read(key)
-        image = None if data is None else decode_png(data)
+        image = None if data is None else decode_image(data)
         if file is None or image is None or image.record.get("key") != key:
             return None
         return asdict(ImageRecord.from_header(image.record, file))

@@ -1,7 +1,7 @@
 """Image records: what is known of one image that was made, or that failed.
 
 The fields of `ImageRecord` are the one place where a fact about an image is declared. Derived from them: the columns of
-the record table, those of `images.parquet`, and what the header of a PNG carries.
+the record table, those of `images.parquet`, and what the header of an image carries.
 """
 
 import json
@@ -45,7 +45,7 @@ class Fact:
 
     column: pa.DataType | None  # of the record table; None: not in it
     as_json: bool = False  # the column holds JSON text
-    in_header: bool = True  # the PNG carries it: it is known before the file is written
+    in_header: bool = True  # the file carries it: it is known before the file is written
     provenance: bool = True  # a column of images.parquet, too
 
 
@@ -66,10 +66,13 @@ class ImageRecord:
     run: str = field(metadata=_fact(pa.string()))
     created: str = field(metadata=_fact(pa.string()))  # ISO 8601, UTC
     pixels_sha256: str | None = field(default=None, metadata=_fact(pa.string()))
+    # Of the pixels that the file decodes to, where its format is lossy and they are others than were generated.
+    decoded_sha256: str | None = field(default=None, metadata=_fact(pa.string()))
     file_size: int | None = field(default=None, metadata=_fact(pa.int64(), in_header=False))
     mtime_ns: int | None = field(default=None, metadata=_fact(pa.int64(), in_header=False, provenance=False))
     # Just after the file was written; linking a name changes it.
     ctime_ns: int | None = field(default=None, metadata=_fact(pa.int64(), in_header=False, provenance=False))
+    format: str | None = field(default=None, metadata=_fact(pa.string(), in_header=False))  # None: PNG
     batch_size: int | None = field(default=None, metadata=_fact(pa.int32()))
     vae_tiling: bool | None = field(default=None, metadata=_fact(pa.bool_()))  # true where memory forced it
     # A `TextLength` for each text encoder.
@@ -85,7 +88,7 @@ class ImageRecord:
     replaces: str | None = field(default=None, metadata=_fact(pa.string()))
 
     def header(self) -> dict[str, Any]:
-        """Return what the PNG carries: everything that is known before its file is written."""
+        """Return what the file carries: everything that is known before its file is written."""
         values = {name: getattr(self, name) for name, fact in FACTS.items() if fact.in_header}
         return {name: value for name, value in values.items() if value is not None}
 
@@ -93,7 +96,13 @@ class ImageRecord:
     def from_header(cls, header: Mapping[str, Any], file: StoredFile) -> Self:
         """Return the record of a stored image. Facts that this version does not know are left out."""
         known = {name: header[name] for name, fact in FACTS.items() if fact.in_header and name in header}
-        return cls(**known, status=Status.MADE, file_size=file.size, mtime_ns=file.mtime_ns, ctime_ns=file.ctime_ns)
+        file_facts: dict[str, Any] = {
+            "file_size": file.size,
+            "mtime_ns": file.mtime_ns,
+            "ctime_ns": file.ctime_ns,
+            "format": file.format,
+        }
+        return cls(**known, **file_facts, status=Status.MADE)
 
 
 FACTS: dict[str, Fact] = {item.name: item.metadata["fact"] for item in fields(ImageRecord)}

@@ -11,7 +11,7 @@ from datasets import Image, Value, concatenate_datasets, load_dataset
 
 from t2i_core.errors import ConfigError
 from t2i_core.export.text_files import JsonFile
-from t2i_core.storage.png import decode_png, pixels_digest
+from t2i_core.storage.formats import decode_image, pixels_digest
 from tests.builders import image_spec, picture
 
 CONVERSATION = [{"role": "user", "content": "p"}]
@@ -96,7 +96,7 @@ def test_images_that_were_looked_at_need_not_be_again_after_they_were_linked(out
 def test_a_file_is_named_by_its_image_so_that_no_name_changes_its_meaning(output, tmp_path):
     folder = output.make({}, {}).export("imagefolder", to=str(tmp_path / "one"))
     for row in lines(folder / "train" / "metadata.jsonl"):
-        assert decode_png((folder / "train" / row["file_name"]).read_bytes()).record["key"] == row["key"]
+        assert decode_image((folder / "train" / row["file_name"]).read_bytes()).record["key"] == row["key"]
         assert row["file_name"] == f"{row['key'][:2]}/{row['key'][:32]}.png"
 
 

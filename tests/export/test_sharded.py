@@ -12,7 +12,7 @@ import webdataset
 from datasets import Image, Value, concatenate_datasets, load_dataset
 
 from t2i_core.export import sharded
-from t2i_core.storage.png import decode_png
+from t2i_core.storage.formats import decode_image
 from tests.builders import image_spec
 
 
@@ -48,7 +48,7 @@ def test_webdataset_reads_image_text_and_every_column(output):
         values = json.loads(sample["json"])
         assert (values["id"], values["tags"], values["note"], values["seed"]) == (number, ["a"], None, number)
         assert sample["__key__"] == values["key"][:32] == image_spec(number).key[:32]
-        assert decode_png(sample["png"]).record["key"] == values["key"]
+        assert decode_image(sample["png"]).record["key"] == values["key"]
 
 
 def test_keys_have_no_dot_and_are_unique(output):
@@ -101,7 +101,7 @@ def test_parquet_holds_images_that_datasets_and_pandas_read(output, tmp_path):
     alone = load_dataset("parquet", data_files=str(folder / "train" / "*.parquet"), split="train")
     assert alone.features == data.features
     table = pd.read_parquet(folder / "train" / "00000.parquet")
-    assert decode_png(table["image"][0]["bytes"]).record["key"] == table["key"][0]
+    assert decode_image(table["image"][0]["bytes"]).record["key"] == table["key"][0]
     assert table["image"][0]["path"] == f"{image_spec(0).key[:32]}.png"
     other = output.make(*rows(5, note="x")).export("parquet", to=str(tmp_path / "other"))
     both = concatenate_datasets([data, load_dataset(str(other), split="train")])

@@ -12,8 +12,8 @@ from t2i_core.generation.image_writer import ImageWriter, RecordWriter, RunConte
 from t2i_core.generation.interface import GeneratedImage, TextLength, Timings
 from t2i_core.planning.pending import ImageRequest
 from t2i_core.spec import ImageSpec
+from t2i_core.storage.formats import Encoding, decode_image, pixels_digest
 from t2i_core.storage.image_store import ImageStore
-from t2i_core.storage.png import decode_png, pixels_digest
 from t2i_core.storage.records import Status
 from tests.builders import rounded
 
@@ -23,7 +23,7 @@ CONTEXT = RunContext(
     model_name="owner/name",
     commit="c" * 40,
     tuning={"offload": "group"},
-    png_compress_level=1,
+    encoding=Encoding(),
 )
 SPEC = ImageSpec(model="m", prompt="a fox", seed=3, height=8, width=16, steps=2, dtype="float32")
 REQUEST = ImageRequest(SPEC, SPEC.key)
@@ -72,7 +72,7 @@ def test_the_record_tells_what_was_asked_for_by_what_it_was_made_and_where_it_is
 
 def test_the_file_holds_the_pixels_and_everything_that_is_known_before_it_is_written(images, records):
     record = records.write(REQUEST, generated())
-    image = decode_png(images.read(SPEC.key))
+    image = decode_image(images.read(SPEC.key))
     assert image.pixels_sha256 == pixels_digest((PIXELS * 255).round().astype(np.uint8)) == record.pixels_sha256
     assert image.record == record.header()
     assert "vae_tiling" not in image.record  # only where memory forced it
@@ -89,7 +89,7 @@ def test_no_tuning_is_none_in_the_record(images):
 def test_a_replacement_names_the_image_it_stands_for(records, images):
     record = records.write(replace(REQUEST, replaces="a" * 64), generated())
     assert record.replaces == "a" * 64
-    assert decode_png(images.read(SPEC.key)).record["replaces"] == "a" * 64
+    assert decode_image(images.read(SPEC.key)).record["replaces"] == "a" * 64
 
 
 def test_the_record_of_a_failure_says_why_and_leaves_no_file(images, records):
@@ -140,7 +140,7 @@ def test_what_is_no_exception_of_an_image_ends_the_shard(writer):
     "number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP]
 )
 def test_once_the_disk_takes_nothing_more_no_further_image_is_taken(writer, images, monkeypatch, number):
-    def write(store, key, data):
+    def write(store, key, data, format):
         raise OSError(number, "no")
 
     monkeypatch.setattr(ImageStore, "write", write)
@@ -152,7 +152,7 @@ def test_once_the_disk_takes_nothing_more_no_further_image_is_taken(writer, imag
 
 
 def test_another_error_of_the_disk_concerns_one_image(writer, monkeypatch):
-    def write(store, key, data):
+    def write(store, key, data, format):
         raise OSError(errno.EIO, "I/O error")
 
     monkeypatch.setattr(ImageStore, "write", write)
@@ -201,3 +201,14 @@ def test_each_image_is_told_once_whatever_became_of_it(records):
         writer.submit(REQUEST, image)
     writer.finish()
     assert told == [1, 1, 1]
+
+
+@pytest.mark.parametrize("form", ["png", "webp", "jpeg"])
+def test_an_image_is_stored_in_the_format_that_was_asked_for(images, form):
+    context = replace(CONTEXT, encoding=Encoding(form))
+    record = RecordWriter(images, context, FakeGenerator(), Timings()).write(REQUEST, generated())
+    image = decode_image(images.read(SPEC.key))
+    assert images.stat(SPEC.key).format == record.format == form
+    assert image.record == record.header()
+    assert image.pixels_sha256 == pixels_digest((PIXELS * 255).round().astype(np.uint8)) == record.pixels_sha256
+    assert (record.decoded_sha256 is None) == (form != "jpeg")

@@ -14,11 +14,11 @@ from t2i_core.generation.shard import Hooks, generate_shard
 from t2i_core.planning.pending import ImageRequest
 from t2i_core.planning.shards import Shard
 from t2i_core.spec import ImageSpec
+from t2i_core.storage.formats import Encoding, decode_image
 from t2i_core.storage.image_store import ImageStore
-from t2i_core.storage.png import decode_png
 from tests.builders import rounded
 
-CONTEXT = RunContext(run="r1", refresh=False, model_name="fake", commit=None, tuning={}, png_compress_level=1)
+CONTEXT = RunContext(run="r1", refresh=False, model_name="fake", commit=None, tuning={}, encoding=Encoding())
 HOOKS = Hooks(
     on_device=lambda generate: generate(),
     on_images=lambda count: None,
@@ -78,7 +78,7 @@ def images(tmp_path):
 
 def prompts(images):
     keys = [key.decode() for key in images.scan().keys]
-    return sorted(decode_png(images.read(key)).record["spec"]["prompt"] for key in keys)
+    return sorted(decode_image(images.read(key)).record["spec"]["prompt"] for key in keys)
 
 
 def waiting_for(event):
@@ -103,7 +103,7 @@ def test_images_are_written_while_the_next_batch_is_generated(images):
     result = generate(images, generator, shard(2))
     assert [record.status for record in result.records] == ["made"] * 4
     assert prompts(images) == ["p0", "p1", "p2", "p3"]
-    assert {"check", "encode PNG and write", "waiting for writers"} <= set(result.timings)
+    assert {"check", "encode and write", "waiting for writers"} <= set(result.timings)
 
 
 def test_the_next_shard_has_its_turn_before_the_last_images_are_written(images):
@@ -201,7 +201,7 @@ def test_a_failed_replacement_is_told_under_the_key_that_the_data_set_asks_for(i
 def test_a_file_that_cannot_be_written_is_told_for_its_own_image(images, monkeypatch):
     real = ImageStore.write
 
-    def write(store, key, data):
+    def write(store, key, data, format):
         if key == request(1).key:
             raise OSError(errno.EIO, "Input/output error")
         return real(store, key, data)
@@ -214,7 +214,7 @@ def test_a_file_that_cannot_be_written_is_told_for_its_own_image(images, monkeyp
 
 
 def test_a_full_disk_ends_the_generation_with_one_line(images, monkeypatch):
-    def write(store, key, data):
+    def write(store, key, data, format):
         raise OSError(errno.ENOSPC, "No space left on device", "/there")
 
     monkeypatch.setattr(ImageStore, "write", write)
@@ -272,7 +272,7 @@ def test_a_stored_file_that_is_not_the_image_is_made_again(images, damage):
     result = generate(images, generator, shard(1))
     assert generator.batches == [["p0"]]
     assert {record.key for record in result.records} == {request(0).key, request(1).key}
-    assert decode_png(images.read(key)).record["key"] == key
+    assert decode_image(images.read(key)).record["key"] == key
 
 
 def test_refresh_makes_again_what_other_runs_made_and_keeps_what_this_run_made(images):

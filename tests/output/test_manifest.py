@@ -20,8 +20,8 @@ from t2i_core.output.named_links import NamedLinks
 from t2i_core.output.own_files import OwnFiles
 from t2i_core.planning.plan import ROWS
 from t2i_core.storage.files import atomic_write
+from t2i_core.storage.formats import read_header
 from t2i_core.storage.image_store import ImageStore
-from t2i_core.storage.png import read_header
 from t2i_core.storage.tables import read_rows, write_rows
 from t2i_core.storage.workspace import Workspace
 from tests.builders import SKIPPED, failed_record, image_spec, make_catalog, store_image

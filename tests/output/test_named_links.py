@@ -124,7 +124,7 @@ def test_a_file_of_the_users_own_is_not_removed_whatever_its_name(workspace, lin
     "elsewhere",
     [
         "sample0_condition0/sample1_condition0_0.png",  # not named after its folder
-        "sample0_condition0/sample0_condition0_0.jpg",
+        "sample0_condition0/sample0_condition0_0.bmp",
         "best/sample0_condition0_0.png",
         "sample0_condition0_0.png",
     ],
@@ -267,7 +267,7 @@ def test_what_is_no_image_of_ours_has_no_key(workspace, links, broken):
 
 
 def test_a_picture_without_a_key_of_ours_has_no_key(workspace, links):
-    from t2i_core.storage.png import encode_png
+    from t2i_core.storage.formats import Encoding, encode_image
 
-    (workspace.root / "other.png").write_bytes(encode_png(picture(image_spec(0)), {"key": 5}, 1))
+    (workspace.root / "other.png").write_bytes(encode_image(picture(image_spec(0)), {"key": 5}, Encoding()).data)
     assert links.key_of("other.png") is None

@@ -315,3 +315,13 @@ def test_columns_are_those_asked_for_and_the_key(partly, specs):
     assert [key for part in parts for key in part.specs["key"].to_pylist()] == [spec.key for spec in specs]
     assert [bool(p) for part in parts for p in part.present] == [i in (1, 2, 5) for i in range(7)]
     assert "prompt" in parts[0].specs.schema.names
+
+
+def test_the_name_of_an_image_has_the_suffix_of_its_format(workspace, specs):
+    store_image(workspace, specs[0], format="webp")
+    store_image(workspace, specs[1])
+    catalog = make_catalog(workspace, *specs[:3])
+    names = [f"sample{i}_condition0/sample{i}_condition0_0" for i in range(3)]
+    assert [image.name for image in catalog.images()] == [f"{names[0]}.webp", f"{names[1]}.png", f"{names[2]}.png"]
+    linked = [(name, key) for names, keys, _ in catalog.names() for name, key in zip(names, keys, strict=True)]
+    assert linked == [(f"{names[0]}.webp", specs[0].key), (f"{names[1]}.png", specs[1].key)]

@@ -4,13 +4,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from t2i_core.planning.file_names import image_name, safe_id
+from t2i_core.planning.file_names import image_name, in_format, safe_id
 
 UNSAFE = ["a/b", "../x", "a b", "", ".hidden", "con:1", "狐狸", "x" * 101, "a\nb", "-flag", "_x", "...", "\ud800"]
 
 
 def test_an_image_is_named_after_row_message_and_number():
     assert image_name("sample7", 2, 1) == "sample7_condition2/sample7_condition2_1.png"
+
+
+def test_a_name_has_the_suffix_of_the_format_in_which_its_image_is_stored():
+    name = image_name("sample7", 0, 0)
+    assert in_format(name, None) == in_format(name, "png") == name
+    assert in_format(name, "webp") == "sample7_condition0/sample7_condition0_0.webp"
+    assert in_format(name, "jpeg") == "sample7_condition0/sample7_condition0_0.jpg"
 
 
 @pytest.mark.parametrize("value", ["a", "fox-1.2_b", "0", "A.png", "x" * 100])

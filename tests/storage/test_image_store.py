@@ -161,3 +161,39 @@ def test_the_digest_of_a_scan_is_about_keys_sizes_and_times_not_inodes(tmp_path)
     path.unlink()
     digests.add(other.scan().digest())
     assert len(digests) == 4
+
+
+@pytest.mark.parametrize(("form", "suffix"), [("png", ".png"), ("webp", ".webp"), ("jpeg", ".jpg")])
+def test_an_image_is_found_by_its_key_whatever_its_format(store, path, tmp_path, form, suffix):
+    file = store.write(KEY, b"12345", form)
+    assert file == store.stat(KEY)
+    assert file.format == form
+    assert store.location(KEY) == store.location(KEY, form) == f".t2i/images/ab/cd/{KEY}{suffix}"
+    assert store.read(KEY) == path(KEY).with_suffix(suffix).read_bytes() == b"12345"
+    assert store.scan().keys.tolist() == [KEY.encode()]
+    store.link(KEY, tmp_path / "name")
+    assert (tmp_path / "name").read_bytes() == b"12345"
+    store.delete(KEY)
+    assert store.stat(KEY) is None
+    assert len(store.scan().keys) == 0
+
+
+def test_an_image_that_is_written_in_another_format_takes_the_place_of_the_first(store, path):
+    store.write(KEY, b"png")
+    store.write(KEY, b"webp", "webp")
+    assert [p.name for p in path(KEY).parent.iterdir()] == [f"{KEY}.webp"]
+    assert store.read(KEY) == b"webp"
+
+
+def test_of_two_files_of_a_key_scan_stat_and_read_take_the_same(store, path):
+    """A process that is killed between writing one format and deleting the other leaves both."""
+    for key in (KEY, "ab" + "cd" + "1" * 60):
+        store.write(key, b"1", "jpeg")
+    for suffix, content in ((".png", b"333"), (".webp", b"22")):
+        path(KEY).with_suffix(suffix).write_bytes(content)
+    scan = store.scan()
+    assert [key.decode()[4] for key in scan.keys] == ["0", "1"]
+    assert store.read(KEY) == b"333"
+    file = store.stat(KEY)
+    assert (scan.sizes[0], scan.mtimes_ns[0], scan.inodes[0]) == (file.size, file.mtime_ns, file.inode)
+    assert scan.sizes.tolist() == [3, 1]

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from t2i_core.storage import record_table
+from t2i_core.storage.formats import Encoding, encode_image, pixels_digest
 from t2i_core.storage.image_store import Scan
-from t2i_core.storage.png import encode_png, pixels_digest
 from t2i_core.storage.record_index import RecordIndex
 from t2i_core.storage.record_table import merge_records
 from t2i_core.storage.records import PROMPT_LENGTHS, RECORD_TABLE
@@ -35,7 +35,7 @@ def path(workspace):
 
 @pytest.fixture
 def no_decoding(monkeypatch):
-    monkeypatch.setattr(record_table, "decode_png", lambda data: pytest.fail("decoded"))
+    monkeypatch.setattr(record_table, "decode_image", lambda data: pytest.fail("decoded"))
 
 
 def made(table):
@@ -86,13 +86,13 @@ def test_any_number_of_files_is_adopted(workspace, monkeypatch, count):
 def test_only_files_without_a_valid_record_are_decoded(workspace, monkeypatch):
     known, unknown = (store_image(workspace, image_spec(i)) for i in range(2))
     decoded = []
-    decode = record_table.decode_png
+    decode = record_table.decode_image
 
     def watched(data):
         decoded.append(decode(data).record["key"])
         return decode(data)
 
-    monkeypatch.setattr(record_table, "decode_png", watched)
+    monkeypatch.setattr(record_table, "decode_image", watched)
     assert made(merged(workspace, [known])) == keys(known, unknown)
     assert decoded == [unknown.key]
 
@@ -106,7 +106,7 @@ def test_a_record_without_its_picture_does_not_count(workspace, path, damage):
         "foreign": b"\x89PNG no",
         "edited in place": target.read_bytes()[:-20] + b"?" + target.read_bytes()[-19:],
         "another image": path(good).read_bytes(),
-        "no key": encode_png(picture(image_spec(1)), {"pixels_sha256": bad.pixels_sha256}, 1),
+        "no key": encode_image(picture(image_spec(1)), {"pixels_sha256": bad.pixels_sha256}, Encoding()).data,
     }
     if damage == "deleted":
         target.unlink()
@@ -241,7 +241,7 @@ def test_an_image_of_an_earlier_version_is_adopted(workspace):
     spec = image_spec(1)
     pixels = picture(spec)
     header = image_record(spec, pixels_sha256=pixels_digest(pixels)).header() | {"schema": 1}
-    workspace.images.write(spec.key, encode_png(pixels, header, 1))
+    workspace.images.write(spec.key, encode_image(pixels, header, Encoding()).data)
     assert made(merged(workspace)) == [spec.key]
 
 
@@ -275,3 +275,15 @@ def test_prompt_lengths_of_earlier_versions_lack_what_they_did_not_count(workspa
     lengths = {row["key"]: row["prompt_lengths"] for row in table.to_pylist()}
     missing = {"unknown": None, "unread": None}
     assert lengths == {record.key: [old | missing] for record in records} | {later.key: [new]}
+
+
+@pytest.mark.parametrize("form", ["webp", "jpeg"])
+def test_a_file_of_another_format_is_adopted_and_then_known(workspace, form, monkeypatch):
+    record = store_image(workspace, image_spec(0), format=form)
+    table = merged(workspace)
+    assert made(table) == keys(record)
+    assert table["format"].to_pylist() == [form]
+    assert (table["decoded_sha256"][0].as_py() is None) == (form == "webp")
+    assert table["pixels_sha256"].to_pylist() == [record.pixels_sha256]
+    monkeypatch.setattr(record_table, "decode_image", lambda data: pytest.fail("decoded"))
+    assert merged(workspace, previous=table) == table

@@ -99,7 +99,7 @@ def test_a_full_record_survives_its_header(full):
 
 
 def test_a_header_holds_what_is_known_before_the_file_is_written(full):
-    assert full.header().keys() == FACTS.keys() - {"status", "error", "file_size", "mtime_ns", "ctime_ns"}
+    assert full.header().keys() == FACTS.keys() - {"status", "error", "file_size", "mtime_ns", "ctime_ns", "format"}
 
 
 def test_what_is_not_known_is_not_in_the_header():

@@ -9,6 +9,7 @@ from t2i_core.generation.image_writer import RunContext
 from t2i_core.generation.interface import GeneratedImage, LoadConfig
 from t2i_core.planning.pending import ImageRequest
 from t2i_core.planning.shards import Shard
+from t2i_core.storage.formats import Encoding
 from t2i_core.storage.image_store import ImageStore
 from tasks import generation
 from tasks.generation import ShardIncomplete, generate_shard_task
@@ -16,7 +17,7 @@ from tasks.process import THIS_PROCESS
 from tests.builders import image_spec, picture, rounded
 
 LOAD_CONFIG = LoadConfig(path="/model", dtype="float32", device="cpu")
-CONTEXT = RunContext(run="r1", refresh=False, model_name="fake", commit=None, tuning={}, png_compress_level=1)
+CONTEXT = RunContext(run="r1", refresh=False, model_name="fake", commit=None, tuning={}, encoding=Encoding())
 
 
 class FakeGenerator:
