@@ -4,6 +4,7 @@ import sys
 import threading
 from pathlib import Path
 
+from flows import show
 from flows.arguments import CommandLine
 from flows.command import ExitCode, command_name
 from flows.commands import COMMANDS, run_command
@@ -34,6 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments and arguments[0] in COMMANDS:
         return run_command(arguments[0], arguments[1:])
+    if arguments[:1] == ["show"]:
+        return show.main(arguments[1:])
     asked = None
     try:
         _let_users_import_their_own()
@@ -66,7 +69,8 @@ def command_line() -> CommandLine[Config]:
 
 
 def _commands() -> str:
-    return "".join(f"\n{command_name(name)}: {command.summary}\n" for name, command in COMMANDS.items())
+    summaries = {"show": show.SUMMARY, **{name: command.summary for name, command in COMMANDS.items()}}
+    return "".join(f"\n{command_name(name)}: {summary}\n" for name, summary in summaries.items())
 
 
 def _let_users_import_their_own() -> None:

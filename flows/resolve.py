@@ -27,6 +27,7 @@ from t2i_core.models.weights import locate
 from t2i_core.options.dataset import DatasetOptions
 from t2i_core.options.sampling import SamplingOptions
 from t2i_core.options.values import DEFAULT_MODEL, DEMO
+from t2i_core.output.remake import LOADED
 from t2i_core.spec import GenerationSettings
 from tasks.caching import ResultCache, cache_key
 from tasks.models import fetch_weights_task, resolve_adapter_task, resolve_checkpoint_task, resolve_model_task
@@ -55,6 +56,12 @@ class Resolved:
         if self.config.transformer:
             names.append(f"transformer {self.config.transformer}")
         return ", ".join(names)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Return the options that name what is loaded, as the user wrote them, for the records."""
+        values = {name: getattr(self.config, name) for name in LOADED}
+        return {name: value for name, value in values.items() if value not in (None, False, [])}
 
     def plan_settings(self) -> dict[str, Any]:
         """Return everything but the data set's content that decides the plan."""

@@ -216,6 +216,7 @@ class Text2Image:
             commit=resolved.model.commit,
             tuning=load_config.tuning(),
             encoding=Encoding(self.config.image_format, self.config.png_compress_level, self.config.jpeg_quality),
+            options=resolved.options,
             sampler=resolved.model.configs.get("scheduler", {}).get("_class_name"),
         )
         # The images of a shard are missing, so a stored result of this very shard is stale.

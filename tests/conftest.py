@@ -137,6 +137,29 @@ def in_process(*arguments, driver="flows.text2image", check=None, timeout=200):
 
 
 @pytest.fixture(scope="session")
+def lora(tmp_path_factory):
+    """A LoRA of the demo model's transformer with random weights."""
+    import torch
+    from diffusers import FluxPipeline
+    from peft import LoraConfig, get_peft_model_state_dict
+
+    from t2i_core.bundled import DEMO_MODEL
+
+    pipeline = FluxPipeline.from_pretrained(DEMO_MODEL, dtype=torch.float32)
+    torch.manual_seed(0)
+    config = LoraConfig(r=4, lora_alpha=4, init_lora_weights="gaussian", target_modules=["to_q", "to_v"])
+    pipeline.transformer.add_adapter(config)
+    for name, parameter in pipeline.transformer.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    folder = tmp_path_factory.mktemp("lora")
+    FluxPipeline.save_lora_weights(
+        folder, transformer_lora_layers=get_peft_model_state_dict(pipeline.transformer), weight_name="style.safetensors"
+    )
+    return folder / "style.safetensors"
+
+
+@pytest.fixture(scope="session")
 def stable_diffusion(tmp_path_factory):
     """A tiny pipeline of a class without a preset, with random weights."""
     import torch

@@ -28,6 +28,7 @@ THREADS = min(4, os.cpu_count() or 1)
 class RunContext:
     """What all images of a run have in common; it goes into their records.
 
+    options: those that name what is loaded.
     sampler: the class of the model's own scheduler, for the texts that other tools read.
     """
 
@@ -37,6 +38,7 @@ class RunContext:
     commit: str | None
     tuning: dict[str, Any]
     encoding: Encoding
+    options: dict[str, Any] | None = None
     sampler: str | None = None
 
 
@@ -92,6 +94,7 @@ class RecordWriter:
             "device": self.generator.device,
             "versions": self.generator.versions,
             "model_name": self.context.model_name,
+            "options": self.context.options,
             "commit": self.context.commit,
             "tuning": self.context.tuning or None,
             "replaces": request.replaces,

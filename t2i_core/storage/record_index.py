@@ -15,7 +15,7 @@ from t2i_core.storage.records import Status
 from t2i_core.storage.tables import CHUNK_ROWS
 
 # Columns whose values repeat from image to image; Arrow then holds each value once.
-_REPEATED = ["status", "run", "created", "device", "versions", "tuning", "model_name", "commit", "error"]
+_REPEATED = ["status", "run", "created", "device", "versions", "tuning", "model_name", "options", "commit", "error"]
 
 
 class RecordIndex:

@@ -83,6 +83,8 @@ class ImageRecord:
     # offload, compile and prepare, where they were used
     tuning: dict[str, Any] | None = field(default=None, metadata=_fact(pa.string(), as_json=True))
     model_name: str = field(metadata=_fact(pa.string()))
+    # The options that name what was loaded: model, base, LoRAs, ...; none in images of earlier versions.
+    options: dict[str, Any] | None = field(default=None, metadata=_fact(pa.string(), as_json=True))
     commit: str | None = field(default=None, metadata=_fact(pa.string()))
     # The key of the failed image that this one, with a new seed, stands for.
     replaces: str | None = field(default=None, metadata=_fact(pa.string()))

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from diffusers import FluxPipeline
 from safetensors.torch import save_file
 
 from t2i_core.bundled import DEMO_MODEL
@@ -217,25 +216,6 @@ def test_text_encoders_are_staged_where_that_is_asked_for_or_needed(monkeypatch,
     stages = module._place(pipeline, torch.device("cpu"), load_config(text_encoder=text_encoder))
     assert stages.staged is staged
     assert set(moved) == {"transformer", "vae"} | (set() if staged else {"text_encoder", "text_encoder_2"})
-
-
-@pytest.fixture(scope="module")
-def lora(tmp_path_factory):
-    """A LoRA of the demo model's transformer with random weights."""
-    from peft import LoraConfig, get_peft_model_state_dict
-
-    pipeline = FluxPipeline.from_pretrained(DEMO_MODEL, dtype=torch.float32)
-    torch.manual_seed(0)
-    config = LoraConfig(r=4, lora_alpha=4, init_lora_weights="gaussian", target_modules=["to_q", "to_v"])
-    pipeline.transformer.add_adapter(config)
-    for name, parameter in pipeline.transformer.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.2)
-    folder = tmp_path_factory.mktemp("lora")
-    FluxPipeline.save_lora_weights(
-        folder, transformer_lora_layers=get_peft_model_state_dict(pipeline.transformer), weight_name="style.safetensors"
-    )
-    return folder / "style.safetensors"
 
 
 def test_a_lora_changes_the_image_and_the_key_and_its_weight_counts(run, output, prompts, lora):

@@ -327,11 +327,11 @@ def test_a_full_disk_ends_the_run_with_one_line_and_the_next_run_goes_on(run, ou
     dataset = prompts(*(f"a fox number {i}" for i in range(12)))
     original, written = ImageStore.write, []
 
-    def write(store, key, content):
+    def write(store, key, content, format):
         if len(written) >= 3:
             raise OSError(errno.ENOSPC, "No space left on device", key)
         written.append(key)
-        return original(store, key, content)
+        return original(store, key, content, format)
 
     monkeypatch.setattr(ImageStore, "write", write)
     state = run(dataset=dataset, save_interval=1)

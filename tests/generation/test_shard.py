@@ -204,7 +204,7 @@ def test_a_file_that_cannot_be_written_is_told_for_its_own_image(images, monkeyp
     def write(store, key, data, format):
         if key == request(1).key:
             raise OSError(errno.EIO, "Input/output error")
-        return real(store, key, data)
+        return real(store, key, data, format)
 
     monkeypatch.setattr(ImageStore, "write", write)
     result = generate(images, FakeGenerator(), shard(2))
