@@ -33,6 +33,11 @@ class OutputOptions(BaseModel):
     named_images: Literal["auto", "always", "never"] = Field(
         "auto", description="Give images readable names (sample0_condition0_0.png), too; auto: up to 100,000 images."
     )
+    embed_metadata: Literal["all", "none"] = Field(
+        "all",
+        description="What named images carry of their making; none: they are copies without metadata, for other eyes. "
+        "Images by key always have their record.",
+    )
     public_url: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = Field(
         None, description="URL under which the output folder is served, for links in Prefect's UI."
     )

@@ -69,7 +69,8 @@ def read_finished(workspace: Workspace) -> FinishedOutput:
         with open_table(root / PROVENANCE) as provenance:
             images = provenance.metadata.num_rows
         form = manifest_form(workspace)
-        named = has_names(summary["configuration"].get("named_images", "auto"), plan.images)
+        asked = summary["configuration"]
+        named = has_names(asked.get("named_images", "auto"), asked.get("embed_metadata", "all"), plan.images)
         layout = Layout(form, named) if form else None
     except OutputError:
         raise

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from t2i_core.errors import OutputError
+from t2i_core.output.bare_copies import BareCopies
 from t2i_core.output.layout import PROVENANCE
 from t2i_core.output.named_links import NamedImage
 from t2i_core.planning.catalog import Catalog
@@ -30,15 +31,18 @@ def refuse_foreign_names(workspace: Workspace, images: Iterable[NamedImage], own
     Raises:
         OutputError: naming it.
     """
+    bare = BareCopies(workspace)
     inodes, listed, folders = frozenset(own_inodes), None, dict[str, bool]()
     for image in images:
         folder = image.name.rpartition("/")[0]
         if folder not in folders:
             folders = {folder: _is_foreign_folder(workspace.root / folder)}  # names of a folder follow each other
         found = folder if folders[folder] else None
-        if found is None and _may_be_foreign(workspace.root / image.name, inodes):
+        is_copy = found is None and bare.knows_any and bare.key_of(image.name) is not None
+        if found is None and not is_copy and _may_be_foreign(workspace.root / image.name, inodes):
             listed = _listed(workspace) if listed is None else listed
-            found = None if image.name in listed and _is_remade(workspace, image.key) else image.name
+            is_remade = image.name in listed and _is_remade(workspace, image.key)
+            found = None if is_remade or bare.is_copy_of(image.name, image.key) else image.name
         if found is not None:
             raise OutputError(
                 f"output: {workspace.root} holds {found}, which this tool did not write; "

@@ -18,9 +18,12 @@ PREVIEW = "preview.jpg"
 NAMED_IMAGES_LIMIT = 100_000
 
 
-def has_names(choice: str, images: int) -> bool:
-    """Return whether that many images get names under the option `named_images`: auto, always or never."""
-    return choice == "always" or (choice == "auto" and images <= NAMED_IMAGES_LIMIT)
+def has_names(choice: str, embed_metadata: str, images: int) -> bool:
+    """Return whether that many images get names under the options `named_images` (auto, always or never) and another.
+
+    Where named images are to have no metadata, they get names whatever their number: images by key have it all.
+    """
+    return choice == "always" or (choice == "auto" and (images <= NAMED_IMAGES_LIMIT or embed_metadata == "none"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,7 @@ class Layout:
     @classmethod
     def of(cls, config: Config, images: int) -> Self:
         """Return the layout of a run over a data set of that many images."""
-        return cls(ManifestForm.of(config), has_names(config.named_images, images))
+        return cls(ManifestForm.of(config), has_names(config.named_images, config.embed_metadata, images))
 
     def path(self, image: CatalogImage, images: ImageStore) -> str | None:
         """Return the path of an image as the manifest gives it; None where there is no picture."""

@@ -21,7 +21,7 @@ def write_manifest(catalog: Catalog, config: Config) -> Accounting:
     """Write named images, provenance, failures, and last the manifest; return the accounting."""
     workspace, layout = catalog.workspace, Layout.of(config, catalog.plan.images)
     with workspace.lock():
-        links, files = NamedLinks(workspace), OwnFiles(workspace, replace=config.replace)
+        links, files = _links(workspace, config), OwnFiles(workspace, replace=config.replace)
         changes = _link_changes(catalog, layout, links)
         files.check((config.manifest_name, FAILURES, PROVENANCE))
         if not config.replace:
@@ -50,7 +50,7 @@ def manifest_is_right(files: dict[str, list[int]], catalog: Catalog, config: Con
     except FileNotFoundError:
         return False
     layout = Layout.of(config, catalog.plan.images)
-    return not _link_changes(catalog, layout, NamedLinks(catalog.workspace))
+    return not _link_changes(catalog, layout, _links(catalog.workspace, config))
 
 
 def files_written(workspace: Workspace, config: Config) -> dict[str, list[int]]:
@@ -64,6 +64,10 @@ def files_written(workspace: Workspace, config: Config) -> dict[str, list[int]]:
         status = (workspace.root / name).stat()
         result[name] = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
     return result
+
+
+def _links(workspace: Workspace, config: Config) -> NamedLinks:
+    return NamedLinks(workspace, bare=config.embed_metadata == "none")
 
 
 def _link_changes(catalog: Catalog, layout: Layout, links: NamedLinks) -> LinkChanges:

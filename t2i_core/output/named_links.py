@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from t2i_core.output.bare_copies import BareCopies
 from t2i_core.output.named_copies import NamedCopies
 from t2i_core.storage.files import final_name, remove_if_stale
 from t2i_core.storage.formats import read_header
@@ -46,10 +47,13 @@ class LinkChanges:
 class NamedLinks:
     """The names in an output folder."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, *, bare: bool = False) -> None:
+        """`bare`: names are to be copies without metadata, not links (`--embed-metadata none`)."""
         self._root = workspace.root
         self._images = workspace.images
         self._workspace = workspace
+        self._bare = bare
+        self._bare_copies = BareCopies(workspace)
 
     def changes(self, wanted: Iterable[WantedNames]) -> LinkChanges:
         """Compare the folder with the names that are wanted; change no name.
@@ -65,11 +69,14 @@ class NamedLinks:
             present = index >= 0
             unwanted[index[present]] = False
             right = present.copy()
-            right[present] = inodes[index[present]] == wanted_inodes[present]
-            doubtful = np.flatnonzero(~right)
-            right[doubtful] = copies.are_right(
-                [names[i] for i in doubtful], [keys[i] for i in doubtful], wanted_inodes[doubtful]
-            )
+            if self._bare:
+                right &= self._bare_copies.are_right(names, keys)
+            else:
+                right[present] = inodes[index[present]] == wanted_inodes[present]
+                doubtful = np.flatnonzero(~right)
+                right[doubtful] = copies.are_right(
+                    [names[i] for i in doubtful], [keys[i] for i in doubtful], wanted_inodes[doubtful]
+                )
             to_link += [NamedImage(names[i], keys[i]) for i in np.flatnonzero(~right)]
         copies.keep()
         return LinkChanges(to_link, list(self._images_of_ours(set(hashes[unwanted].tolist()))))
@@ -88,18 +95,24 @@ class NamedLinks:
             path.unlink(missing_ok=True)
             with suppress(OSError):  # not empty: it holds a name in use, or files of the user's own
                 path.parent.rmdir()
-        for image in changes.to_link:
-            self._images.link(image.key, self._root / image.name)
+        try:
+            for image in changes.to_link:
+                if self._bare:
+                    self._bare_copies.write(image.key, image.name)
+                else:
+                    self._images.link(image.key, self._root / image.name)
+        finally:
+            self._bare_copies.keep()
 
     def key_of(self, name: str) -> str | None:
-        """Return the key of the image that a name stands for, read from the file itself."""
+        """Return the key of the image that a name stands for, as its file tells; where it tells none, as remembered."""
         try:
             with (self._root / name).open("rb") as file:
                 header = read_header(file)
         except (OSError, ValueError):  # ValueError: a manifest broken by hand may name anything
             return None
         key = header.get("key") if header else None
-        return key if isinstance(key, str) else None
+        return key if isinstance(key, str) else self._bare_copies.key_of(name)
 
     def _images_of_ours(self, hashes: Container[int] | None) -> Iterator[Path]:
         """Yield the named files with these hashes that hold an image of ours: a user's own file has no key."""

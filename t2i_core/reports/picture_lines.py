@@ -12,9 +12,11 @@ from t2i_core.config import parse_lora
 from t2i_core.errors import DamagedImage, OutputError
 from t2i_core.hashing import digest
 from t2i_core.local_paths import similar_name
+from t2i_core.output.bare_copies import BareCopies
 from t2i_core.output.remake import remake
 from t2i_core.spec import ARGUMENTS
 from t2i_core.storage.formats import read_header, read_image
+from t2i_core.storage.workspace import Workspace
 
 LABEL = 22  # columns
 
@@ -42,6 +44,9 @@ def read_picture_file(path: Path) -> PictureFile:
     except OSError as error:
         raise OutputError(f"{path} cannot be read: {error.strerror}; name an image file") from None
     record, damage = read_header(BytesIO(data)), ""
+    if record is None and (stored := _stored_for(path)):
+        data = stored
+        record = read_header(BytesIO(data))
     try:
         read_image(data)
     except DamagedImage as error:
@@ -49,7 +54,7 @@ def read_picture_file(path: Path) -> PictureFile:
     if record is None:
         raise OutputError(
             f"{path} has no record of this tool: {damage}. Another program made it, or took the record out; "
-            "the record of a named image of --embed-metadata none is in the file with its key in .t2i/images"
+            "of a named image of --embed-metadata none, show the one in its output"
         )
     spec = record.get("spec")
     if not (isinstance(spec, dict) and {"prompt", "seed"} <= spec.keys() and "model_name" in record):
@@ -72,6 +77,16 @@ def picture_lines(file: PictureFile, program: str) -> str:
     again = remake(spec, record)
     lines += ["", "To make it again:", "", again.commands(program, f"again-{str(record['key'])[:12]}"), ""]
     return "\n".join(lines + [f"note: {note}" for note in [*again.missing, *_notes(record, again.options)]]).rstrip()
+
+
+def _stored_for(path: Path) -> bytes | None:
+    """Return the stored image of a named one without metadata that lies in its output; else None."""
+    folder = path.absolute().parent
+    workspace = Workspace(folder.parent)
+    if not workspace.hidden.is_dir():
+        return None
+    key = BareCopies(workspace).key_of(f"{folder.name}/{path.name}")
+    return workspace.images.read(key) if key else None
 
 
 def _line(name: str, value: object) -> str:

@@ -46,6 +46,8 @@ def _chunks(data: bytes) -> Iterator[bytes]:
     start = len(_SIGNATURE)
     while start < len(data):
         (length,) = struct.unpack_from(">I", data, start)
+        if start + length + 12 > len(data):
+            raise ValueError("the PNG is torn")
         yield data[start : start + length + 12]
         start += length + 12
 

@@ -65,6 +65,8 @@ def _chunks(data: bytes) -> Iterator[bytes]:
     while start < len(data):
         (length,) = struct.unpack_from("<I", data, start + 4)
         end = start + 8 + length + length % 2
+        if end > len(data):
+            raise ValueError("the WebP is torn")
         yield data[start:end]
         start = end
 

@@ -140,3 +140,31 @@ def test_several_files_are_shown_and_one_that_is_none_of_ours_is_named(run, outp
 def test_without_a_file_the_usage_is_shown(arguments, code, capsys):
     assert show.main(arguments) == code
     assert "FILE [FILE ...]" in capsys.readouterr().out
+
+
+def test_named_images_without_metadata_are_shown_by_their_output_and_stay_when_nothing_changes(
+    run, output, prompts, shown, tmp_path
+):
+    dataset = prompts("a fox", "a cat")
+    assert run(dataset=dataset).is_completed()
+    assert run(dataset=dataset, embed_metadata="none").is_completed()
+    assert output.counts()["images_reused"] == 2
+    paths = [image["path"] for image in pictures(output)]
+    assert [header_of(path) for path in paths] == [None, None]
+    assert {header_of(path)["key"] for path in output.stored().values()} == {i["key"] for i in pictures(output)}
+    code, out, _ = shown(paths[1])
+    assert code == 0
+    assert "a cat" in out
+    copy = shutil.copy(paths[1], tmp_path / "copy.png")
+    code, _, err = shown(copy)
+    assert code == 2
+    assert "has no record of this tool" in err
+    before = {path: Path(path).stat().st_mtime_ns for path in [*paths, output.folder / "manifest.jsonl"]}
+    assert run(dataset=dataset, embed_metadata="none").is_completed()
+    assert before == {path: Path(path).stat().st_mtime_ns for path in before}
+    assert run(dataset=prompts("a cat"), embed_metadata="none").is_completed()
+    assert not Path(paths[1]).exists()
+    assert output.manifest()[0]["images"] == [paths[0]]
+    assert "a cat" in shown(paths[0])[1]
+    assert run(dataset=dataset).is_completed()
+    assert output.manifest_is_true()

@@ -43,6 +43,12 @@ def test_a_path_relative_to_the_manifest_is_the_file_alone(workspace, config):
     assert (workspace.root / by_key.path(image, workspace.images)).stat().st_size == record.file_size
 
 
+def test_images_without_metadata_have_names_whatever_their_number(config):
+    """Without names the manifest would lead to the images by key, which have it."""
+    assert not Layout.of(config(), 100_001).named
+    assert Layout.of(config(embed_metadata="none"), 100_001).named
+
+
 def test_an_image_has_a_path_by_name_or_by_key_and_none_without_a_picture(workspace, config):
     record = store_image(workspace, image_spec(0))
     there, missing = make_catalog(workspace, image_spec(0), image_spec(1)).images()
