@@ -1,45 +1,83 @@
-"""The shards of a run: submitted through a window, taken as they end, tried again where a process died under them."""
+"""The shards of a run: submitted to processes, taken as they end, tried again where a process died under them."""
 
 import logging
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from itertools import chain
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from prefect.exceptions import CancelledRun
 from prefect.futures import PrefectFuture
 
-from flows.runners import Workers
+from flows.runners import RunToJoin, Workers
 from t2i_core.errors import UserError
+from t2i_core.generation.image_writer import RunContext
 from t2i_core.planning.shards import Shard
 from t2i_core.storage.run_marks import RunMarks
+from tasks.caching import ResultCache
 from tasks.elsewhere import HANG_SECONDS
+from tasks.generation import record_failures_task
 from tasks.process import THIS_PROCESS
 from tasks.progress import Progress
 
 log = logging.getLogger(__name__)
+
+# Submits a shard to a process, given by its place.
+Submit = Callable[[Shard, str], PrefectFuture[Any]]
 
 # Shards submitted and unfinished, for each process: one that generates, one whose last images are being written, and
 # one that is next. It bounds what Prefect holds: to submit a million images at once would hold them all.
 WINDOW = 3
 # Between two looks at what processes tell, and at whether they live.
 LOOK_SECONDS = 1.0
+# Between two signs of life of the flow.
+SIGN_SECONDS = 10.0
 # How long a run waits for a process where all have died.
 NO_WORKER_SECONDS = 600.0
 # How long a run waits for an image: longer than a process that hangs waits before it ends itself.
 NO_NEWS_SECONDS = 2 * HANG_SECONDS
+# How long the result of a shard that ended is waited for: its process may die before it is fetched.
+RESULT_SECONDS = 60.0
 # So often a single image, alone, may end its process before it is called a failure: once may be chance.
 DEATHS = 2
-
-
-class Lost:
-    """In place of a shard's result: its process died, perhaps because of another shard."""
+DEADLY = f"its process died whenever it was made, {DEATHS} times alone"
+# After so many shards, one after another, that failed or died on a process it gets no more, if others fare better.
+STRIKES = 5
 
 
 class NoWorkers(Exception):
     """No process is left to generate, or those that live make nothing."""
+
+
+@dataclass(eq=False)
+class _Work:
+    """A shard and what became of it so far. `tried`: on which seats it failed, or its process died."""
+
+    shard: Shard
+    tried: set[str] = field(default_factory=set)
+    deaths: int = 0  # of processes that had it in hand; of those that had nothing else, once it is alone
+    alone: bool = False  # whether nothing else may be on its process
+
+    def leave_company(self) -> None:
+        """Be tried alone from now on."""
+        if not self.alone:
+            self.alone, self.deaths, self.tried = True, 0, set()
+
+
+@dataclass(eq=False)
+class _Flight:
+    """Work that a process has in hand. `seat` and `title` are those of its place, which may be gone by now."""
+
+    work: _Work
+    place: str
+    seat: str
+    title: str
+    future: PrefectFuture[Any]
 
 
 class Generating:
@@ -49,38 +87,50 @@ class Generating:
         errors: key -> why the image could not be made in this run.
         timings: seconds by stage, of the shards that ended well.
         seconds: how long it took.
+        deadly: images that ended their process whenever they were made, in shards of one.
     """
 
     def __init__(self, workers: Workers, marks: RunMarks) -> None:
         self.errors: dict[str, str] = {}
         self.timings: Counter[str] = Counter()
         self.seconds = 0.0
+        self.deadly: list[Shard] = []
         self.workers = workers
         self._marks = marks
         self._done = 0  # images of shards that ended
-        self._in_flight: dict[str, tuple[Shard, PrefectFuture[Any]]] = {}  # by the digest of the shard
-        self._ended: SimpleQueue[str] = SimpleQueue()
-        self._again: deque[Shard] = deque()  # shards whose process died once
-        self._suspects: list[Shard] = []  # shards whose process died twice; the last one is next
-        self._last_alive = self._last_news = 0.0  # when a process lived, and when an image or a shard was made
+        self._flights: dict[int, _Flight] = {}
+        self._submitted = 0
+        self._ended: SimpleQueue[int] = SimpleQueue()
+        self._again: deque[_Work] = deque()
+        self._suspects: deque[_Work] = deque()  # whose process died twice: each is tried alone, after all others
+        self._strikes: Counter[str] = Counter()  # by seat
+        self._out: set[str] = set()  # places and seats that get no more
+        self._dead: set[str] = set()  # places whose process died
+        self._last_alive = 0.0  # when a process lived
+        self._news: dict[str, float] = {}  # by place: when an image or a shard was made there
         self._told: Counter[str] = Counter()  # images by shard, of those in flight
 
-    def __call__(self, shards: Iterator[Shard], submit: Callable[[Shard], PrefectFuture[Any]], shown: Progress) -> None:
+    def start(self, run: RunToJoin) -> None:
+        """Start the processes, beside whatever comes next; do nothing the second time."""
+        if self.workers.several:
+            self._marks.begin()
+        self.workers.start(run)
+
+    def __call__(self, shards: Iterator[Shard], submit: Submit, shown: Progress) -> None:
         """Generate `shards` until all have ended, or a stop is asked for.
 
         Raises:
             UserError: that of a shard, which every other shard would meet, too.
         """
         started = time.perf_counter()
-        self._last_alive = self._last_news = time.monotonic()
-        self._marks.begin()
+        self._last_alive = self._news[""] = time.monotonic()
         try:
-            self._generate(shards, submit, shown)
-            self._generate_alone(submit, shown)
+            with self._signing():
+                self._generate(shards, submit, shown)
         except NoWorkers as error:
             log.error("workers   %s; run the same command again to go on", error)
-            in_flight = [shard for shard, _ in self._in_flight.values()]
-            for shard in chain(in_flight, self._again, self._suspects, shards):
+            left = chain((flight.work for flight in self._flights.values()), self._again, self._suspects)
+            for shard in chain((work.shard for work in left), shards):
                 self._fail(shard, str(error))
         except UserError:
             self._ask_to_stop()  # the other shards in flight would meet the same
@@ -88,112 +138,182 @@ class Generating:
         finally:
             self.seconds = time.perf_counter() - started
 
+    def record_deaths(self, cache: ResultCache, context: RunContext) -> None:
+        """Store that images end their process, so that the next run does not make them again without being asked."""
+        device, versions = self.workers.device() or "unknown", self.workers.versions()
+        for shard in self.deadly:
+            cache.call_afresh(record_failures_task, shard.digest, shard, DEADLY, context, device, versions)
+
     def stop(self, seconds: float) -> None:
         """Stop the shards in flight at their next denoising step, and wait for them, but no longer than `seconds`."""
         deadline = time.monotonic() + seconds
         self._ask_to_stop()
         if not THIS_PROCESS.wait_until_idle(seconds):
             THIS_PROCESS.give_up()
-        if self.workers.count > 1:
-            with suppress(Empty):
-                while self._in_flight:
-                    del self._in_flight[self._ended.get(timeout=max(0.0, deadline - time.monotonic()))]
+        while self.workers.several and self._flights:
+            try:
+                self._flights.pop(self._ended.get(timeout=max(0.0, deadline - time.monotonic())), None)
+            except Empty:
+                return
 
     def end(self) -> None:
-        """Forget what the processes of this run told."""
-        self._marks.end()
+        """End the processes, and forget what they told."""
+        if self.workers.several:
+            self._marks.end()
+        self.workers.end()
 
-    def _generate(self, shards: Iterator[Shard], submit: Callable[[Shard], Any], shown: Progress) -> None:
-        """Generate all shards; those whose process died twice are left over in `_suspects`."""
-        died: set[str] = set()
-        window = WINDOW * self.workers.count
-        while True:
-            while len(self._in_flight) < window and (shard := self._next(shards)) is not None:
-                self._submit(shard, submit)
-            if not self._in_flight or (ended := self._wait(shown)) is None:
-                return
-            shard, result = ended
-            if not isinstance(result, Lost):
-                self._note(shard, result, shown)
-            elif shard.digest in died:
-                self._suspects.append(shard)
-            else:
-                died.add(shard.digest)
-                self._again.append(shard)
+    def _generate(self, shards: Iterator[Shard], submit: Submit, shown: Progress) -> None:
+        looked = time.monotonic()
+        while not THIS_PROCESS.stop.is_set():
+            self._look_for_lost()
+            while (picked := self._pick(shards)) is not None:
+                self._submit(*picked, submit)
+            if not (self._flights or self._again or self._suspects):
+                if (shard := next(shards, None)) is None:
+                    return
+                self._again.append(_Work(shard))
+            with suppress(Empty):
+                number = self._ended.get(timeout=LOOK_SECONDS)
+                # One that was given up may end all the same.
+                if not THIS_PROCESS.stop.is_set() and (flight := self._flights.pop(number, None)) is not None:
+                    self._take(flight, shown)
+            if self.workers.several and time.monotonic() - looked > LOOK_SECONDS:
+                self._look(shown)
+                looked = time.monotonic()
 
-    def _generate_alone(self, submit: Callable[[Shard], Any], shown: Progress) -> None:
-        """Generate each suspect while nothing else runs; in halves, down to the image that ends its process."""
-        deaths: Counter[str] = Counter()
-        while self._suspects:
-            shard = self._suspects[-1]
-            self._submit(shard, submit)
-            if (ended := self._wait(shown)) is None:
-                return
-            _, result = ended
-            self._suspects.pop()
-            if not isinstance(result, Lost):
-                self._note(shard, result, shown)
-                continue
-            deaths[shard.digest] += 1
-            if len(shard.requests) > 1:
-                self._suspects += reversed(shard.halves())
-            elif deaths[shard.digest] < DEATHS:
-                self._suspects.append(shard)
-            else:
-                self._fail(shard, f"its process died whenever it was made, {DEATHS} times alone")
+    def _pick(self, shards: Iterator[Shard]) -> tuple[_Work, str] | None:
+        """Return what is submitted next, and to which process; None as long as all have enough."""
+        places = self._places()
+        loads = Counter(flight.place for flight in self._flights.values())
+        alone = {flight.place for flight in self._flights.values() if flight.work.alone}
+        with_room = [place for place in places if loads[place] < WINDOW and place not in alone]
+        with_room.sort(key=lambda place: loads[place])
+        if not with_room:
+            return None
+        for work in self._again:
+            if (place := self._better(work, with_room, places)) is not None:
+                self._again.remove(work)
+                return work, place
+        if (shard := next(shards, None)) is not None:
+            return _Work(shard), with_room[0]
+        if self._again or any(not flight.work.alone for flight in self._flights.values()):
+            return None
+        idle = [place for place in places if not loads[place]]
+        for work in self._suspects if idle else ():
+            if (place := self._better(work, idle, places)) is not None:
+                self._suspects.remove(work)
+                work.leave_company()
+                return work, place
+        return None
 
-    def _next(self, shards: Iterator[Shard]) -> Shard | None:
-        return self._again.popleft() if self._again else next(shards, None)
+    def _better(self, work: _Work, free: list[str], places: list[str]) -> str | None:
+        """Return a free process on which the work was not tried yet; any free one where it was tried on all of them."""
+        untried = [place for place in places if self.workers.seat(place) not in work.tried]
+        return next((place for place in free if place in untried or not untried), None)
 
-    def _submit(self, shard: Shard, submit: Callable[[Shard], PrefectFuture[Any]]) -> None:
-        digest, future = shard.digest, submit(shard)
-        self._in_flight[digest] = shard, future
-        future.add_done_callback(lambda _: self._ended.put(digest))
+    def _places(self) -> list[str]:
+        places = self.workers.places()
+        return [place for place in places if not {place, self.workers.seat(place)} & self._out]
 
-    def _wait(self, shown: Progress) -> tuple[Shard, object] | None:
-        """Return the next shard that ended, and its result; None once a stop is asked for.
+    def _submit(self, work: _Work, place: str, submit: Submit) -> None:
+        self._submitted = number = self._submitted + 1
+        self._news[place] = time.monotonic()
+        future = submit(work.shard, place)
+        self._flights[number] = _Flight(work, place, self.workers.seat(place), self.workers.title(place), future)
+        future.add_done_callback(lambda _: self._ended.put(number))
+
+    def _take(self, flight: _Flight, shown: Progress) -> None:
+        """Take the result of a shard that ended; decide what becomes of it."""
+        try:
+            result = flight.future.result(timeout=RESULT_SECONDS, raise_on_failure=False)
+        except self.workers.deaths:
+            self._died(flight)
+        except self.workers.losses:
+            log.warning("workers   shard %d was lost on the way; it is tried again", flight.work.shard.number)
+            self._give_up(flight)
+            self._again.append(flight.work)
+        else:
+            self._news[""] = self._news[flight.place] = time.monotonic()
+            self._note(flight, result, shown)
+
+    def _look_for_lost(self) -> None:
+        """Take what was on processes that are gone."""
+        lost = self.workers.lost({flight.place for flight in self._flights.values()})
+        for number, flight in list(self._flights.items()):
+            if flight.place in lost:
+                del self._flights[number]
+                self._died(flight)
+
+    def _look(self, shown: Progress) -> None:
+        """Show what processes tell of the shards in flight, and see whether any of them makes something.
 
         Raises:
             NoWorkers: all processes have died, and none came back; or those that live make nothing.
         """
-        while not THIS_PROCESS.stop.is_set():
-            try:
-                shard, future = self._in_flight.pop(self._ended.get(timeout=LOOK_SECONDS))
-            except Empty:
-                if self.workers.count > 1:
-                    self._look(shown)
-                continue
-            if THIS_PROCESS.stop.is_set():
-                break
-            self._last_news = time.monotonic()
-            try:
-                return shard, future.result(raise_on_failure=False)
-            except self.workers.losses:
-                log.warning("workers   shard %d was on a process that died; it is tried again", shard.number)
-                return shard, Lost()
-        return None
-
-    def _look(self, shown: Progress) -> None:
-        """Show what processes tell of the shards in flight, and see whether any of them lives."""
         told, now = self._marks.images(), time.monotonic()
-        shown.reach(self._done + sum(told[digest] for digest in self._in_flight))
-        if told != self._told:
-            self._told, self._last_news = told, now
-        if self.workers.alive():
+        shown.reach(self._done + sum(told[flight.work.shard.digest] for flight in self._flights.values()))
+        places = self._places()
+        shown.workers = len(places)
+        for flight in self._flights.values():
+            if told[flight.work.shard.digest] != self._told[flight.work.shard.digest]:
+                self._news[""] = self._news[flight.place] = now
+        self._told = told
+        if places or self.workers.hopeful():
             self._last_alive = now
         if now - self._last_alive > NO_WORKER_SECONDS:
             raise NoWorkers(f"all processes died, and none came back for {NO_WORKER_SECONDS:.0f} s")
-        if now - self._last_news > NO_NEWS_SECONDS:
+        if now - self._news[""] > NO_NEWS_SECONDS:
             raise NoWorkers(f"no process made anything for {NO_NEWS_SECONDS:.0f} s")
+        for place in {flight.place for flight in self._flights.values()}:
+            if now - self._news[place] > NO_NEWS_SECONDS:
+                self._write_off(place)
 
-    def _note(self, shard: Shard, result: object, shown: Progress) -> None:
+    def _write_off(self, place: str) -> None:
+        """Take what a process has in hand that makes nothing, and give it no more."""
+        self._out.add(place)
+        for number, flight in list(self._flights.items()):
+            if flight.place == place:
+                del self._flights[number]
+                self._died(flight)
+        log.error("workers   %s made nothing for %.0f s; it gets no more", flight.title, NO_NEWS_SECONDS)
+
+    def _died(self, flight: _Flight) -> None:
+        """Decide what becomes of a shard whose process died, perhaps because of another shard."""
+        work, shard = flight.work, flight.work.shard
+        self._give_up(flight)
+        if flight.place not in self._dead:
+            self._dead.add(flight.place)
+            self._strike(flight, "its process died")
+        work.tried.add(flight.seat)
+        work.deaths += 1
+        if not work.alone:
+            log.warning("workers   shard %d was on a process that died; it is tried again", shard.number)
+            (self._again if work.deaths < 2 else self._suspects).append(work)
+        elif len(shard.requests) > 1:
+            self._suspects.extendleft(_Work(half) for half in reversed(shard.halves()))
+        elif work.deaths < DEATHS:
+            self._suspects.appendleft(work)
+        else:
+            self._fail(shard, DEADLY)
+            self.deadly.append(shard)
+
+    def _give_up(self, flight: _Flight) -> None:
+        self.workers.abandon(flight.future)
+
+    def _note(self, flight: _Flight, result: object, shown: Progress) -> None:
         """Note why images of a shard failed. A finished shard gives a reason for each; a crashed one gives one for all.
 
-        Images that are stored count all the same.
+        What may be the fault of its process alone is tried on another one first. Images that are stored count all the
+        same.
 
         Raises:
             UserError: that of the shard.
         """
+        shard = flight.work.shard
+        if isinstance(result, dict) and not result["failures"]:
+            self._strikes[flight.seat] = 0
+        elif self._tried_elsewhere(flight, result):
+            return
         if isinstance(result, dict):
             self.timings.update(result["timings"])
             self.errors |= result["failures"]
@@ -204,9 +324,54 @@ class Generating:
         self._done += len(shard.requests)
         shown.reach(self._done)
 
+    def _tried_elsewhere(self, flight: _Flight, result: object) -> bool:
+        """Return whether a shard that failed is tried on another process: once, or as often as it was only stopped."""
+        work = flight.work
+        self._strike(flight, _reason(result))
+        first_time = not work.tried
+        work.tried.add(flight.seat)
+        untried = {self.workers.seat(place) for place in self._places()} - work.tried
+        if not untried or not (first_time or isinstance(result, CancelledRun)):
+            return False
+        log.warning("workers   shard %d failed on %s: %s", work.shard.number, flight.title, _reason(result))
+        self._again.append(work)
+        return True
+
+    def _strike(self, flight: _Flight, why: str) -> None:
+        """Count a failure against a process; give it no more shards, if others fare better."""
+        self._strikes[flight.seat] += 1
+        others = {self.workers.seat(place) for place in self._places()} - {flight.seat}
+        if self._strikes[flight.seat] >= STRIKES and any(not self._strikes[other] for other in others):
+            self._out.add(flight.seat)
+            log.error("workers   %s gets no more, after %d failures in a row: %s", flight.title, STRIKES, why)
+
     def _fail(self, shard: Shard, reason: str) -> None:
         self.errors |= {request.replaces or request.key: reason for request in shard.requests}
 
+    @contextmanager
+    def _signing(self) -> Iterator[None]:
+        """Give signs of life during the block: processes stop without them."""
+        ended = threading.Event()
+
+        def sign() -> None:
+            while not ended.wait(SIGN_SECONDS):
+                self._marks.sign()
+
+        if self.workers.several:
+            threading.Thread(target=sign, name="signs", daemon=True).start()
+        try:
+            yield
+        finally:
+            ended.set()
+
     def _ask_to_stop(self) -> None:
         THIS_PROCESS.stop.set()
-        self._marks.ask_to_stop()
+        if self.workers.several:
+            self._marks.ask_to_stop()
+
+
+def _reason(result: object) -> str:
+    """Return in one line why a shard failed."""
+    if isinstance(result, dict):
+        return f"{len(result['failures'])} images: {next(iter(result['failures'].values()))}"
+    return next(iter(str(result).splitlines()), type(result).__name__)

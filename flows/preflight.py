@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 from pathlib import Path
 
+from flows.dask_scheduler import check_dask_scheduler
 from flows.launchers import find_part
 from t2i_core.config import Config, parse_lora
 from t2i_core.dataset.sources import check_dataset
@@ -51,26 +52,30 @@ def check_at_once(config: Config) -> None:
 
 
 def check_workers(config: Config) -> None:
-    """Refuse several processes on one card by its name, or without the packages for them.
+    """Refuse several processes on one card by its name, without the packages for them, or without a scheduler.
 
     Raises:
-        ConfigError: saying what to leave out or to install.
+        ConfigError: saying what to leave out, to install or to start.
     """
-    if config.workers != 1 and ":" in config.device:
-        raise ConfigError([f"device: {config.device} is one card; leave device or workers out"])
+    option = "dask_scheduler" if config.dask_scheduler else "workers"
+    if (config.workers != 1 or config.dask_scheduler) and ":" in config.device:
+        raise ConfigError([f"device: {config.device} is one card; leave device or {option} out"])
+    if config.dask_scheduler:
+        check_dask(option, config.dask_scheduler)
+        check_dask_scheduler(config.dask_scheduler)
     if isinstance(config.workers, int) and config.workers > 1:
-        check_dask(config.workers)
+        check_dask(option, config.workers)
 
 
-def check_dask(workers: int) -> None:
-    """Refuse several processes where the packages for them are not installed.
+def check_dask(option: str, value: object) -> None:
+    """Refuse an option for several processes where the packages for them are not installed.
 
     Raises:
         ConfigError: saying how to install them.
     """
     if find_spec("prefect_dask") is None:
         raise ConfigError(
-            [f"workers: several processes need prefect-dask; pip install 'text2image[dask]' (got {workers})"]
+            [f"{option}: several processes need prefect-dask; pip install 'text2image[dask]' (got {value})"]
         )
 
 

@@ -16,6 +16,7 @@ from t2i_core.models.checkpoints import checkpoint_fingerprint, with_checkpoints
 from t2i_core.models.hub import card_licence, is_commit
 from t2i_core.models.identity import Checkpoint, ModelFile, ResolvedModel, bundled_identity, folder_fingerprint
 from t2i_core.models.loaded_files import LoadedFile, state_now
+from t2i_core.models.local_files import ModelSource
 from t2i_core.models.pipeline_files import Wanted, variants_of
 from t2i_core.models.prepare import prepare_digest
 from t2i_core.models.preset_choice import find_preset
@@ -134,7 +135,31 @@ def fetch(resolved: Resolved, cache: ResultCache) -> LoadConfig:
         return resolved.weights_are_local() and all(Path(path).is_file() for path in stored["adapters"])
 
     key = cache_key(model, adapters, folders)
-    paths = cache.call(fetch_weights_task, key, model, adapters, *folders, is_valid=still_there)
+    return load_config(resolved, cache.call(fetch_weights_task, key, model, adapters, *folders, is_valid=still_there))
+
+
+def load_elsewhere(resolved: Resolved) -> LoadConfig:
+    """Return how other machines load the model: each fetches it, and puts its own paths in place of these."""
+    config, digest = resolved.config, resolved.settings.prepare
+    prepare = (config.prepare, digest) if config.prepare and digest else None
+    source = ModelSource(resolved.model, resolved.adapters, config.cache_dir, config.local_dir, prepare)
+    checkpoints = [str(Path(one.location) / one.path) for one in resolved.model.checkpoints]
+    adapters = [adapter.location for adapter in resolved.adapters]
+    paths = {"model": resolved.model.location, "checkpoints": checkpoints, "adapters": adapters}
+    return replace(load_config(resolved, paths), files=(), source=source)
+
+
+def pixel_packages(config: Config) -> tuple[str, ...]:
+    """Return the packages whose versions decide the pixels of a run, on every machine that takes part."""
+    packages = ["torch", "diffusers", "transformers"]
+    packages += ["peft"] if config.lora else []
+    packages += {"fp8": ["torchao"], "int8": ["torchao"], "nf4": ["bitsandbytes"]}.get(config.quantization, [])
+    return tuple(packages)
+
+
+def load_config(resolved: Resolved, paths: Mapping[str, Any]) -> LoadConfig:
+    """Return how to load the model from these paths of the model, its checkpoints and its adapters."""
+    config = resolved.config
     weights = [adapter.weight for adapter in resolved.adapters]
     return LoadConfig(
         files=tuple(_loaded_files(resolved, paths)),

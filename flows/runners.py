@@ -1,131 +1,220 @@
 """Who runs tasks that need the device: threads of this process, or several processes with a device each.
 
-Each engine is one function that returns a Prefect `TaskRunner`; all else in the flow is the same with all of them.
+Each engine is one function that returns `Workers` around a Prefect `TaskRunner`; all else in the flow is the same with
+all of them.
 """
 
-import logging
 import os
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from prefect import Task, get_client
 from prefect.futures import PrefectFuture
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
-from prefect.utilities.annotations import quote
 from prefect.utilities.callables import get_call_parameters
 
+from flows.dask_scheduler import check_dask_scheduler, scheduler_address
 from flows.preflight import check_dask, check_workers
 from t2i_core.config import Config
 from t2i_core.errors import ConfigError
+from t2i_core.models.local_files import ModelSource
+from tasks.server import needs_own_server
 
 # Shards that a process has in hand: one generates, while the last images of the other are being written.
 THREADS = 2
 
-DASK_SETTINGS: dict[str, Any] = {
-    # Whatever was on a process that died is given back, and `flows/generating.py` says what becomes of it.
-    "distributed.scheduler.allowed-failures": 0,
-    # A process gets no shard beyond those that it works on: one that kills it would take that along.
-    "distributed.scheduler.worker-saturation": 1.0,
-    "distributed.scheduler.work-stealing": False,
-    # A process that says nothing for so long is started anew. Longer than any call that keeps Python's lock.
-    "distributed.scheduler.worker-ttl": "10 minutes",
-    # In place of OMP_NUM_THREADS=1. What matters is said by the flow.
-    "distributed.nanny.pre-spawn-environ": {"DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "critical"},
-}
-
 
 @dataclass(frozen=True, slots=True)
-class Workers:
-    """The processes that generate, behind a Prefect task runner.
+class RunToJoin:
+    """What processes have to know of a run to take part in it.
 
-    count: how many they should be; 1 is this process.
-    alive: says how many there are at the moment.
-    losses: what the engine raises in place of the result of a task whose process died.
+    output: an absolute path. device: as configured. packages: whose versions decide the pixels.
+    source: the model, where each machine fetches it for itself.
     """
 
-    runner: TaskRunner[Any]
-    count: int
-    alive: Callable[[], int]
-    losses: tuple[type[Exception], ...]
+    run: str
+    output: Path
+    device: str
+    packages: tuple[str, ...]
+    source: ModelSource | None
 
-    def submit(self, task: Task[..., Any], *arguments: Any) -> PrefectFuture[Any]:
-        """Submit a task, for another process without the marks of `data`: Dask takes them for tuples.
 
-        The server of this run is that of other processes, too: none starts one of its own.
+class Workers(ABC):
+    """The processes that generate, behind a Prefect task runner. A *place* is one of them, by its address.
+
+    Attributes:
+        count: how many there are to be; 1 is this process, unless they belong to an existing scheduler.
+        several: whether they are other processes than this one.
+        deaths: what the engine raises in place of the result of a task whose process died.
+        losses: what it raises where a result is lost for a reason that says nothing of the task.
+    """
+
+    several = True
+    deaths: tuple[type[Exception], ...] = ()
+    losses: tuple[type[Exception], ...] = ()
+
+    def __init__(self, runner: TaskRunner[Any], count: int) -> None:
+        self.runner = runner
+        self.count = count
+
+    @abstractmethod
+    def start(self, run: RunToJoin) -> None:
+        """Start what takes time, beside whatever comes next; do nothing the second time."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """End what was started."""
+
+    @abstractmethod
+    def places(self) -> list[str]:
+        """Return the processes that take shards at the moment.
+
+        Raises:
+            UserError: none of those that were there can be used.
         """
-        settings = {}
-        if self.count > 1:
-            arguments = tuple(value.unwrap() if isinstance(value, quote) else value for value in arguments)
-            settings = {PREFECT_API_URL: _api_url()}
-        parameters = get_call_parameters(task.fn, arguments, {})
-        with temporary_settings(settings):
-            future: PrefectFuture[Any] = self.runner.submit(task, parameters=parameters)
+
+    @abstractmethod
+    def submit(self, task: Task[..., Any], *arguments: Any, place: str) -> PrefectFuture[Any]:
+        """Submit a task to a process."""
+
+    @abstractmethod
+    def call(self, task: Task[..., Any], *arguments: Any) -> Any:
+        """Run a task in one of the processes; return its result.
+
+        Raises:
+            MeasureFailed: its process died each time.
+        """
+
+    def lost(self, places: set[str]) -> set[str]:
+        """Return those of `places` whose process is gone for certain."""
+        return set()
+
+    def hopeful(self) -> bool:
+        """Return whether a process may take shards soon."""
+        return False
+
+    def seat(self, place: str) -> str:
+        """Return the name that a process keeps when it is started anew."""
+        return place
+
+    def title(self, place: str) -> str:
+        """Return what messages call a process."""
+        return place
+
+    def device(self) -> str | None:
+        """Return the name in records of the device that all processes have; None as long as it is not known."""
+        return None
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions of the packages that decide the pixels, as processes told them."""
+        return {}
+
+    @abstractmethod
+    def abandon(self, future: PrefectFuture[Any]) -> None:
+        """Wait for a task no longer: its process is gone or does not answer."""
+
+
+class Threads(Workers):
+    """Threads of this process, which has one device."""
+
+    several = False
+
+    def __init__(self) -> None:
+        super().__init__(ThreadPoolTaskRunner(max_workers=THREADS), 1)
+        self._started = False
+
+    def start(self, run: RunToJoin) -> None:
+        """Start the runner."""
+        if not self._started:
+            self._started = True
+            self.runner.__enter__()
+
+    def end(self) -> None:
+        """End the runner; wait for its tasks."""
+        if self._started:
+            self._started = False
+            self.runner.__exit__(None, None, None)
+
+    def places(self) -> list[str]:
+        """Return this process."""
+        return ["here"]
+
+    def submit(self, task: Task[..., Any], *arguments: Any, place: str) -> PrefectFuture[Any]:
+        """Submit a task to one of the threads."""
+        future: PrefectFuture[Any] = self.runner.submit(task, parameters=get_call_parameters(task.fn, arguments, {}))
         return future
+
+    def call(self, task: Task[..., Any], *arguments: Any) -> Any:
+        """Run a task in one of the threads."""
+        return self.submit(task, *arguments, place="here").result()
+
+    def abandon(self, future: PrefectFuture[Any]) -> None:
+        """Do nothing: this process ends with its run."""
 
 
 def find_workers(config: Config) -> Workers:
-    """Return the processes that `workers` asks for; they are started when the first task is submitted.
+    """Return the processes that the configuration asks for.
 
     Raises:
-        ConfigError: this machine has not so many devices, or devices of several kinds, or Dask is not installed.
+        ConfigError: this machine has not so many devices, or devices of several kinds; an existing scheduler does not
+            answer or has no workers; or Dask is not installed.
     """
+    if config.dask_scheduler:
+        return _existing_dask(config.dask_scheduler)
     if config.workers == 1:
-        return _threads()
+        return Threads()
     check_workers(config)
     from t2i_core.engine.device import cards, host_threads
 
     found = cards(config.device)
     count = (len(found) or 1) if config.workers == "auto" else config.workers
     if count == 1:
-        return _threads()
+        return Threads()
     if found and count > len(found):
         raise ConfigError([f"workers: this machine has {len(found)} GPUs, and each process needs one (got {count})"])
     if len(kinds := set(found[:count])) > 1:
         raise ConfigError(
             [f"workers: {' and '.join(sorted(kinds))} make other pixels; choose one kind by CUDA_VISIBLE_DEVICES"]
         )
-    check_dask(count)
-    environment = {"OMP_NUM_THREADS": str(max(1, host_threads() // count)), "PREFECT_API_URL": _api_url()}
+    check_dask("workers", count)
+    environment = {"OMP_NUM_THREADS": str(max(1, host_threads() // count)), "PREFECT_API_URL": api_url()}
     pinned = [_card(number) if found else {} for number in range(count)]
-    return _dask([environment | device for device in pinned])
+    return _own_dask([environment | device for device in pinned])
 
 
-def _threads() -> Workers:
-    """Return threads of this process, which has one device."""
-    return Workers(ThreadPoolTaskRunner(max_workers=THREADS), 1, lambda: 1, ())
+def api_url() -> str:
+    """Return the address of Prefect's server for this run."""
+    with get_client(sync_client=True) as client:
+        return str(client.api_url)
 
 
-def _dask(environments: list[dict[str, str]]) -> Workers:
-    """Return a Dask cluster of this run's own: a process for each environment, started anew if it dies."""
-    import dask
-    from distributed import CancelledError, KilledWorker, Nanny, Scheduler, SpecCluster
-    from prefect_dask import DaskTaskRunner
+def _own_dask(environments: Sequence[dict[str, str]]) -> Workers:
+    """Return a Dask cluster of this run's own: a process on this machine for each environment."""
+    from flows.dask_workers import DaskWorkers, own_cluster
 
-    dask.config.set(DASK_SETTINGS)
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    common = {"host": "127.0.0.1", "dashboard": False}
-    worker = {"nthreads": THREADS, "memory_limit": 0, "preload": ["tasks.elsewhere"]}
-    spec = {
-        number: {"cls": Nanny, "options": common | worker | {"env": environment}}
-        for number, environment in enumerate(environments)
-    }
-    scheduler = {"cls": Scheduler, "options": common | {"port": 0}}
-    runner = DaskTaskRunner(cluster_class=SpecCluster, cluster_kwargs={"workers": spec, "scheduler": scheduler})
+    return DaskWorkers(own_cluster(environments, THREADS), len(environments), api_url())
 
-    def alive() -> int:
-        return len(runner.client.nthreads())
 
-    return Workers(runner, len(environments), alive, (KilledWorker, CancelledError))
+def _existing_dask(address: str) -> Workers:
+    """Return the workers of a Dask scheduler that is there already, on whatever machines they are."""
+    if needs_own_server():
+        raise ConfigError(
+            [
+                "dask_scheduler: workers on other machines do not reach a server that the run starts for itself; start "
+                "one with `prefect server start --host 0.0.0.0`, and name it in PREFECT_API_URL"
+            ]
+        )
+    check_dask("dask_scheduler", address)
+    count = check_dask_scheduler(address)
+    from flows.dask_workers import DaskWorkers, existing_cluster
+
+    return DaskWorkers(existing_cluster(scheduler_address(address)), count, api_url(), scheduler=address)
 
 
 def _card(number: int) -> dict[str, str]:
     """Return the environment of a process that sees only the card of this number, of those that this one sees."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return {"CUDA_VISIBLE_DEVICES": visible.split(",")[number].strip() if visible else str(number)}
-
-
-def _api_url() -> str:
-    with get_client(sync_client=True) as client:
-        return str(client.api_url)

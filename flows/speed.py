@@ -40,8 +40,9 @@ class SpeedCache:
             batch_size, key = None, self._key(None)
         else:
             batch_size = self.config.batch_size
-            key = self._key(batch_size, device_of(self.config), spec.call_group)
-        measured = self.cache.call(measure_speed_task, key, load_config, spec, batch_size, submit=self.workers.submit)
+            device = self.config.dask_scheduler or device_of(self.config)
+            key = self._key(batch_size, device, spec.call_group)
+        measured = self.cache.call(measure_speed_task, key, load_config, spec, batch_size, elsewhere=self.workers.call)
         return Speed.from_json(measured)
 
     def _key(self, batch_size: int | None, *more: object) -> str:

@@ -34,8 +34,8 @@ from flows.preview import show_preview
 from flows.prompts import lines_about_prompts
 from flows.read_only import with_place_to_write
 from flows.records import collect_index, records_key, scan_images
-from flows.resolve import Resolved, fetch, resolve
-from flows.runners import find_workers
+from flows.resolve import Resolved, fetch, load_elsewhere, pixel_packages, resolve
+from flows.runners import RunToJoin, find_workers
 from flows.signature import takes_options
 from flows.speed import SpeedCache
 from flows.system_errors import as_users
@@ -99,6 +99,13 @@ class Text2Image:
         self.generating = Generating(find_workers(config), RunMarks(self.workspace.running, self.run))
 
     def __call__(self) -> State[Any]:
+        """Run the stages; leave no process behind."""
+        try:
+            return self.stages()
+        finally:
+            self.generating.end()
+
+    def stages(self) -> State[Any]:
         """Run the stages, like a table of contents."""
         THIS_PROCESS.start_run(self.run)
         name_flow_run(self.config)
@@ -110,30 +117,26 @@ class Text2Image:
         announce_guess(resolved)
         plan = self.load_dataset(resolved, found)
         name_flow_run(self.config, plan.prompts)
-        if not (dry_run := self.config.only_looks):
+        if not self.config.only_looks:
             claim_output(self.workspace, replace(identity, commits=resolved.commits))
             self.workspace.remove_stale_files()
             self.mark(PartState.RUNNING)
         catalog = self.collect(plan)
         if self.config.status:
             return show_status(catalog)
-        try:
-            with self.generating.workers.runner:
-                return self.work(resolved, plan, catalog, dry_run=dry_run)
-        finally:
-            self.generating.end()
+        return self.work(resolved, plan, catalog)
 
-    def work(self, resolved: Resolved, plan: Plan, catalog: Catalog, *, dry_run: bool) -> State[Any]:
+    def work(self, resolved: Resolved, plan: Plan, catalog: Catalog) -> State[Any]:
         """Make what is missing, and write what a run leaves, also where it is stopped; or only say what there is."""
         speeds = SpeedCache(self.config, resolved.settings, self.cache, self.generating.workers)
         work = self.estimate(catalog, speeds.batch_size() or UNMEASURED_BATCH_SIZE)
-        if not dry_run and delete_damaged(self.shown(catalog, work), self.workspace.images):
+        if not self.config.only_looks and delete_damaged(self.shown(catalog, work), self.workspace.images):
             catalog = self.collect(plan)
             work = self.estimate(catalog, work.batch_size)
         log.info("plan      %s", _plan_sentence(plan, work))
         try:
-            if dry_run:
-                return self.dry_run(resolved, catalog, work, speeds)
+            if self.config.only_looks:
+                return self.show_dry_run(resolved, catalog, work, speeds)
             if work.images:
                 check_names(catalog, self.config)
                 work = self.generate(resolved, catalog, work, speeds)
@@ -147,7 +150,7 @@ class Text2Image:
         except CancelledInPrefect:
             return Cancelled(message=self.stop(resolved, plan, work))
         except (KeyboardInterrupt, TerminationSignal):
-            if not dry_run:
+            if not self.config.only_looks:
                 self.stop(resolved, plan, work)
             raise
 
@@ -158,6 +161,8 @@ class Text2Image:
             return Plan(**stored).exists(self.workspace.plans)
 
         key = cache_key(fingerprint(found), resolved.plan_settings(), found.row_files)
+        if not (self.config.only_looks or self.cache.holds(load_dataset_task, key, still_there)):
+            self.start_workers(resolved)  # a new plan has new images
         arguments = (self.config, resolved.settings, resolved.preset, found)
         return Plan(**self.cache.call(load_dataset_task, key, *arguments, is_valid=still_there))
 
@@ -191,11 +196,21 @@ class Text2Image:
         return estimate_work(self.pending(catalog), batch_size, self.config.save_interval, workers)
 
     def fetch(self, resolved: Resolved) -> LoadConfig:
-        """Bring the model's files to this machine, if it can run the model."""
+        """Bring the model's files to this machine, if it can run the model; or let other machines do so."""
+        self.start_workers(resolved)
+        if self.config.dask_scheduler:
+            return load_elsewhere(resolved)
         resolved = replace(resolved, config=with_own_device(self.config))
         announce_download(resolved)
         check_machine(resolved)
         return fetch(resolved, self.cache)
+
+    def start_workers(self, resolved: Resolved) -> None:
+        """Start the processes that generate, and check them, beside whatever comes next."""
+        elsewhere = load_elsewhere(resolved).source if self.config.dask_scheduler else None
+        packages = pixel_packages(self.config)
+        output = self.workspace.root.absolute()
+        self.generating.start(RunToJoin(self.run, output, self.config.device, packages, elsewhere))
 
     def generate(self, resolved: Resolved, catalog: Catalog, work: WorkEstimate, speeds: SpeedCache) -> WorkEstimate:
         """Make what is pending, shard by shard through a sliding window; return the work as it was then counted."""
@@ -223,13 +238,14 @@ class Text2Image:
         task = self.cache.bind(generate_shard_task, refresh=True)
         images, workers = self.workspace.images.absolute(), self.generating.workers
 
-        def submit(shard: Shard) -> PrefectFuture[Any]:
-            return workers.submit(task, shard.digest, *data(shard, images, load_config, context))
+        def submit(shard: Shard, place: str) -> PrefectFuture[Any]:
+            return workers.submit(task, shard.digest, *data(shard, images, load_config, context), place=place)
 
         sizes = shard_sizes(work.batches, self.config.save_interval, workers.count)
         shards = make_shards(self.pending(catalog), work.batch_size, sizes)
         with heeding_cancel(self.runner), progress(work.images, self.config.dataset_names) as shown:
             self.generating(shards, submit, shown)
+        self.generating.record_deaths(self.cache, context)
         return work
 
     def finish(self, resolved: Resolved, catalog: Catalog, work: WorkEstimate) -> State[Any]:
@@ -289,7 +305,7 @@ class Text2Image:
         publish_now(report, catalog)
         return report.message()
 
-    def dry_run(self, resolved: Resolved, catalog: Catalog, work: WorkEstimate, speeds: SpeedCache) -> State[Any]:
+    def show_dry_run(self, resolved: Resolved, catalog: Catalog, work: WorkEstimate, speeds: SpeedCache) -> State[Any]:
         """Say what would be made and what it would take; make nothing."""
         speed = None
         if self.config.estimate and work.images:
@@ -334,6 +350,7 @@ class Text2Image:
             generating_seconds=self.generating.seconds,
             timings=dict(self.generating.timings),
             unreferenced=catalog.unreferenced(),
+            workers=self.generating.workers.count,
         )
 
 

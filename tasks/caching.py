@@ -23,7 +23,6 @@ from prefect import Task
 from prefect.cache_policies import CachePolicy
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
-from prefect.futures import PrefectFuture
 from prefect.utilities.annotations import quote
 
 from t2i_core.errors import HubUnavailable, MeasureFailed, Stopped, UserError
@@ -103,18 +102,21 @@ class ResultCache:
         key: str,
         *arguments: Any,
         is_valid: Callable[[Any], bool] = _always_valid,
-        submit: Callable[..., PrefectFuture[Any]] | None = None,
+        elsewhere: Callable[..., Any] | None = None,
     ) -> Any:
         """Return the task's stored result if there is one and it `is_valid`, else that of running it now.
 
-        `submit(task, *arguments)`: where it runs, if not here.
+        `elsewhere(task, *arguments)`: runs it, where that is not here.
         """
-        stored = self.read(f"{_version(task)}/{key}")
-        refresh = stored is None or not is_valid(stored)
-        bound = self.bind(task, refresh=refresh)
-        if submit is not None:
-            return submit(bound, key, *data(*arguments)).result()
+        bound = self.bind(task, refresh=not self.holds(task, key, is_valid))
+        if elsewhere is not None:
+            return elsewhere(bound, key, *data(*arguments))
         return bound(key, *data(*arguments))
+
+    def holds(self, task: Task[..., Any], key: str, is_valid: Callable[[Any], bool] = _always_valid) -> bool:
+        """Return whether `call` would find a result that is valid, and not run the task."""
+        stored = self.read(f"{_version(task)}/{key}")
+        return stored is not None and is_valid(stored)
 
     def call_afresh(self, task: Task[..., Any], key: str, *arguments: Any) -> Any:
         """Run the task now, whatever is stored, and store its result."""

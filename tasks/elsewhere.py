@@ -1,17 +1,27 @@
 """A process that makes shards for a flow in another process: its log lines, its signals, and what it and the flow tell
 each other by marks in the output."""
 
+import functools
 import logging
 import os
+import platform
 import signal
 import socket
 import threading
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
+from t2i_core import __version__
+from t2i_core.generation.interface import LoadConfig
+from t2i_core.models.local_files import ModelSource, fetch_and_verify
 from t2i_core.storage.run_marks import RunMarks
 from t2i_core.storage.workspace import Workspace
 from tasks.process import THIS_PROCESS
+from tasks.server import why_unreachable
 from tasks.settings import apply_settings, show_own_lines
 
 log = logging.getLogger(__name__)
@@ -20,9 +30,54 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.5
 # How long the device may work without a step or an image: to load a model from a slow disk takes minutes.
 HANG_SECONDS = 1800.0
+# How long the flow may give no sign of life before its shards are stopped: it was killed, or cannot reach the output.
+FLOW_SECONDS = 180.0
 # The exit code of a process that ends itself because its device hangs.
 HANGS = 75
 
+
+class _Run:
+    """A flow run for which this process makes shards."""
+
+    def __init__(self, run: str, root: Path) -> None:
+        """`root`: the output."""
+        self.marks = RunMarks(Workspace(root).running, run)
+        self.stop = threading.Event()
+        self._sign, self._seen = self.marks.last_sign(), time.monotonic()
+        threading.Thread(target=self._follow, name="marks", daemon=True).start()
+
+    def _follow(self) -> None:
+        """Tell of images and heed a stop, as long as the run lives."""
+        told: dict[str, int] = {}
+        while not (self.stop.is_set() and self.marks.last_sign() is None and not THIS_PROCESS.silent_seconds()):
+            self._heed()
+            if (images := dict(THIS_PROCESS.images)) != told:
+                try:
+                    self.marks.note_images(process_name(), images)
+                    told = images
+                except OSError as error:  # images are made all the same
+                    log.debug("how many images are done cannot be told: %s", error)
+            if THIS_PROCESS.silent_seconds() > HANG_SECONDS:
+                log.error("worker    %s hangs for %.0f s in a step; it is ended, others go on", _title(), HANG_SECONDS)
+                os._exit(HANGS)
+            time.sleep(LOOK_SECONDS)
+
+    def _heed(self) -> None:
+        """Stop the shards of the run when the flow says so or is gone; go on where it was only out of reach.
+
+        Times are compared by this machine's clock alone.
+        """
+        sign, now = self.marks.last_sign(), time.monotonic()
+        if sign is not None and sign != self._sign:
+            self._sign, self._seen = sign, now
+        if self.marks.says_stop() or now - self._seen > FLOW_SECONDS:
+            self.stop.set()
+        else:
+            self.stop.clear()
+
+
+# Runs by name: processes of an existing scheduler may serve several at a time.
+_RUNS: dict[str, _Run] = {}
 _JOINING = threading.Lock()
 
 
@@ -32,33 +87,111 @@ def dask_setup(worker: object) -> None:
     Ctrl-C in a terminal reaches all processes of a run: the flow alone decides what it means.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _set_up()
+
+
+@dataclass(frozen=True, slots=True)
+class Introduction:
+    """What a process tells of itself before it gets its first shard.
+
+    device: its name in records. versions: of this tool, Python and the packages that decide the pixels.
+    problem: why the process cannot take part; empty if it can.
+    """
+
+    host: str
+    process: int
+    card: str  # those that CUDA_VISIBLE_DEVICES names
+    device: str
+    versions: dict[str, str]
+    problem: str
+
+    @property
+    def title(self) -> str:
+        """What messages call the process."""
+        card = f", card {self.card}" if self.card else ""
+        return f"{self.host}{card}, process {self.process}"
+
+
+def introduce(run: str, root: Path, api_url: str, device: str, packages: Sequence[str]) -> Introduction:
+    """Return what the flow must know of this process before it gives it a shard of `run`.
+
+    Args:
+        root: the output.
+        api_url: of Prefect's server.
+        device: as configured.
+        packages: whose versions decide the pixels.
+
+    Raises:
+        ConfigError: for a device that is not there.
+    """
+    _set_up()
+    from t2i_core.engine.device import title_of_device
+
+    problem = RunMarks(Workspace(root).running, run).why_unusable(process_name()) or why_unreachable(api_url)
+    return Introduction(
+        host=socket.gethostname(),
+        process=os.getpid(),
+        card=os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+        device=title_of_device(device),
+        versions=versions_here(packages),
+        problem=problem,
+    )
+
+
+def versions_here(packages: Sequence[str]) -> dict[str, str]:
+    """Return the versions of this tool, of Python and of packages; "none" for one that is not installed."""
+    found = {"text2image": __version__, "python": ".".join(platform.python_version_tuple()[:2])}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "none"
+    return found
+
+
+def join_run(run: str, root: Path) -> Callable[[], bool]:
+    """Connect this process with the flow of `run`, once, unless it is the flow's own. `root`: the output.
+
+    Returns:
+        A function that says whether shards of the run should stop.
+    """
+    if THIS_PROCESS.run == run:
+        return THIS_PROCESS.stop.is_set
+    with _JOINING:
+        if run not in _RUNS:
+            _RUNS[run] = _Run(run, root)
+        return _RUNS[run].stop.is_set
+
+
+def here(load_config: LoadConfig) -> LoadConfig:
+    """Return how this process loads the model: from files of its own machine, where the flow runs on another.
+
+    Raises:
+        ModelError: for files that cannot be had here, or have another content than on the flow's machine.
+        HubUnavailable: where the hub gives no usable answer.
+    """
+    if load_config.source is None:
+        return load_config
+    return replace(load_config.with_paths(files_here(load_config.source)), source=None)
+
+
+@functools.lru_cache(maxsize=4)
+def files_here(source: ModelSource) -> dict[str, Any]:
+    """Return where this machine has the files of a model, fetched and verified; asked of the disk once a process."""
+    return fetch_and_verify(source)
+
+
+def process_name() -> str:
+    """Return the name of this process among those of a run."""
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+def _title() -> str:
+    return f"{socket.gethostname()}, process {os.getpid()}"
+
+
+@functools.cache
+def _set_up() -> None:
+    """Set Prefect's settings and the logging; once a process."""
     apply_settings()
     show_own_lines()
-
-
-def join_run(run: str, root: Path) -> None:
-    """Connect this process with the flow of `run`, once; do nothing in the flow's own process. `root`: the output."""
-    with _JOINING:
-        if THIS_PROCESS.run != run:
-            THIS_PROCESS.start_run(run)
-            marks = RunMarks(Workspace(root).running, run)
-            threading.Thread(target=_follow, args=(run, marks), name="marks", daemon=True).start()
-
-
-def _follow(run: str, marks: RunMarks) -> None:
-    """Tell of images and heed a stop, as long as this process makes shards of `run`."""
-    name = f"{socket.gethostname()}-{os.getpid()}"
-    told: dict[str, int] = {}
-    while THIS_PROCESS.run == run:
-        if marks.says_stop():
-            THIS_PROCESS.stop.set()
-        elif (images := dict(THIS_PROCESS.images)) != told:
-            try:
-                marks.note_images(name, images)
-                told = images
-            except OSError as error:  # images are made all the same
-                log.debug("how many images are done cannot be told: %s", error)
-        if THIS_PROCESS.silent_seconds() > HANG_SECONDS:
-            log.error("worker    %s hangs for %.0f s in one step; it is ended, others go on", name, HANG_SECONDS)
-            os._exit(HANGS)
-        time.sleep(LOOK_SECONDS)

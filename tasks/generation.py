@@ -9,14 +9,14 @@ from prefect.context import TaskRunContext
 from prefect.states import Cancelled
 
 from t2i_core.errors import Stopped, UserError
-from t2i_core.generation.image_writer import RunContext
+from t2i_core.generation.image_writer import RunContext, failure_record
 from t2i_core.generation.interface import LoadConfig, Speed
-from t2i_core.generation.shard import Hooks, generate_shard
+from t2i_core.generation.shard import Hooks, ShardResult, generate_shard
 from t2i_core.planning.shards import Shard
 from t2i_core.spec import ImageSpec
 from t2i_core.storage.image_store import ImageStore
 from tasks.caching import TASK_OPTIONS, VersionedKey
-from tasks.elsewhere import join_run
+from tasks.elsewhere import here, join_run
 from tasks.process import THIS_PROCESS
 
 if TYPE_CHECKING:  # torch and diffusers take seconds to import: they are, only where something is made
@@ -53,6 +53,20 @@ def generate_shard_task(
     return _generate(shard, images, load_config, context)
 
 
+@task(
+    name="record failures",
+    task_run_name="record failures",
+    cache_policy=VersionedKey(version=SHARD_KEY),
+    **TASK_OPTIONS,
+)
+def record_failures_task(
+    cache_key: str, shard: Shard, error: str, context: RunContext, device: str, versions: dict[str, str]
+) -> dict[str, Any]:
+    """Return the result of a shard whose images cannot be made, and which no process could return itself."""
+    records = [failure_record(request, error, context, device, versions) for request in shard.requests]
+    return asdict(ShardResult(records, {}, {}))
+
+
 @task(name="measure speed", task_run_name="measure speed", cache_policy=VersionedKey(version=SPEED_KEY), **TASK_OPTIONS)
 def measure_speed_task(
     cache_key: str, load_config: LoadConfig, spec: ImageSpec, batch_size: int | None
@@ -82,7 +96,7 @@ def load_generator(load_config: LoadConfig, run: str | None = None) -> "BatchGen
     if (run, load_config) in _FAILED_LOADS:
         raise _FAILED_LOADS[run, load_config].with_traceback(None)
     try:
-        return load.load_model(load_config)
+        return load.load_model(here(load_config))
     except UserError as error:
         if run is not None:
             _FAILED_LOADS.clear()  # of earlier runs: files or memory may be others by now
@@ -97,9 +111,9 @@ def load_generator(load_config: LoadConfig, run: str | None = None) -> "BatchGen
 def _generate(
     shard: Shard, images: ImageStore, load_config: LoadConfig, context: RunContext
 ) -> dict[str, Any] | State[Any]:
-    join_run(context.run, images.root)
+    should_stop = join_run(context.run, images.root)
     with THIS_PROCESS.running(), THIS_PROCESS.counting(shard.digest) as count:
-        hooks = Hooks(THIS_PROCESS.on_device, count, THIS_PROCESS.note_step, THIS_PROCESS.stop.is_set)
+        hooks = Hooks(THIS_PROCESS.on_device, count, THIS_PROCESS.note_step, should_stop)
         try:
             result = generate_shard(shard, images, context, lambda: load_generator(load_config, context.run), hooks)
         except Stopped:

@@ -4,12 +4,12 @@ from typing import Any
 
 from prefect import task
 
-from t2i_core.models.adapters import Adapter, fetch_adapter, resolve_adapter
+from t2i_core.models.adapters import Adapter, resolve_adapter
 from t2i_core.models.checkpoints import resolve_checkpoint
 from t2i_core.models.identity import ResolvedModel, resolve_model
+from t2i_core.models.local_files import ModelSource, fetch_files
 from t2i_core.models.pipeline_files import Wanted
 from t2i_core.models.request import CheckpointRequest
-from t2i_core.models.weights import fetch_checkpoint, fetch_weights
 from tasks.caching import TASK_OPTIONS, VersionedKey
 
 
@@ -61,9 +61,5 @@ def fetch_weights_task(
     local_dir: str | None,
 ) -> dict[str, Any]:
     """Return local paths of the model's folder, its checkpoints and the adapters' files; download what is missing."""
-    resolved, folders = ResolvedModel.from_json(model), {"cache_dir": cache_dir, "local_dir": local_dir}
-    return {
-        "model": str(fetch_weights(resolved, **folders)),
-        "checkpoints": [str(fetch_checkpoint(checkpoint, **folders)) for checkpoint in resolved.checkpoints],
-        "adapters": [str(fetch_adapter(Adapter.from_json(adapter), cache_dir=cache_dir)) for adapter in adapters],
-    }
+    loras = tuple(Adapter.from_json(adapter) for adapter in adapters)
+    return fetch_files(ModelSource(ResolvedModel.from_json(model), loras, cache_dir, local_dir))

@@ -109,10 +109,13 @@ class ThisProcess:
     def counting(self, shard: str) -> Iterator[Callable[[int], None]]:
         """Give a shard a counter of its images. If the shard fails, its images are taken back: it is tried again.
 
+        A flow that lost its connection may submit a shard again that this process still has in hand: it waits here.
         `shard`: its digest.
         """
         lock = threading.Lock()
-        self.images[shard] = 0
+        with self._changed:
+            self._changed.wait_for(lambda: shard not in self.images)
+            self.images[shard] = 0
 
         def count(images: int) -> None:
             with lock:  # several threads write images
@@ -126,7 +129,9 @@ class ThisProcess:
             self.on_images(-self.images[shard])
             raise
         finally:
-            del self.images[shard]
+            with self._changed:
+                del self.images[shard]
+                self._changed.notify_all()
 
     @contextmanager
     def running(self) -> Iterator[None]:

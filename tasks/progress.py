@@ -34,6 +34,7 @@ class Progress:
     def __init__(self, total: int) -> None:
         self.total = total
         self.done = 0
+        self.workers = 0  # how many processes generate, where they are others than this one
         self._batch, self._step = 0, (0, 0)
         self._lock = threading.Lock()
         self._started = time.monotonic()
@@ -64,7 +65,11 @@ class Progress:
         if not 0 < done < self.total or not seconds:
             return ""
         left = tqdm.format_interval((self.total - done) * seconds / done)
-        return f", {done / seconds:.2f}/s, {left} left"
+        return f", {done / seconds:.2f}/s{self.by()}, {left} left"
+
+    def by(self) -> str:
+        """Return for example ` by 8 workers`; nothing where this process generates."""
+        return f" by {self.workers} worker{'' if self.workers == 1 else 's'}" if self.workers else ""
 
     def step(self) -> str:
         """Return for example `batch 1: step 7 of 28`; nothing as long as the model has told of no step."""
@@ -120,7 +125,7 @@ def _show_bar(ended: threading.Event, shown: Progress) -> None:
         while not last:
             last = ended.wait(LOOK_SECONDS)
             bar.n = shown.done
-            bar.set_postfix_str("" if last else shown.step(), refresh=False)
+            bar.set_postfix_str("" if last else shown.step() or shown.by().strip(), refresh=False)
             bar.refresh()
 
 

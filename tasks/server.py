@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 
+import httpx
 import psutil
 from prefect import get_client
 from prefect.context import refresh_global_settings_context
@@ -14,6 +15,7 @@ from prefect.settings import get_current_settings
 OWNER = "TEXT2IMAGE_SERVER_OF"
 _SERVER = "prefect.server.api.server:create_app"
 _END_SECONDS = 5
+_ANSWER_SECONDS = 10
 
 
 def needs_own_server() -> bool:
@@ -32,6 +34,18 @@ def why_silent() -> str:
             f"Prefect's server at {client.api_url} does not answer ({error}); start it with `prefect server start`, or "
             "let each run start one for itself with `prefect config unset PREFECT_API_URL`"
         )
+
+
+def why_unreachable(api_url: str) -> str:
+    """Return why this machine does not reach Prefect's server; empty if it does."""
+    try:
+        httpx.get(f"{api_url.rstrip('/')}/health", timeout=_ANSWER_SECONDS)
+    except httpx.HTTPError as error:
+        return (
+            f"does not reach Prefect's server at {api_url} ({error}): start it with --host 0.0.0.0, and name it in "
+            "PREFECT_API_URL by an address that all machines reach"
+        )
+    return ""
 
 
 def claim_own_server() -> None:

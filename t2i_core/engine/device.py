@@ -75,6 +75,15 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
+def title_of_device(name: str) -> str:
+    """Return what records call the device that `name`, as configured, means on this machine.
+
+    Raises:
+        ConfigError: as `resolve_device`.
+    """
+    return device_name(torch.device(resolve_device(name)))
+
+
 class Span:
     """A stretch of the device's work, from when the object is made until `close`.
 

@@ -83,22 +83,33 @@ class RecordWriter:
     def record_failure(self, request: ImageRequest, failure: ImageFailure) -> ImageRecord:
         """Return the record of an image that failed and will fail again."""
         self.images.delete(request.key)  # of an earlier run, where everything is made again
-        return ImageRecord(status=Status.FAILED, error=str(failure), **self._facts(request))
+        return failure_record(request, str(failure), self.context, self.generator.device, self.generator.versions)
 
     def _facts(self, request: ImageRequest) -> dict[str, Any]:
-        return {
-            "key": request.key,
-            "spec": request.spec.canonical(),
-            "run": self.context.run,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "device": self.generator.device,
-            "versions": self.generator.versions,
-            "model_name": self.context.model_name,
-            "options": self.context.options,
-            "commit": self.context.commit,
-            "tuning": self.context.tuning or None,
-            "replaces": request.replaces,
-        }
+        return _facts(request, self.context, self.generator.device, self.generator.versions)
+
+
+def failure_record(
+    request: ImageRequest, error: str, context: RunContext, device: str, versions: dict[str, str]
+) -> ImageRecord:
+    """Return the record of an image that failed and will fail again. `device`, `versions`: of the process."""
+    return ImageRecord(status=Status.FAILED, error=error, **_facts(request, context, device, versions))
+
+
+def _facts(request: ImageRequest, context: RunContext, device: str, versions: dict[str, str]) -> dict[str, Any]:
+    return {
+        "key": request.key,
+        "spec": request.spec.canonical(),
+        "run": context.run,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": device,
+        "versions": versions,
+        "model_name": context.model_name,
+        "options": context.options,
+        "commit": context.commit,
+        "tuning": context.tuning or None,
+        "replaces": request.replaces,
+    }
 
 
 class ImageWriter:

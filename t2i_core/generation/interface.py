@@ -4,7 +4,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from t2i_core.models.loaded_files import LoadedFile
+from t2i_core.models.local_files import ModelSource
 from t2i_core.spec import ImageSpec
 
 Batch = Sequence[ImageSpec]
@@ -54,6 +55,20 @@ class LoadConfig:
     step_cache: str | None = None  # magcache | taylorseer
     files: tuple[LoadedFile, ...] = ()  # all that are loaded, as they were when they were hashed
     prepare_sha256: str | None = None  # of the file that defines `prepare`
+    source: ModelSource | None = None  # where it is loaded on other machines than the flow's: what they have to fetch
+
+    def on_this_machine(self, paths: Mapping[str, Any]) -> "LoadConfig":
+        """Return the same with the paths and files that `fetch_and_verify` returned here."""
+        checkpoints = zip(self.checkpoints, paths["checkpoints"], strict=True)
+        adapters = zip(self.adapters, paths["adapters"], strict=True)
+        return replace(
+            self,
+            source=None,
+            files=tuple(paths["files"]),
+            path=paths["model"],
+            checkpoints=tuple(replace(checkpoint, path=path) for checkpoint, path in checkpoints),
+            adapters=tuple((path, weight) for (_, weight), path in adapters),
+        )
 
     def tuning(self) -> dict[str, Any]:
         """Return the settings that may change the last bits of an image and are not in its spec by name."""

@@ -236,11 +236,16 @@ def is_copy_of(folder: Path, path: str, commit: str) -> bool:
         return False
 
 
-def _storage(name: str, cache_dir: str | None) -> Path:
+def cache_folder(cache_dir: str | None) -> Path:
+    """Return the hub cache: `cache_dir`, or the hub's own."""
     from huggingface_hub import constants
 
+    return Path(cache_dir or constants.HF_HUB_CACHE)
+
+
+def _storage(name: str, cache_dir: str | None) -> Path:
     # The layout is documented: huggingface.co/docs/huggingface_hub/guides/manage-cache
-    return Path(cache_dir or constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
+    return cache_folder(cache_dir) / f"models--{name.replace('/', '--')}"
 
 
 def _note_ref(name: str, revision: str, commit: str, cache_dir: str | None) -> None:

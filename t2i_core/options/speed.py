@@ -4,6 +4,8 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
+SCHEDULER = r"^((tcp|tls)://)?([^\s/:\[\]]+|\[[0-9a-fA-F:]+\]):\d{1,5}/?$"
+
 
 class SpeedOptions(BaseModel):
     """Options of speed and memory. None is on by default, but that staged text encoders may be chosen for FLUX."""
@@ -12,6 +14,10 @@ class SpeedOptions(BaseModel):
 
     workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
         1, description="Processes that generate, each with a GPU of its own; auto: one for each GPU of this machine."
+    )
+    dask_scheduler: Annotated[str, Field(pattern=SCHEDULER)] | None = Field(
+        None,
+        description="Generate on the workers of an existing Dask scheduler, HOST:PORT, on whatever machines they are.",
     )
     quantization: Literal["none", "fp8", "int8", "nf4"] = Field(
         "none", description="Quantize the denoiser and the large text encoders to save memory; makes other images."
@@ -39,6 +45,8 @@ class SpeedOptions(BaseModel):
 
     @model_validator(mode="after")
     def _possible_speed(self) -> Self:
+        if self.dask_scheduler and self.workers != 1:
+            raise ValueError("dask_scheduler has workers of its own; leave workers out")
         if self.offload != "none" and self.text_encoder != "auto":
             raise ValueError("offload moves the text encoders, too; leave text_encoder out")
         if self.compile_mode != "default" and not self.compile:

@@ -41,6 +41,7 @@ class Report:
     generating_seconds: float
     timings: dict[str, float]  # seconds by stage, added up over threads
     unreferenced: Unreferenced
+    workers: int = 1  # processes that generated
 
     @property
     def images_per_second(self) -> float:
@@ -70,6 +71,7 @@ class Report:
             text += f", of which {self.startup_seconds:.1f} s start-up"
         if self.accounting.images_generated:
             text += f", {self.images_per_second:.2f} images/s"
+            text += f" by {self.workers} workers" if self.workers > 1 else ""
         return text
 
     def summary(self) -> str:

@@ -1,15 +1,18 @@
-"""What the processes of one run tell each other in its output: that it stops, and how many images are done."""
+"""What the processes of one run tell each other in its output: that it lives or stops, how many images are done."""
 
 import json
+import os
 import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from t2i_core.storage.files import STALE_SECONDS, entries, is_temporary, write_text
 
 _STOP = "stop"
+_FLOW = "flow"  # holds the name of the run; its time changes as long as the flow lives
 
 
 class RunMarks:
@@ -23,6 +26,31 @@ class RunMarks:
         """Make the folder, without a stop."""
         self._folder.mkdir(parents=True, exist_ok=True)
         (self._folder / _STOP).unlink(missing_ok=True)
+        write_text(self._folder / _FLOW, self._folder.name)
+
+    def sign(self) -> None:
+        """Give a sign of life of the flow. Where the folder cannot be reached just now, the next one will do."""
+        with suppress(OSError):
+            os.utime(self._folder / _FLOW)
+            os.utime(self._folder)  # so that no other run takes it for that of a killed one
+
+    def last_sign(self) -> int | None:
+        """Return the time of the flow's last sign of life, in ns by the file system's clock; None if none is seen."""
+        try:
+            return (self._folder / _FLOW).stat().st_mtime_ns
+        except OSError:
+            return None
+
+    def why_unusable(self, process: str) -> str:
+        """Return why a process cannot use the output as the flow does; empty if it sees the marks and can write."""
+        try:
+            seen = (self._folder / _FLOW).read_text(encoding="utf-8") == self._folder.name
+            self.note_images(process, {})
+        except OSError as error:
+            if (self._folder / _FLOW).is_file():
+                return f"cannot write to {self._folder}: {error.strerror}"
+            seen = False
+        return "" if seen else f"does not see {self._folder}: mount the output there as on the flow's machine"
 
     def end(self) -> None:
         """Remove the folder: processes that still look into it stop."""
@@ -50,7 +78,8 @@ class RunMarks:
         counts: Counter[str] = Counter()
         for entry in entries(self._folder):
             if entry.name.endswith(".json") and not is_temporary(entry.name):
-                counts |= Counter(json.loads(Path(entry.path).read_text(encoding="utf-8")))
+                with suppress(OSError):  # of a network file system; what is told is only shown
+                    counts |= Counter(json.loads(Path(entry.path).read_text(encoding="utf-8")))
         return counts
 
 

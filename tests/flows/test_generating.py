@@ -24,6 +24,10 @@ class Died(Exception):
     pass
 
 
+class Lost(Exception):
+    pass
+
+
 class Future:
     def __init__(self):
         self.callbacks, self.answer = [], None
@@ -39,31 +43,60 @@ class Future:
         for call in self.callbacks:
             call(self)
 
-    def result(self, raise_on_failure):
-        if isinstance(self.answer, Died):
+    def result(self, timeout, raise_on_failure):
+        if isinstance(self.answer, Died | Lost):
             raise self.answer
         return self.answer
 
 
-class Engine:
-    """Runs each shard in a thread: `answer(shard, how often it was submitted, how many others are in flight)`."""
+class Processes(Workers):
+    """Each shard runs in a thread: `answer(prompts, how often they were submitted, others on the process, process)`."""
 
-    def __init__(self, answer):
-        self.answer, self.submitted, self.in_flight, self.most = answer, Counter(), 0, 0
+    deaths = (Died,)
+    losses = (Lost,)
 
-    def __call__(self, shard):
+    def __init__(self, answer, count=2, alive=None):
+        super().__init__(None, count)
+        self.several = count > 1
+        self.answer, self.submitted, self.in_flight, self.most = answer, Counter(), Counter(), 0
+        self.here = [f"p{i}" for i in range(count)] if alive is None else alive
+        self.gone, self.abandoned, self.where = set(), [], {}
+
+    def start(self, run):
+        pass
+
+    def end(self):
+        pass
+
+    def places(self):
+        return [place for place in self.here if place not in self.gone]
+
+    def lost(self, places):
+        return places & self.gone
+
+    def seat(self, place):
+        return place.partition(" ")[0]  # a process that is started anew has another place
+
+    def abandon(self, future):
+        self.abandoned.append(future)
+
+    def call(self, task, *arguments):
+        raise NotImplementedError
+
+    def submit(self, shard, place):
         prompts = tuple(request.spec.prompt for request in shard.requests)
         self.submitted[prompts] += 1
-        self.in_flight += 1
-        self.most = max(self.most, self.in_flight)
+        self.in_flight[place] += 1
+        self.where.setdefault(prompts, []).append(place)
+        self.most = max(self.most, self.in_flight[place])
         future = Future()
-        threading.Thread(target=self.run, args=(shard, prompts, future)).start()
+        threading.Thread(target=self.run, args=(prompts, place, future)).start()
         return future
 
-    def run(self, shard, prompts, future):
+    def run(self, prompts, place, future):
         time.sleep(0.02)
-        answer = self.answer(prompts, self.submitted[prompts], self.in_flight - 1)
-        self.in_flight -= 1
+        answer = self.answer(prompts, self.submitted[prompts], self.in_flight[place] - 1, place)
+        self.in_flight[place] -= 1
         future.end(answer)
 
 
@@ -83,11 +116,13 @@ def generate(tmp_path, monkeypatch):
     monkeypatch.setattr(generating, "LOOK_SECONDS", 0.02)
     THIS_PROCESS.start_run("r1")
 
-    def run(answer, *sizes, count=2, alive=lambda: 2):
-        engine = Engine(answer)
-        made = Generating(Workers(None, count, alive, (Died,)), RunMarks(tmp_path, "r1"))
+    def run(answer, *sizes, count=2, alive=None):
+        engine = Processes(answer, count, alive)
+        marks = RunMarks(tmp_path, "r1")
+        marks.begin()
+        made = Generating(engine, marks)
         shown = Progress(sum(sizes))
-        made(shards(*sizes), engine, shown)
+        made(shards(*sizes), engine.submit, shown)
         return made, shown, engine
 
     yield run
@@ -97,7 +132,7 @@ def generate(tmp_path, monkeypatch):
 def test_all_shards_are_made_with_a_bounded_number_in_flight(generate):
     made, shown, engine = generate(lambda *_: DONE, *[2] * 20)
     assert (made.errors, shown.done, sum(engine.submitted.values())) == ({}, 40, 20)
-    assert engine.most == generating.WINDOW * 2
+    assert engine.most == generating.WINDOW
     assert made.timings == {"check": 20.0}
 
 
@@ -120,7 +155,7 @@ def test_a_slow_shard_at_the_head_holds_none_up(generate):
 
 def test_a_shard_whose_process_died_once_is_made_again(generate):
     made, shown, engine = generate(
-        lambda prompts, times, others: Died() if times == 1 and "p2" in prompts else DONE, 2, 2, 2
+        lambda prompts, times, *_: Died() if times == 1 and "p2" in prompts else DONE, 2, 2, 2
     )
     assert (made.errors, shown.done) == ({}, 6)
     assert engine.submitted == {("p0", "p1"): 1, ("p2", "p3"): 2, ("p4", "p5"): 1}
@@ -129,7 +164,7 @@ def test_a_shard_whose_process_died_once_is_made_again(generate):
 def test_the_image_that_kills_its_process_is_found_and_its_mates_are_made(generate):
     alone = []
 
-    def answer(prompts, times, others):
+    def answer(prompts, times, others, place):
         if "p5" not in prompts:
             return DONE
         alone.append(others)
@@ -143,7 +178,7 @@ def test_the_image_that_kills_its_process_is_found_and_its_mates_are_made(genera
 
 
 def test_all_processes_that_die_at_once_cost_nothing_but_time(generate):
-    made, shown, engine = generate(lambda prompts, times, others: Died() if times == 1 else DONE, *[2] * 9)
+    made, shown, engine = generate(lambda prompts, times, *_: Died() if times == 1 else DONE, *[2] * 9)
     assert (made.errors, shown.done) == ({}, 18)
     assert set(engine.submitted.values()) == {2}
 
@@ -152,15 +187,16 @@ def test_all_processes_that_die_at_once_cost_nothing_but_time(generate):
 def test_a_run_never_waits_for_ever(generate, monkeypatch, alive, reason):
     monkeypatch.setattr(generating, "NO_WORKER_SECONDS", 0.2)
     monkeypatch.setattr(generating, "NO_NEWS_SECONDS", 0.3)
-    released = threading.Event()
+    released, places = threading.Event(), ["p0", "p1"]
 
     def answer(prompts, *_):
         if "p0" not in prompts:
             released.wait(20)
+        del places[alive:]
         return DONE
 
     try:
-        made, shown, _ = generate(answer, *[1] * 20, alive=lambda: alive)
+        made, shown, _ = generate(answer, *[1] * 20, alive=places)
     finally:
         released.set()
     assert set(made.errors) == {image_spec(i).key for i in range(1, 20)}  # also of shards that were not submitted
@@ -184,9 +220,10 @@ def test_images_that_other_processes_tell_of_are_shown_before_their_shard_ends(g
         assert seen.wait(20)
         return DONE
 
-    made = Generating(Workers(None, 2, lambda: 2, (Died,)), RunMarks(tmp_path, "r1"))
-    shown = Shown(4)
-    made(shards(4), Engine(answer), shown)
+    engine, shown = Processes(answer), Shown(4)
+    RunMarks(tmp_path, "r1").begin()
+    made = Generating(engine, RunMarks(tmp_path, "r1"))
+    made(shards(4), engine.submit, shown)
     assert shown.done == 4
 
 

@@ -102,9 +102,9 @@ def test_no_process_outlives_its_run(server, prompts, output, number):
 def machine(monkeypatch, cards, threads=16):
     monkeypatch.setattr(device, "cards", lambda name: cards)
     monkeypatch.setattr(device, "host_threads", lambda: threads)
-    monkeypatch.setattr(runners, "_api_url", lambda: "http://here/api")
+    monkeypatch.setattr(runners, "api_url", lambda: "http://here/api")
     asked = []
-    monkeypatch.setattr(runners, "_dask", lambda environments: asked.append(environments) or "dask")
+    monkeypatch.setattr(runners, "_own_dask", lambda environments: asked.append(environments) or "dask")
     return asked
 
 
@@ -166,7 +166,7 @@ def test_without_the_extra_several_processes_are_refused_with_the_command(monkey
 
     monkeypatch.setattr(preflight, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'text2image\[dask\]'"):
-        preflight.check_dask(2)
+        preflight.check_dask("workers", 2)
 
 
 def test_an_error_comes_whole_from_another_process():

@@ -1,5 +1,6 @@
 """A process that makes shards for a flow elsewhere: it tells of images, heeds a stop, and ends where it hangs."""
 
+import shutil
 import threading
 import time
 
@@ -15,16 +16,18 @@ SECONDS = 20
 
 
 @pytest.fixture
-def process(monkeypatch):
+def process(monkeypatch, tmp_path):
     monkeypatch.setattr(elsewhere, "LOOK_SECONDS", 0.01)
     process = ThisProcess()
     monkeypatch.setattr(elsewhere, "THIS_PROCESS", process)
+    monkeypatch.setattr(elsewhere, "_RUNS", {})
     before = set(threading.enumerate())
     yield process
-    process.run = ""
+    shutil.rmtree(Workspace(tmp_path).running, ignore_errors=True)  # all runs are over
     for thread in set(threading.enumerate()) - before:
         if thread.name == "marks":
             thread.join(SECONDS)
+            assert not thread.is_alive()
 
 
 @pytest.fixture
@@ -51,27 +54,41 @@ def test_images_are_told_as_they_are_made(process, marks, tmp_path):
     until(lambda: marks.images() == {})
 
 
-def test_a_stop_by_the_flow_stops_this_process(process, marks, tmp_path):
-    join_run("r1", tmp_path)
-    assert not process.stop.is_set()
+def test_a_stop_by_the_flow_stops_its_shards(process, marks, tmp_path):
+    should_stop = join_run("r1", tmp_path)
+    assert not should_stop()
     marks.ask_to_stop()
-    assert process.stop.wait(SECONDS)
+    until(should_stop)
 
 
-def test_a_run_that_is_over_stops_this_process(process, marks, tmp_path):
-    join_run("r1", tmp_path)
+def test_a_run_that_is_over_stops_its_shards(process, marks, tmp_path):
+    should_stop = join_run("r1", tmp_path)
     marks.end()
-    assert process.stop.wait(SECONDS)
+    until(should_stop)
 
 
-def test_a_process_serves_the_next_run_after_a_stop(process, marks, tmp_path):
-    join_run("r1", tmp_path)
-    marks.ask_to_stop()
-    assert process.stop.wait(SECONDS)
+def test_of_two_runs_in_one_process_each_stops_its_own_shards(process, marks, tmp_path):
     RunMarks(Workspace(tmp_path).running, "r2").begin()
-    join_run("r2", tmp_path)
-    assert not process.stop.is_set()
-    assert process.run == "r2"
+    first, second = join_run("r1", tmp_path), join_run("r2", tmp_path)
+    again = join_run("r1", tmp_path)
+    marks.ask_to_stop()
+    until(first)
+    assert again()
+    assert not second()
+
+
+def test_a_flow_that_was_killed_stops_its_shards_and_one_that_comes_back_lets_them_go_on(
+    process, marks, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(elsewhere, "FLOW_SECONDS", 0.3)
+    should_stop = join_run("r1", tmp_path)
+    for _ in range(10):
+        marks.sign()
+        time.sleep(0.05)
+        assert not should_stop()
+    until(should_stop)
+    marks.sign()
+    until(lambda: not should_stop())
 
 
 def test_the_flow_s_own_process_follows_no_marks(process, tmp_path):
@@ -86,7 +103,7 @@ def test_a_process_whose_device_hangs_ends_itself(process, marks, tmp_path, monk
 
     def leave(code):
         codes.append(code)
-        process.run = ""  # in place of the end of the process
+        monkeypatch.setattr(elsewhere, "HANG_SECONDS", 1e9)  # in place of the end of the process
         ended.set()
 
     monkeypatch.setattr(elsewhere, "HANG_SECONDS", 0.1)
