@@ -58,7 +58,7 @@ def own_cluster(environments: Sequence[dict[str, str]], threads: int) -> DaskTas
         number: {"cls": Nanny, "options": common | worker | {"env": environment}}
         for number, environment in enumerate(environments)
     }
-    scheduler = {"cls": Scheduler, "options": common | {"port": 0}}
+    scheduler = {"cls": Scheduler, "options": common | {"port": 0, "dashboard_address": "127.0.0.1:0"}}
     return DaskTaskRunner(cluster_class=SpecCluster, cluster_kwargs={"workers": spec, "scheduler": scheduler})
 
 

@@ -17,6 +17,7 @@ PATTERN_FIXES = {
     "variant": "write the name between the dots of the files, for example fp16",
     "part": "write part/parts, for example 3/64, or auto, or auto/64",
     "by": "write the name of a column, for example score_clip, or -score_niqe where low is best",
+    "dask_scheduler": "write HOST:PORT, for example tcp://10.0.0.1:8786",
     "device": "write auto, cpu, mps, cuda, cuda:1 or xpu",
     "scheduler": "write the name of a diffusers scheduler class, for example EulerDiscreteScheduler",
     "public_url": "write an http:// or https:// address",

@@ -88,14 +88,9 @@ def _check_folder(source: ModelSource) -> None:
     model = source.model
     if locate(model, cache_dir=source.cache_dir, local_dir=source.local_dir) is not None:
         return
-    for location, commit in [
-        (model.location, model.commit),
-        *((one.location, one.commit) for one in model.checkpoints),
-    ]:
+    for location, commit in [(one.location, one.commit) for one in (model, *model.checkpoints)]:
         if commit is None and model.source != "bundled" and not Path(location).is_dir():
-            raise ModelError(
-                f"{location} is not on this machine: copy it there, or name a shared folder or a hub model"
-            )
+            raise ModelError(f"{location} is not there: copy it, or name a shared folder or a model on the hub")
 
 
 def _wanted(source: ModelSource, paths: dict[str, Any]) -> Iterator[tuple[Path, str]]:

@@ -5,11 +5,12 @@ import time
 from collections import Counter
 
 import pytest
+from prefect.exceptions import CancelledRun
 
 from flows import generating
 from flows.generating import Generating
 from flows.runners import Workers
-from t2i_core.errors import ModelError
+from t2i_core.errors import ModelError, OutputError
 from t2i_core.planning.pending import ImageRequest
 from t2i_core.planning.shards import Shard
 from t2i_core.storage.run_marks import RunMarks
@@ -116,8 +117,8 @@ def generate(tmp_path, monkeypatch):
     monkeypatch.setattr(generating, "LOOK_SECONDS", 0.02)
     THIS_PROCESS.start_run("r1")
 
-    def run(answer, *sizes, count=2, alive=None):
-        engine = Processes(answer, count, alive)
+    def run(answer, *sizes, count=2, alive=None, engine=None):
+        engine = engine or Processes(answer, count, alive)
         marks = RunMarks(tmp_path, "r1")
         marks.begin()
         made = Generating(engine, marks)
@@ -242,3 +243,92 @@ def test_after_a_stop_nothing_more_is_submitted(generate, tmp_path):
 
     _, _, engine = generate(answer, *[1] * 50)
     assert sum(engine.submitted.values()) < 50
+
+
+def test_what_was_on_a_process_that_is_gone_goes_to_others(generate):
+    def answer(prompts, times, others, place):
+        if place == "p0" and not engine.gone:
+            engine.gone.add("p0")
+        if place == "p0":
+            time.sleep(1)  # a process that is gone says nothing
+        return DONE
+
+    engine = Processes(answer)
+    made, shown, _ = generate(None, *[2] * 8, engine=engine)
+    assert (made.errors, shown.done, made.timings) == ({}, 16, {"check": 8.0})
+    assert len(engine.abandoned) in (1, 2, 3)
+
+
+def test_a_process_that_comes_later_is_used(generate):
+    def answer(prompts, times, others, place):
+        places.append("p1") if "p1" not in places else None
+        return DONE
+
+    places = ["p0"]
+    _, shown, engine = generate(answer, *[1] * 20, alive=places)
+    assert shown.done == 20
+    assert {place for where in engine.where.values() for place in where} == {"p0", "p1"}
+
+
+def test_a_lost_connection_is_no_suspicion(generate):
+    made, shown, engine = generate(lambda prompts, times, *_: Lost() if times < 4 else DONE, *[2] * 3)
+    assert (made.errors, shown.done) == ({}, 6)
+    assert len(engine.submitted) == 3, "no shard was halved"
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        {"timings": {}, "failures": {"key": "OSError: no space"}},
+        OutputError("no space"),
+        OSError("disk"),
+        MemoryError(),
+    ],
+)
+def test_a_shard_that_fails_on_one_process_is_made_on_another(generate, failure):
+    made, shown, engine = generate(lambda prompts, times, others, place: failure if place == "p0" else DONE, *[1] * 20)
+    assert (made.errors, shown.done) == ({}, 20)
+    assert made.timings == {"check": 20.0}
+    tried = [where for where in engine.where.values() if "p0" in where]
+    assert all(where == ["p0", "p1"] for where in tried)
+    assert generating.STRIKES <= len(tried) < generating.STRIKES + generating.WINDOW, "then it gets no more"
+
+
+def test_a_shard_that_fails_everywhere_fails_once_and_no_process_is_blamed(generate):
+    failed = {"timings": {}, "failures": {"key": "too large"}}
+    made, shown, engine = generate(lambda prompts, *_: failed, *[1] * 20)
+    assert made.errors == {"key": "too large"}
+    assert shown.done == 20
+    assert set(engine.submitted.values()) == {2}
+    assert {place for where in engine.where.values() for place in where[:1]} == {"p0", "p1"}
+
+
+def test_a_process_that_stopped_by_itself_costs_nothing(generate):
+    made, shown, _ = generate(
+        lambda prompts, times, *_: CancelledRun("the flow was out of reach") if times == 1 else DONE, *[1] * 6
+    )
+    assert (made.errors, shown.done) == ({}, 6)
+
+
+def test_a_process_that_makes_nothing_loses_its_shards_to_the_others(generate, monkeypatch):
+    monkeypatch.setattr(generating, "NO_NEWS_SECONDS", 0.5)
+    released, slow = threading.Event(), threading.Event()
+
+    def answer(prompts, times, others, place):
+        if place == "p0":
+            released.wait(20)
+        slow.wait(0.1)
+        return DONE
+
+    try:
+        made, shown, engine = generate(answer, *[1] * 20)
+    finally:
+        released.set()
+    assert (made.errors, shown.done) == ({}, 20)
+    assert len([where for where in engine.where.values() if where[0] == "p0"]) == generating.WINDOW
+
+
+def test_the_second_try_of_an_image_that_ends_its_process_is_elsewhere(generate):
+    made, _, engine = generate(lambda prompts, *_: Died() if "p0" in prompts else DONE, 1, 1)
+    assert [shard.requests[0].spec.prompt for shard in made.deadly] == ["p0"]
+    assert sorted(engine.where["p0",][-2:]) == ["p0", "p1"]

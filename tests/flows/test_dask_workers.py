@@ -1,0 +1,211 @@
+"""Workers of a cluster, without one: who is checked, refused, used and forgotten, and what is said of it."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from distributed import CancelledError, KilledWorker
+
+from flows.dask_workers import DaskWorkers, why_not
+from flows.runners import RunToJoin
+from t2i_core.errors import ConfigError, MeasureFailed, ModelError
+from tasks.elsewhere import Introduction, files_here, introduce, versions_here
+
+PACKAGES = ("torch",)
+HERE = versions_here(PACKAGES)
+RUN = RunToJoin("r1", Path("/shared/out"), "auto", PACKAGES, None)
+
+
+def told(host="a", **values):
+    return replace(Introduction(host, 7, "", "H100", dict(HERE), ""), **values)
+
+
+@pytest.mark.parametrize(
+    ("values", "first", "reason"),
+    [
+        ({}, None, ""),
+        ({}, told("b"), ""),
+        ({"problem": "does not see /shared/out"}, None, "does not see /shared/out"),
+        ({"versions": HERE | {"python": "3.9"}}, None, f"has python 3.9 and not {HERE['python']}"),
+        ({"versions": HERE | {"text2image": "0.0.1"}}, None, f"has text2image 0.0.1 and not {HERE['text2image']}"),
+        ({"versions": HERE | {"torch": "1.0"}}, None, f"has torch 1.0 and not {HERE['torch']}"),
+        # The flow's machine may have torch for the CPU; among workers the build counts, too.
+        ({"versions": HERE | {"torch": HERE["torch"].partition("+")[0] + "+cu999"}}, None, ""),
+        (
+            {"versions": HERE | {"torch": HERE["torch"].partition("+")[0] + "+cu999"}},
+            told("b"),
+            f"+cu999 and not {HERE['torch']} like the first worker (b, process 7)",
+        ),
+        ({"device": "A100"}, told("b"), "has a A100, and the first worker (b, process 7) a H100"),
+    ],
+)
+def test_what_a_worker_tells_decides_whether_it_is_used(values, first, reason):
+    found = why_not(told(**values), first, HERE)
+    assert reason in found
+    assert bool(found) == bool(reason)
+
+
+class Future:
+    def __init__(self, answer):
+        self.answer = answer
+        self.task_run_id = None
+
+    @property
+    def status(self):
+        return "pending" if self.answer is None else "error" if isinstance(self.answer, Exception) else "finished"
+
+    wrapped_future = property(lambda self: self)
+
+    def result(self, timeout):
+        if self.answer is None:
+            raise TimeoutError
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+class Client:
+    """A Dask client whose workers answer as a test says: {address: {function: answer}}."""
+
+    def __init__(self, answers):
+        self.answers, self.asked, self.cancelled = answers, [], []
+
+    def submit(self, function, *arguments, workers, key, pure):
+        (address,) = workers
+        self.asked.append((address, function.__name__))
+        return Future(self.answers[address].get(function, told(address)))
+
+    def cancel(self, futures, force):
+        self.cancelled += futures
+
+
+class Runner:
+    def __init__(self, client):
+        self.client = client
+
+
+def cluster(answers, run=RUN, names=None):
+    """The workers of a cluster, and a function that lets the flow look at who is there."""
+    client = Client(answers)
+    workers = DaskWorkers(Runner(client), 2, "http://here/api", scheduler="tcp://s:1")
+    workers._run = run
+
+    def look(*addresses, times=3):
+        for _ in range(times):
+            workers._follow(
+                client, {address: {"name": (names or {}).get(address, f"tcp://{address}")} for address in addresses}
+            )
+
+    return workers, look, client
+
+
+def test_a_worker_takes_shards_after_it_has_answered_and_not_before():
+    answers = {"a": {introduce: None}}
+    workers, look, _ = cluster(answers)
+    look("a")
+    assert workers.places() == []
+    assert workers.hopeful()
+    workers._members["a"].asked.answer = told("a")
+    look("a")
+    assert workers.places() == ["a"]
+    assert not workers.hopeful()
+    assert workers.device() == "H100"
+    assert workers.versions() == {"torch": HERE["torch"]}
+
+
+def test_a_worker_that_joins_late_is_checked_and_used_and_one_that_is_gone_is_forgotten():
+    workers, look, client = cluster({"a": {}, "b": {}})
+    look("a")
+    assert workers.places() == ["a"]
+    look("a", "b")
+    assert workers.places() == ["a", "b"]
+    assert ("b", "introduce") in client.asked
+    look("b")
+    assert workers.places() == ["b"]
+    assert workers.lost({"a", "b"}) == {"a"}
+
+
+def test_a_refused_worker_is_named_in_one_line_and_the_others_go_on(caplog):
+    caplog.set_level(logging.INFO)
+    workers, look, client = cluster(
+        {
+            "a": {},
+            "b": {introduce: told("b", device="A100")},
+            "c": {introduce: ModuleNotFoundError("No module named 'tasks'")},
+        }
+    )
+    look("a", "b", "c")
+    assert workers.places() == ["a"]
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 2
+    assert lines[0].startswith("workers   b, process 7 is not used: has a A100")
+    assert (
+        lines[1]
+        == "workers   c is not used: this version of text2image is not installed there (No module named 'tasks')"
+    )
+    assert len(client.asked) == 3, "who was refused is not asked again"
+
+
+def test_where_all_workers_are_refused_the_run_ends_in_one_line():
+    workers, look, _ = cluster(
+        {"a": {introduce: told("a", problem="does not see /x")}, "b": {introduce: told("b", problem="n")}}
+    )
+    look("a", "b")
+    with pytest.raises(ConfigError) as raised:
+        workers.places()
+    assert (
+        str(raised.value)
+        == "dask_scheduler: none of the workers can be used: a, process 7 (and 1 more): does not see /x"
+    )
+
+
+def test_each_worker_fetches_its_own_model_and_one_with_other_files_is_refused(caplog):
+    answers = {"a": {files_here: ModelError("/m has another content")}, "b": {files_here: {"model": "/m"}}}
+    workers, look, client = cluster(answers, replace(RUN, source="the model"))
+    look("a", "b")
+    assert [asked for asked in client.asked if asked[1] == "files_here"] == [("a", "files_here"), ("b", "files_here")]
+    assert workers.places() == ["b"]
+    assert "a, process 7 is not used: /m has another content" in caplog.text
+
+
+def test_while_the_scheduler_cannot_be_asked_nothing_is_submitted_and_nothing_taken_for_lost():
+    workers, look, _ = cluster({"a": {}})
+    look("a")
+    workers._reachable = False
+    assert workers.places() == []
+    assert workers.lost({"a", "b"}) == set()
+
+
+def test_a_worker_whose_answer_was_lost_is_asked_again():
+    workers, look, client = cluster({"a": {introduce: CancelledError("x")}})
+    look("a", times=2)
+    assert client.asked == [("a", "introduce")] * 2
+    client.answers["a"] = {}
+    look("a", times=2)
+    assert workers.places() == ["a"]
+
+
+def test_a_process_that_is_started_anew_keeps_its_seat():
+    workers, look, _ = cluster({"a": {}, "b": {}, "c": {}}, names={"a": "0", "b": "0"})
+    look("a")
+    look("b", "c")
+    assert workers.seat("b") == "0"
+    assert workers.seat("c") == "c "
+
+
+@pytest.mark.parametrize("death", [KilledWorker("t", None, 0), CancelledError("t")])
+def test_a_measurement_goes_to_another_process_once_and_then_it_cannot_be_had(monkeypatch, death):
+    workers, look, client = cluster({"a": {}})
+    look("a")
+    futures = []
+
+    def submit(task, *arguments, place):
+        futures.append(Future(death))
+        return futures[-1]
+
+    monkeypatch.setattr(workers, "submit", submit)
+    monkeypatch.setattr(workers._lost_runs, "note", lambda run: None)
+    with pytest.raises(MeasureFailed, match="the process died, 2 times"):
+        workers.call(None)
+    assert client.cancelled == futures
