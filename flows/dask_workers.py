@@ -106,8 +106,9 @@ class DaskWorkers(Workers):
         self._members: dict[str, _Member] = {}  # by address
         self._first: Introduction | None = None  # that of the first worker that was taken
         self._refused: dict[str, str] = {}  # why, by the title of the worker
+        self._client: Any = None
         self._starting = True
-        self._reachable = True
+        self._reachable = False
         self._broken: Exception | None = None
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -139,6 +140,8 @@ class DaskWorkers(Workers):
         """
         if self._broken is not None:
             raise self._broken
+        if self._client is None or self._client.status != "running":
+            self._reachable = False  # until it says who is left
         if not self._reachable:
             return []
         members = list(self._members.items())
@@ -210,7 +213,7 @@ class DaskWorkers(Workers):
     def abandon(self, future: PrefectFuture[Any]) -> None:
         """Tell the scheduler that the task is not waited for, and Prefect that its run crashed."""
         try:
-            self._dask.client.cancel([future.wrapped_future], force=True)  # type: ignore[attr-defined]
+            self._client.cancel([future.wrapped_future], force=True)  # type: ignore[attr-defined]
         except Exception as error:
             log.debug("a task was not cancelled: %s", error)
         self._lost_runs.note(future.task_run_id)
@@ -230,7 +233,7 @@ class DaskWorkers(Workers):
     def _watch(self) -> None:
         """Follow who comes and goes, until the end."""
         try:
-            client = self._dask.client
+            client = self._client = self._dask.client
         except Exception as error:
             self._broken = error
             return

@@ -88,7 +88,8 @@ def _check_folder(source: ModelSource) -> None:
     model = source.model
     if locate(model, cache_dir=source.cache_dir, local_dir=source.local_dir) is not None:
         return
-    for location, commit in [(one.location, one.commit) for one in (model, *model.checkpoints)]:
+    places = [(model.location, model.commit), *((one.location, one.commit) for one in model.checkpoints)]
+    for location, commit in places:
         if commit is None and model.source != "bundled" and not Path(location).is_dir():
             raise ModelError(f"{location} is not there: copy it, or name a shared folder or a model on the hub")
 

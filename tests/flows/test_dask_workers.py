@@ -68,6 +68,8 @@ class Future:
 class Client:
     """A Dask client whose workers answer as a test says: {address: {function: answer}}."""
 
+    status = "running"
+
     def __init__(self, answers):
         self.answers, self.asked, self.cancelled = answers, [], []
 
@@ -89,7 +91,7 @@ def cluster(answers, run=RUN, names=None):
     """The workers of a cluster, and a function that lets the flow look at who is there."""
     client = Client(answers)
     workers = DaskWorkers(Runner(client), 2, "http://here/api", scheduler="tcp://s:1")
-    workers._run = run
+    workers._run, workers._client, workers._reachable = run, client, True
 
     def look(*addresses, times=3):
         for _ in range(times):
@@ -170,11 +172,13 @@ def test_each_worker_fetches_its_own_model_and_one_with_other_files_is_refused(c
 
 
 def test_while_the_scheduler_cannot_be_asked_nothing_is_submitted_and_nothing_taken_for_lost():
-    workers, look, _ = cluster({"a": {}})
+    workers, look, client = cluster({"a": {}})
     look("a")
-    workers._reachable = False
+    client.status = "connecting"
     assert workers.places() == []
     assert workers.lost({"a", "b"}) == set()
+    client.status = "running"
+    assert workers.places() == [], "who is left is not known yet"
 
 
 def test_a_worker_whose_answer_was_lost_is_asked_again():

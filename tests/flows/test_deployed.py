@@ -132,14 +132,18 @@ def our_lines(prefect, run):
 
 
 def test_all_deployments_are_there_and_only_nightly_has_a_schedule_switched_off(prefect):
-    found = {name: prefect.deployment(name) for name in ("demo", "flux-dev", "nightly")}
+    found = {name: prefect.deployment(name) for name in ("demo", "flux-dev", "flux-dev-8gpu", "nightly")}
     assert all(deployment["enforce_parameter_schema"] for deployment in found.values())
     assert {name: [s["active"] for s in d["schedules"]] for name, d in found.items()} == {
         "demo": [],
         "flux-dev": [],
+        "flux-dev-8gpu": [],
         "nightly": [False],
     }
     assert found["nightly"]["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
+    eight = found["flux-dev-8gpu"]["parameters"]
+    assert eight | {"output": ""} == found["flux-dev"]["parameters"] | {"output": "", "workers": 8}
+    assert eight["output"] != found["flux-dev"]["parameters"]["output"]
     assert found["flux-dev"]["parameters"] | {"output": ""} == {
         "model": "flux-dev",
         "steps": 20,

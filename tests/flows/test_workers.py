@@ -74,6 +74,13 @@ def test_an_image_that_kills_its_process_is_a_failure_and_its_mates_are_made(ser
     assert failure["reason"] == "its process died whenever it was made, 2 times alone"
     assert len(output.stored()) == 3
     assert output.manifest_is_true()
+    # The next run knows it, and kills no process.
+    again = start("poison", *flags(dataset, output))
+    text, _ = again.communicate(timeout=200)
+    assert again.returncode == 3, text
+    assert "died" not in text
+    assert output.failures() == [failure]
+    assert output.run()["accounting"]["images_reused"] == 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
