@@ -88,6 +88,7 @@ class Generating:
         timings: seconds by stage, of the shards that ended well.
         seconds: how long it took.
         deadly: images that ended their process whenever they were made, in shards of one.
+        made_by: the seats of processes that made shards.
     """
 
     def __init__(self, workers: Workers, marks: RunMarks) -> None:
@@ -95,6 +96,7 @@ class Generating:
         self.timings: Counter[str] = Counter()
         self.seconds = 0.0
         self.deadly: list[Shard] = []
+        self.made_by: set[str] = set()
         self.workers = workers
         self._marks = marks
         self._done = 0  # images of shards that ended
@@ -312,6 +314,7 @@ class Generating:
         shard = flight.work.shard
         if isinstance(result, dict) and not result["failures"]:
             self._strikes[flight.seat] = 0
+            self.made_by.add(flight.seat)
         elif self._tried_elsewhere(flight, result):
             return
         if isinstance(result, dict):
@@ -341,7 +344,8 @@ class Generating:
         """Count a failure against a process; give it no more shards, if others fare better."""
         self._strikes[flight.seat] += 1
         others = {self.workers.seat(place) for place in self._places()} - {flight.seat}
-        if self._strikes[flight.seat] >= STRIKES and any(not self._strikes[other] for other in others):
+        too_many = self._strikes[flight.seat] >= STRIKES and flight.seat not in self._out
+        if too_many and any(not self._strikes[other] for other in others):
             self._out.add(flight.seat)
             log.error("workers   %s gets no more, after %d failures in a row: %s", flight.title, STRIKES, why)
 

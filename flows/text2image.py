@@ -350,7 +350,7 @@ class Text2Image:
             generating_seconds=self.generating.seconds,
             timings=dict(self.generating.timings),
             unreferenced=catalog.unreferenced(),
-            workers=self.generating.workers.count,
+            workers=len(self.generating.made_by),
         )
 
 

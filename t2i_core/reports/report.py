@@ -41,7 +41,7 @@ class Report:
     generating_seconds: float
     timings: dict[str, float]  # seconds by stage, added up over threads
     unreferenced: Unreferenced
-    workers: int = 1  # processes that generated
+    workers: int = 1  # processes that made something
 
     @property
     def images_per_second(self) -> float:

@@ -51,7 +51,16 @@ class Cluster:
             )
 
     def start_worker(self, what="", **environment):
-        options = ["--nthreads", "2", "--memory-limit", "0", "--no-dashboard", "--preload", "tests.workers"]
+        options = [
+            "--nthreads",
+            "2",
+            "--memory-limit",
+            "0",
+            "--no-dashboard",
+            "--no-nanny",
+            "--preload",
+            "tests.workers",
+        ]
         options += ["--local-directory", self.folder]
         self.start("worker", self.address, *options, OMP_NUM_THREADS="1", **{WHAT: what}, **environment)
 

@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from t2i_core.storage.run_marks import RunMarks
+from t2i_core.storage import run_marks
+from t2i_core.storage.run_marks import RunMarks, remove_stale_marks
 from t2i_core.storage.workspace import Workspace
 
 
@@ -55,3 +56,38 @@ def test_marks_of_a_killed_run_are_removed_after_an_hour(tmp_path):
     os.utime(workspace.running / "old", (hour_ago, hour_ago))
     workspace.remove_stale_files()
     assert [path.name for path in workspace.running.iterdir()] == ["young"]
+
+
+def test_signs_of_life_are_seen_and_keep_the_marks_of_a_long_run(marks, tmp_path):
+    first = marks.last_sign()
+    hour_ago = time.time() - 3700
+    for path in (tmp_path / "running" / "r1", tmp_path / "running" / "r1" / "flow"):
+        os.utime(path, (hour_ago, hour_ago))
+    marks.sign()
+    assert marks.last_sign() > first
+    remove_stale_marks(tmp_path / "running")
+    assert not marks.says_stop()
+
+
+def test_a_sign_of_life_that_cannot_be_given_is_left_out(marks):
+    marks.end()
+    marks.sign()
+    assert marks.last_sign() is None
+
+
+def test_a_process_that_sees_another_folder_or_cannot_write_is_told_apart(marks, tmp_path, monkeypatch):
+    assert marks.why_unusable("a-1") == ""
+    other = RunMarks(tmp_path / "elsewhere", "r1")
+    assert other.why_unusable("a-1").startswith(f"does not see {tmp_path / 'elsewhere' / 'r1'}: mount the output there")
+
+    def refuse(path, text):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(run_marks, "write_text", refuse)
+    assert marks.why_unusable("a-1") == f"cannot write to {tmp_path / 'running' / 'r1'}: Read-only file system"
+
+
+def test_what_cannot_be_read_just_now_is_not_told(marks, tmp_path):
+    marks.note_images("a-1", {"x": 3})
+    (tmp_path / "running" / "r1" / "b-2.json").mkdir()
+    assert marks.images() == {"x": 3}

@@ -1,15 +1,20 @@
 """A process that makes shards for a flow elsewhere: it tells of images, heeds a stop, and ends where it hangs."""
 
+import os
 import shutil
 import threading
 import time
+from importlib.metadata import version
 
 import pytest
 
+from t2i_core.generation.interface import LoadConfig, LocalCheckpoint
+from t2i_core.models.identity import resolve_model
+from t2i_core.models.local_files import ModelSource
 from t2i_core.storage.run_marks import RunMarks
 from t2i_core.storage.workspace import Workspace
 from tasks import elsewhere
-from tasks.elsewhere import HANGS, join_run
+from tasks.elsewhere import HANGS, files_here, here, introduce, join_run
 from tasks.process import ThisProcess
 
 SECONDS = 20
@@ -133,3 +138,51 @@ def test_steps_and_images_are_signs_of_life(process):
     released.set()
     shard.join(SECONDS)
     assert process.silent_seconds() == 0
+
+
+def test_a_process_on_another_machine_loads_the_model_from_its_own_files(monkeypatch):
+    asked = []
+    paths = {"model": "/here/m", "checkpoints": ["/here/c"], "adapters": ["/here/a"]}
+    monkeypatch.setattr(elsewhere, "fetch_and_verify", lambda source: asked.append(source) or paths)
+    source = ModelSource(bundled())
+    load_config = LoadConfig(
+        path="/there/m",
+        dtype="float32",
+        device="cpu",
+        checkpoints=(LocalCheckpoint("/there/c", ("transformer",), "fp16"),),
+        adapters=(("/there/a", 0.5),),
+        source=source,
+    )
+    files_here.cache_clear()
+    found = [here(load_config) for _ in range(2)]
+    files_here.cache_clear()
+    assert (
+        found[0]
+        == found[1]
+        == LoadConfig(
+            path="/here/m",
+            dtype="float32",
+            device="cpu",
+            checkpoints=(LocalCheckpoint("/here/c", ("transformer",), "fp16"),),
+            adapters=(("/here/a", 0.5),),
+        )
+    )
+    assert asked == [source], "the disk is asked once a process"
+    assert here(found[0]) is found[0]
+
+
+def test_a_process_introduces_itself(marks, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    monkeypatch.setattr(elsewhere, "why_unreachable", lambda url: "" if url == "http://here/api" else "unreachable")
+    told = introduce("r1", tmp_path, "http://here/api", "cpu", ("torch", "no such package"))
+    assert (told.device, told.card, told.problem) == ("cpu", "3", "")
+    assert told.title == f"{told.host}, card 3, process {os.getpid()}"
+    assert told.versions["torch"] == version("torch")
+    assert told.versions["no such package"] == "none"
+    assert set(told.versions) == {"text2image", "python", "torch", "no such package"}
+    assert "does not see" in introduce("r2", tmp_path, "http://here/api", "cpu", ()).problem
+    assert introduce("r1", tmp_path, "http://there/api", "cpu", ()).problem == "unreachable"
+
+
+def bundled():
+    return resolve_model("demo")

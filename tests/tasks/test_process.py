@@ -202,3 +202,32 @@ def test_start_up_is_the_time_since_the_process_was_started():
     started = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert 0.4 <= float(done.stdout) <= time.perf_counter() - started + 0.02
+
+
+def test_a_shard_that_is_given_again_waits_for_the_one_in_hand():
+    process, order = ThisProcess(), []
+    inside, released = threading.Event(), threading.Event()
+
+    def first():
+        with process.counting("shard") as count:
+            count(1)
+            inside.set()
+            released.wait(20)
+            order.append("first")
+
+    def second():
+        with process.counting("shard"):
+            order.append("second")
+
+    threads = [threading.Thread(target=first), threading.Thread(target=second)]
+    threads[0].start()
+    assert inside.wait(20)
+    threads[1].start()
+    time.sleep(0.1)
+    assert order == []
+    assert process.images == {"shard": 1}
+    released.set()
+    for thread in threads:
+        thread.join(20)
+    assert order == ["first", "second"]
+    assert process.images == {}

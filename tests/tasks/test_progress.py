@@ -247,3 +247,12 @@ def test_a_terminal_that_is_gone_leaves_no_lock_held(shown, monkeypatch):
     made.start()
     made.join(SECONDS)
     assert not made.is_alive()
+
+
+def test_workers_are_named_beside_the_speed():
+    shown = Progress(10)
+    shown.workers = 8
+    shown.add_images(2)
+    assert "/s by 8 workers, " in shown.speed()
+    shown.workers = 1
+    assert shown.by() == " by 1 worker"

@@ -8,7 +8,7 @@ import httpx
 import psutil
 import pytest
 
-from tasks.server import end_orphans
+from tasks.server import end_orphans, why_unreachable
 from tests.conftest import ROOT, command, in_process
 from tests.prefect_server import free_port, serve
 
@@ -120,3 +120,10 @@ def test_sigterm_leaves_no_server_behind(no_server, output, fifty):
     assert output.run()["state"] == "interrupted"
     psutil.wait_procs([own], timeout=20)
     assert not own.is_running()
+
+
+def test_a_server_that_does_not_answer_is_named_with_the_fix(server):
+    assert why_unreachable(server) == ""
+    problem = why_unreachable("http://127.0.0.1:9/api")
+    assert problem.startswith("does not reach Prefect's server at http://127.0.0.1:9/api (")
+    assert "--host 0.0.0.0" in problem
