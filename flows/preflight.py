@@ -62,9 +62,23 @@ def check_workers(config: Config) -> None:
         raise ConfigError([f"device: {config.device} is one card; leave device or {option} out"])
     if config.dask_scheduler:
         check_dask(option, config.dask_scheduler)
+        _check_server(config.dask_scheduler)
         check_dask_scheduler(config.dask_scheduler)
     if isinstance(config.workers, int) and config.workers > 1:
         check_dask(option, config.workers)
+
+
+def _check_server(scheduler: str) -> None:
+    """Refuse workers on other machines without a server of Prefect that they can reach, too.
+
+    Raises:
+        ConfigError: where the run would start a server for itself.
+    """
+    from tasks.server import needs_own_server  # Prefect takes long to import
+
+    if needs_own_server():
+        fix = "start one with `prefect server start --host 0.0.0.0`, and name it in PREFECT_API_URL"
+        raise ConfigError([f"dask_scheduler: workers need Prefect's server, too: {fix} (got {scheduler})"])
 
 
 def check_dask(option: str, value: object) -> None:

@@ -21,7 +21,6 @@ from flows.preflight import check_dask, check_workers
 from t2i_core.config import Config
 from t2i_core.errors import ConfigError
 from t2i_core.models.local_files import ModelSource
-from tasks.server import needs_own_server
 
 # Shards that a process has in hand: one generates, while the last images of the other are being written.
 THREADS = 2
@@ -200,13 +199,6 @@ def _own_dask(environments: Sequence[dict[str, str]]) -> Workers:
 
 def _existing_dask(address: str) -> Workers:
     """Return the workers of a Dask scheduler that is there already, on whatever machines they are."""
-    if needs_own_server():
-        raise ConfigError(
-            [
-                "dask_scheduler: workers on other machines do not reach a server that the run starts for itself; start "
-                "one with `prefect server start --host 0.0.0.0`, and name it in PREFECT_API_URL"
-            ]
-        )
     check_dask("dask_scheduler", address)
     count = check_dask_scheduler(address)
     from flows.dask_workers import DaskWorkers, existing_cluster

@@ -32,6 +32,8 @@ LOOK_SECONDS = 0.5
 HANG_SECONDS = 1800.0
 # How long the flow may give no sign of life before its shards are stopped: it was killed, or cannot reach the output.
 FLOW_SECONDS = 180.0
+# How long a process looks for the output: a network file system may show a new folder half a minute later.
+SEE_SECONDS = 35.0
 # The exit code of a process that ends itself because its device hangs.
 HANGS = 75
 
@@ -127,7 +129,10 @@ def introduce(run: str, root: Path, api_url: str, device: str, packages: Sequenc
     _set_up()
     from t2i_core.engine.device import title_of_device
 
-    problem = RunMarks(Workspace(root).running, run).why_unusable(process_name()) or why_unreachable(api_url)
+    marks, deadline = RunMarks(Workspace(root).running, run), time.monotonic() + SEE_SECONDS
+    while (problem := marks.why_unusable(process_name())) and time.monotonic() < deadline:
+        time.sleep(LOOK_SECONDS)
+    problem = problem or why_unreachable(api_url)
     return Introduction(
         host=socket.gethostname(),
         process=os.getpid(),

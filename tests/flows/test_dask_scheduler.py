@@ -7,6 +7,7 @@ import pytest
 from distributed import Scheduler, SpecCluster, Worker
 
 from flows.dask_scheduler import check_dask_scheduler, scheduler_address
+from flows.preflight import check_workers
 from t2i_core.config import Config
 from t2i_core.errors import ConfigError
 
@@ -60,3 +61,15 @@ def test_an_address_is_a_host_and_a_port(address):
 def test_a_scheduler_has_workers_of_its_own():
     with pytest.raises(ConfigError, match="dask_scheduler has workers of its own; leave workers out"):
         Config.from_values({"dask_scheduler": "here:8786", "workers": 2})
+
+
+def test_workers_elsewhere_need_a_server_that_is_there_already(monkeypatch):
+    config = Config.from_values({"dask_scheduler": "127.0.0.1:9"})
+    monkeypatch.setattr("tasks.server.needs_own_server", lambda: True)
+    with pytest.raises(ConfigError, match=r"dask_scheduler: workers need Prefect's server, too: start one with"):
+        check_workers(config)
+
+
+def test_one_card_by_name_is_no_device_of_all_workers():
+    with pytest.raises(ConfigError, match="device: cuda:1 is one card; leave device or dask_scheduler out"):
+        check_workers(Config.from_values({"dask_scheduler": "127.0.0.1:9", "device": "cuda:1"}))

@@ -8,11 +8,12 @@ import time
 import psutil
 import pytest
 
-from flows import runners
+from flows import runners, text2image
 from flows.runners import find_workers
 from t2i_core.config import Config
 from t2i_core.engine import device
 from t2i_core.errors import ConfigError
+from tasks import dataset as dataset_tasks
 from tests.conftest import ROOT, Output, command, in_process
 from tests.workers import POISON
 
@@ -104,6 +105,30 @@ def test_no_process_outlives_its_run(server, prompts, output, number):
         assert "run the same command again to go on" in text
         assert output.run()["accounting"]["images_generated"] == len(output.stored()) >= 4
         assert output.manifest_is_true()
+
+
+def test_processes_start_before_a_new_plan_is_made_and_not_for_a_run_that_makes_nothing(run, prompts, monkeypatch):
+    events = []
+
+    class Noted(runners.Threads):
+        def start(self, run):
+            events.append("start")
+            super().start(run)
+
+    def load_dataset(*arguments, **values):
+        events.append("plan")
+        return original(*arguments, **values)
+
+    original = dataset_tasks.load_dataset_task.fn
+    monkeypatch.setattr(dataset_tasks.load_dataset_task, "fn", load_dataset)
+    monkeypatch.setattr(text2image, "find_workers", lambda config: Noted())
+    dataset = prompts("a fox")
+    assert run(dataset=dataset).is_completed()
+    assert events[:2] == ["start", "plan"]
+    events.clear()
+    assert run(dataset=dataset).is_completed()
+    assert run(dataset=dataset, steps=2, dry_run=True).is_completed()
+    assert "start" not in events
 
 
 def machine(monkeypatch, cards, threads=16):

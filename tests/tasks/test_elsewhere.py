@@ -180,6 +180,7 @@ def test_a_process_introduces_itself(marks, tmp_path, monkeypatch):
     assert told.versions["torch"] == version("torch")
     assert told.versions["no such package"] == "none"
     assert set(told.versions) == {"text2image", "python", "torch", "no such package"}
+    monkeypatch.setattr(elsewhere, "SEE_SECONDS", 0)
     assert "does not see" in introduce("r2", tmp_path, "http://here/api", "cpu", ()).problem
     assert introduce("r1", tmp_path, "http://there/api", "cpu", ()).problem == "unreachable"
 
