@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any
@@ -113,6 +114,7 @@ class DaskWorkers(Workers):
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._lost_runs = LostRuns()
+        self._submitting = ThreadPoolExecutor(1, thread_name_prefix="submit")
 
     def start(self, run: RunToJoin) -> None:
         """Start or find the workers, and check them, in a thread."""
@@ -129,6 +131,7 @@ class DaskWorkers(Workers):
             self._ended.set()
             self._thread.join(END_SECONDS)
             self._thread = None
+            self._submitting.shutdown(wait=False, cancel_futures=True)
             self._lost_runs.end()
             self.runner.__exit__(None, None, None)
 
@@ -183,8 +186,14 @@ class DaskWorkers(Workers):
     def submit(self, task: Task[..., Any], *arguments: Any, place: str) -> PrefectFuture[Any]:
         """Submit a task to a worker, without the marks of `data`: Dask takes them for tuples.
 
-        The server of this run is that of the worker, too: it starts none of its own.
+        The server of this run is that of the worker, too: it starts none of its own. A thread submits: where a signal
+        arrives while Prefect's context is serialized, pydantic makes an error of its own out of it.
         """
+        future: Future[PrefectFuture[Any]]
+        future = self._submitting.submit(copy_context().run, self._submit, task, arguments, place)
+        return future.result()
+
+    def _submit(self, task: Task[..., Any], arguments: tuple[Any, ...], place: str) -> PrefectFuture[Any]:
         values = tuple(value.unwrap() if isinstance(value, quote) else value for value in arguments)
         parameters = get_call_parameters(task.fn, values, {})
         with temporary_settings({PREFECT_API_URL: self._api_url}), dask.annotate(workers=[place]):

@@ -1,6 +1,7 @@
 """Workers of a cluster, without one: who is checked, refused, used and forgotten, and what is said of it."""
 
 import logging
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -196,6 +197,14 @@ def test_a_process_that_is_started_anew_keeps_its_seat():
     look("b", "c")
     assert workers.seat("b") == "0"
     assert workers.seat("c") == "c "
+
+
+def test_a_signal_during_a_submission_stays_a_signal(monkeypatch):
+    workers, _, _ = cluster({})
+    main, where = threading.current_thread(), []
+    monkeypatch.setattr(workers, "_submit", lambda *arguments: where.append(threading.current_thread()))
+    workers.submit(None, place="a")
+    assert where != [main], "signals arrive in the main thread"
 
 
 @pytest.mark.parametrize("death", [KilledWorker("t", None, 0), CancelledError("t")])

@@ -1,5 +1,6 @@
 """Several real processes: the same images as from one, whoever dies; a stop reaches all; none outlives its run."""
 
+import functools
 import signal
 import subprocess
 import sys
@@ -115,11 +116,13 @@ def test_processes_start_before_a_new_plan_is_made_and_not_for_a_run_that_makes_
             events.append("start")
             super().start(run)
 
+    original = dataset_tasks.load_dataset_task.fn
+
+    @functools.wraps(original)
     def load_dataset(*arguments, **values):
         events.append("plan")
         return original(*arguments, **values)
 
-    original = dataset_tasks.load_dataset_task.fn
     monkeypatch.setattr(dataset_tasks.load_dataset_task, "fn", load_dataset)
     monkeypatch.setattr(text2image, "find_workers", lambda config: Noted())
     dataset = prompts("a fox")
