@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -177,7 +177,7 @@ def here(load_config: LoadConfig) -> LoadConfig:
     """
     if load_config.source is None:
         return load_config
-    return replace(load_config.with_paths(files_here(load_config.source)), source=None)
+    return load_config.on_this_machine(files_here(load_config.source))
 
 
 @functools.lru_cache(maxsize=4)

@@ -1,6 +1,5 @@
 """The files of a model on the machine that generates: fetched and verified once, however many processes ask."""
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from t2i_core.hashing import digest, file_sha256
 from t2i_core.models.adapters import Adapter, fetch_adapter
 from t2i_core.models.hub import cache_folder
 from t2i_core.models.identity import ResolvedModel
+from t2i_core.models.loaded_files import LoadedFile, file_state
 from t2i_core.models.prepare import prepare_digest
 from t2i_core.models.weights import fetch_checkpoint, fetch_weights, locate
 
@@ -53,7 +53,8 @@ def fetch_files(source: ModelSource) -> dict[str, Any]:
 def fetch_and_verify(source: ModelSource) -> dict[str, Any]:
     """Return the paths of `fetch_files` on this machine, after a check that they hold what the run resolved.
 
-    One process of a machine fetches and hashes, the others wait for it.
+    One process of a machine fetches and hashes, the others wait for it. Under "files" there is a `LoadedFile` for each
+    file, in the state in which it was hashed.
 
     Raises:
         ModelError: for files that cannot be had, or that have another content.
@@ -68,15 +69,15 @@ def fetch_and_verify(source: ModelSource) -> dict[str, Any]:
             stack.enter_context(FileLock(notes / f"{source.model.identity}.lock"))
         _check_folder(source)
         paths = fetch_files(source)
-        wanted = list(_wanted(source, paths))
-        note = notes / digest([[str(path), sha256, *_state(path)] for path, sha256 in wanted])
+        files = [LoadedFile(str(path), sha256, file_state(path)) for path, sha256 in _wanted(source, paths)]
+        note = notes / digest([[file.path, file.sha256, *map(str, file.state or ())] for file in files])
         if not note.exists():
-            for path, sha256 in wanted:
-                if file_sha256(path) != sha256:
-                    raise ModelError(f"{path} has another content than the model of this run: copy it again")
+            for file in files:
+                if file_sha256(Path(file.path)) != file.sha256:
+                    raise ModelError(f"{file.path} has another content than the model of this run: copy it again")
             with suppress(OSError):
                 note.touch()
-    return paths
+    return paths | {"files": files}
 
 
 def _check_folder(source: ModelSource) -> None:
@@ -105,8 +106,3 @@ def _wanted(source: ModelSource, paths: dict[str, Any]) -> Iterator[tuple[Path, 
             yield folder / file.path, file.sha256
     for adapter, found in zip(source.adapters, paths["adapters"], strict=True):
         yield Path(found), adapter.sha256
-
-
-def _state(path: Path) -> list[int]:
-    status = os.stat(path)
-    return [status.st_size, status.st_mtime_ns]

@@ -10,6 +10,7 @@ import pytest
 
 from t2i_core.generation.interface import LoadConfig, LocalCheckpoint
 from t2i_core.models.identity import resolve_model
+from t2i_core.models.loaded_files import LoadedFile
 from t2i_core.models.local_files import ModelSource
 from t2i_core.storage.run_marks import RunMarks
 from t2i_core.storage.workspace import Workspace
@@ -143,6 +144,7 @@ def test_steps_and_images_are_signs_of_life(process):
 def test_a_process_on_another_machine_loads_the_model_from_its_own_files(monkeypatch):
     asked = []
     paths = {"model": "/here/m", "checkpoints": ["/here/c"], "adapters": ["/here/a"]}
+    paths["files"] = [LoadedFile("/here/m", "1", None)]
     monkeypatch.setattr(elsewhere, "fetch_and_verify", lambda source: asked.append(source) or paths)
     source = ModelSource(bundled())
     load_config = LoadConfig(
@@ -165,6 +167,7 @@ def test_a_process_on_another_machine_loads_the_model_from_its_own_files(monkeyp
             device="cpu",
             checkpoints=(LocalCheckpoint("/here/c", ("transformer",), "fp16"),),
             adapters=(("/here/a", 0.5),),
+            files=(LoadedFile("/here/m", "1", None),),
         )
     )
     assert asked == [source], "the disk is asked once a process"
