@@ -13,6 +13,7 @@ from prefect.states import Crashed
 
 log = logging.getLogger(__name__)
 
+LOST = "its process died, or nobody waits for it any more; what it was to make is made by another one"
 # Prefect stores the start of a task run a little later than it happens: until then there is nothing to change.
 _RETRY_SECONDS = 2.0
 _TRIES = 30
@@ -52,7 +53,7 @@ class LostRuns:
             task_run, tries = self._waiting[0]
             try:
                 with get_client(sync_client=True) as client:
-                    client.set_task_run_state(task_run, Crashed(message="its process died"), force=True)
+                    client.set_task_run_state(task_run, Crashed(message=LOST), force=True)
             except ObjectNotFound:
                 self._ended.wait(_RETRY_SECONDS)
                 if tries < _TRIES:
