@@ -12,6 +12,8 @@ FAILURES = "failures.jsonl"
 PROVENANCE = "images.parquet"
 RUN = "run.json"
 CONTACT_SHEET = "contact_sheet.jpg"
+GALLERY = "gallery"
+REPORT = "report.json"
 PREVIEW = "preview.jpg"
 
 # Of `named_images: auto`.

@@ -1,0 +1,82 @@
+"""The folder `gallery/`: scripts named by their content, and `index.html`, which is written last.
+
+Until `index.html` is replaced, the folder is the earlier gallery; what that alone used is removed afterwards. A script
+whose content is there already is not written again.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from t2i_core.errors import OutputError
+from t2i_core.storage.files import atomic_write, entries, is_temporary, remove_if_stale, write_text
+from t2i_core.storage.thumbnail_store import SUFFIX, ThumbnailStore
+
+PAGE = "index.html"
+# By this a page is known to be one of ours.
+GENERATOR = '<meta name="generator" content="text2image">'
+
+
+class GalleryFolder:
+    """The gallery of one output while it is written: which files it uses, and how many of them are new."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.page = folder / PAGE
+        self.written = 0
+        self._used: dict[str, set[str]] = {"data": set(), "details": set(), "thumbnails": set()}
+
+    def check(self) -> None:
+        """Refuse a folder that this tool did not write.
+
+        Raises:
+            OutputError: where there is one, with what to do.
+        """
+        if not self.folder.exists():
+            return
+        if not self.folder.is_dir() or (entries(self.folder) and not self._is_ours()):
+            raise OutputError(
+                f"gallery: {self.folder} is not a gallery of this tool; move it away, or leave the gallery out with "
+                "--gallery never"
+            )
+
+    def write_script(self, kind: str, function: str, *arguments: Any) -> str:
+        """Write a script that calls `gallery.<function>` with `arguments`; return its name in the folder `kind`."""
+        values = ",".join(json.dumps(value, ensure_ascii=False, separators=(",", ":")) for value in arguments)
+        data = f"gallery.{function}({values})\n".encode()
+        name = hashlib.sha256(data).hexdigest()[:16]
+        path = self._use(kind, name)
+        if not path.exists():
+            with atomic_write(path) as file:
+                file.write(data)
+            self.written += 1
+        return name
+
+    def link_thumbnails(self, store: ThumbnailStore, chunk: str) -> None:
+        """Have a chunk of thumbnails in the folder, too."""
+        path = self._use("thumbnails", chunk)
+        if not path.exists():
+            store.link(chunk, path)
+            self.written += 1
+
+    def finish(self, page: str) -> None:
+        """Write the page, and remove the scripts that it does not use."""
+        write_text(self.page, page)
+        for kind, used in self._used.items():
+            for entry in entries(self.folder / kind):
+                if is_temporary(entry.name):
+                    remove_if_stale(Path(entry.path))
+                elif entry.name.endswith(SUFFIX) and entry.name.removesuffix(SUFFIX) not in used:
+                    Path(entry.path).unlink(missing_ok=True)
+
+    def _use(self, kind: str, name: str) -> Path:
+        self._used[kind].add(name)
+        return self.folder / kind / (name + SUFFIX)
+
+    def _is_ours(self) -> bool:
+        if not self.page.exists():
+            # One that was stopped while it was written for the first time.
+            return all(entry.name in self._used or is_temporary(entry.name) for entry in entries(self.folder))
+        with self.page.open("rb") as file:
+            return GENERATOR.encode() in file.read(2048)
