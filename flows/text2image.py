@@ -14,7 +14,6 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from itertools import islice
 from typing import Any
 
 from prefect.client.schemas.objects import State
@@ -178,7 +177,7 @@ class Text2Image:
         if (sample := self.sample(catalog)) is not None:
             yield from catalog.pictures(only=sample)
         elif work.images or not (self.workspace.root / CONTACT_SHEET).is_file():
-            yield from islice(catalog.pictures(), SHEET_IMAGES)
+            yield from catalog.spread_pictures(SHEET_IMAGES)
             yield from catalog.spread_pictures(THUMBNAILS)
 
     def pending(self, catalog: Catalog) -> Pending:

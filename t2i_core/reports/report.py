@@ -4,7 +4,6 @@ import json
 import platform
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from itertools import islice
 from typing import Any
 
 from t2i_core import __version__
@@ -176,8 +175,8 @@ def run_json(report: Report, catalog: Catalog) -> dict[str, Any]:
 
 
 def _write_contact_sheet(report: Report, catalog: Catalog, files: OwnFiles) -> None:
-    """Write a sheet of the first images."""
-    pictures = list(islice(catalog.pictures(), SHEET_IMAGES))
+    """Write a sheet of images that are spread over the data set."""
+    pictures = list(catalog.spread_pictures(SHEET_IMAGES))
     title = model_title(report.config.model, report.preset)
     total = report.accounting.images_present
     write_contact_sheet(files, CONTACT_SHEET, pictures, catalog.workspace.images, title, total)

@@ -264,18 +264,18 @@ def test_a_sheet_of_the_same_images_is_kept_and_a_missing_one_is_made(report, ca
     assert sheet.read_bytes() == made
 
 
-def test_the_contact_sheet_shows_the_first_images_that_there_are(report, catalog, workspace, monkeypatch):
+def test_the_contact_sheet_shows_images_from_the_first_to_the_last(report, catalog, workspace, monkeypatch):
     seen = []
     original = module.write_contact_sheet
     monkeypatch.setattr(
         module, "write_contact_sheet", lambda *arguments: seen.append(arguments) or original(*arguments)
     )
-    write_report(report(accounting=replace(MADE, images=40, images_failed=1)), catalog(SHEET_IMAGES + 3))
+    write_report(report(accounting=replace(MADE, images=40, images_failed=1)), catalog(2 * SHEET_IMAGES - 1))
     ((_, name, pictures, images, title, total),) = seen
     assert total == 39
     assert name == "contact_sheet.jpg"
     assert title == "demo (demo model, 64x64, for trying the tool)"
-    assert [picture.prompt for picture in pictures] == [f"prompt {i}" for i in range(SHEET_IMAGES)]
+    assert [picture.prompt for picture in pictures] == [f"prompt {2 * i}" for i in range(SHEET_IMAGES)]
     assert images is workspace.images
     with Image.open(workspace.root / name) as sheet:
         assert sheet.format == "JPEG"

@@ -23,7 +23,7 @@ def histogram(values: Mapping[str, Any]) -> str:
 
 
 def _bare(tree: Any) -> str:
-    """Return a chart without its styles, scripts and comments; the browser shows its values when they are pointed at."""
+    """Return a chart without its styles, scripts and comments; its values as the browser's own tooltips."""
     tree.attrib.pop("id", None)
     for parent in list(tree.iter()):
         for child in list(parent):
