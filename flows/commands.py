@@ -35,6 +35,12 @@ COMMANDS: dict[str, Command] = {
         flow="flows.export:export",
         check="t2i_core.export.export:check_options",
     ),
+    "gallery": Command(
+        summary="Write pages that show the images of a finished output in a browser, and the report on them.",
+        usage="OUTPUT [OPTIONS]",
+        options="t2i_core.options.gallery:GalleryOptions",
+        flow="flows.gallery:gallery",
+    ),
 }
 
 

@@ -23,6 +23,7 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed
 
 from flows.checks import announce_download, announce_guess, check_machine, check_output_folder, warn_of_disk
+from flows.gallery import make_gallery
 from flows.generating import Generating
 from flows.housekeeping import prune, remove_old_plans
 from flows.launchers import find_part, with_own_device
@@ -46,8 +47,9 @@ from t2i_core.generation.interface import LoadConfig
 from t2i_core.models.names import denoiser_config
 from t2i_core.models.preset_choice import model_title
 from t2i_core.output.accounting import Accounting
+from t2i_core.output.finished import read_finished
 from t2i_core.output.identity import claim_output, open_output
-from t2i_core.output.layout import CONTACT_SHEET, Layout
+from t2i_core.output.layout import CONTACT_SHEET, Layout, has_gallery
 from t2i_core.output.manifest import check_names, manifest_is_right, write_manifest
 from t2i_core.output.part_marks import PartMarks, PartState
 from t2i_core.planning.catalog import Catalog, Picture
@@ -81,6 +83,8 @@ log = logging.getLogger("flows.text2image")
 STOP_SECONDS = 15
 # The batch size until `auto` has been measured.
 UNMEASURED_BATCH_SIZE = 4
+# A run makes up to so many thumbnails of images of earlier versions; a thousand of 1024x1024 take half a minute.
+MISSING_THUMBNAILS = 1000
 
 
 class Text2Image:
@@ -232,6 +236,7 @@ class Text2Image:
             encoding=Encoding(self.config.image_format, self.config.png_compress_level, self.config.jpeg_quality),
             options=resolved.options,
             sampler=resolved.model.configs.get("scheduler", {}).get("_class_name"),
+            thumbnails=has_gallery(self.config.gallery, catalog.plan.images),
         )
         # The images of a shard are missing, so a stored result of this very shard is stale.
         task = self.cache.bind(generate_shard_task, refresh=True)
@@ -274,10 +279,20 @@ class Text2Image:
         remove_old_plans(catalog)
         report_task(*data(report, catalog, same_images))
         log.log(logging.ERROR if report.too_many_failures else logging.INFO, report.summary())
+        self.show_gallery(catalog)
         shown = publish_task(*data(report, catalog), return_state=True)
         if not shown.is_completed():
             log.warning("the summary is not in Prefect: %s", shown.message)
         return finished(report)
+
+    def show_gallery(self, catalog: Catalog) -> None:
+        """Write the gallery, unless it is left out. One that cannot be written does not spoil the run."""
+        if not has_gallery(self.config.gallery, catalog.plan.images):
+            return
+        try:
+            log.info("\n".join(make_gallery(read_finished(self.workspace), self.cache, MISSING_THUMBNAILS)))
+        except UserError as error:
+            log.warning("gallery   not written: %s", error)
 
     @ignoring_sigterm()
     def stop(self, resolved: Resolved, plan: Plan, work: WorkEstimate) -> str:

@@ -18,6 +18,8 @@ from t2i_core.storage.files import naming
 from t2i_core.storage.formats import Encoding, encode_image, pixels_digest
 from t2i_core.storage.image_store import ImageStore
 from t2i_core.storage.records import ImageRecord, Status
+from t2i_core.storage.thumbnail_store import ThumbnailWriter
+from t2i_core.storage.thumbnails import make_thumbnail
 from t2i_core.system_errors import as_user_error, is_lasting
 
 # Encoding and hashing release the GIL. More than four threads outpace any one GPU.
@@ -40,6 +42,7 @@ class RunContext:
     encoding: Encoding
     options: dict[str, Any] | None = None
     sampler: str | None = None
+    thumbnails: bool = False  # a thumbnail of each image is written, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class RecordWriter:
     context: RunContext
     generator: ImageGenerator
     timings: Timings
+    thumbnails: ThumbnailWriter | None = None
 
     def write(self, request: ImageRequest, generated: GeneratedImage) -> ImageRecord:
         """Check one image and write it. Return its record: that of a failure, where a check says it will fail again.
@@ -78,12 +82,20 @@ class RecordWriter:
             encoding = self.context.encoding
             encoded = encode_image(pixels, header, encoding, self.context.sampler)
             file = self.images.write(request.key, encoded.data, encoding.format)
+        if self.thumbnails is not None:
+            with self.timings.measure("thumbnail"):
+                self.thumbnails.add(make_thumbnail(pixels, sha256))
         return ImageRecord.from_header(encoded.record, file)
 
     def record_failure(self, request: ImageRequest, failure: ImageFailure) -> ImageRecord:
         """Return the record of an image that failed and will fail again."""
         self.images.delete(request.key)  # of an earlier run, where everything is made again
         return failure_record(request, str(failure), self.context, self.generator.device, self.generator.versions)
+
+    def finish(self) -> None:
+        """Write what is left when all images are written."""
+        if self.thumbnails is not None:
+            self.thumbnails.close()
 
     def _facts(self, request: ImageRequest) -> dict[str, Any]:
         return _facts(request, self.context, self.generator.device, self.generator.versions)
@@ -131,6 +143,7 @@ class ImageWriter:
             yield
         except BaseException:
             self._pool.shutdown(wait=True)
+            self._records.finish()
             raise
 
     def submit(self, request: ImageRequest, generated: GeneratedImage | Exception) -> None:
@@ -156,6 +169,7 @@ class ImageWriter:
             OutputError: likewise.
         """
         self._pool.shutdown(wait=True)
+        self._records.finish()
         records, failures = [], {}
         for request, future in self._futures:
             error = future.exception()

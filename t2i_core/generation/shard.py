@@ -11,6 +11,7 @@ from t2i_core.planning.shards import Shard
 from t2i_core.storage.formats import decode_image
 from t2i_core.storage.image_store import ImageStore
 from t2i_core.storage.records import ImageRecord
+from t2i_core.storage.thumbnail_store import ThumbnailStore, ThumbnailWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,9 @@ def generate_shard(
 
     def generate() -> ImageWriter:
         model = load_model()
-        writer = ImageWriter(RecordWriter(images, context, model, timings), 2 * shard.batch_size, hooks.on_images)
+        thumbnails = ThumbnailWriter(ThumbnailStore(images.root)) if context.thumbnails else None
+        records = RecordWriter(images, context, model, timings, thumbnails)
+        writer = ImageWriter(records, 2 * shard.batch_size, hooks.on_images)
         batches = [[request.spec for request in requests] for requests in missing]
         with writer.draining_on_error():
             generated = model.generate(batches, shard.batch_size, hooks.should_stop, timings, hooks.on_step)

@@ -38,6 +38,11 @@ class OutputOptions(BaseModel):
         description="What named images carry of their making; none: they are copies without metadata, for other eyes. "
         "Images by key always have their record.",
     )
+    gallery: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="Write gallery/index.html to look at the images in a browser, and thumbnails for it; auto: up to "
+        "100,000 images.",
+    )
     public_url: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = Field(
         None, description="URL under which the output folder is served, for links in Prefect's UI."
     )

@@ -13,11 +13,12 @@ PROVENANCE = "images.parquet"
 RUN = "run.json"
 CONTACT_SHEET = "contact_sheet.jpg"
 GALLERY = "gallery"
-REPORT = "report.json"
 PREVIEW = "preview.jpg"
 
 # Of `named_images: auto`.
 NAMED_IMAGES_LIMIT = 100_000
+# Of `gallery: auto`.
+GALLERY_LIMIT = 100_000
 
 
 def has_names(choice: str, embed_metadata: str, images: int) -> bool:
@@ -26,6 +27,11 @@ def has_names(choice: str, embed_metadata: str, images: int) -> bool:
     Where named images are to have no metadata, they get names whatever their number: images by key have it all.
     """
     return choice == "always" or (choice == "auto" and (images <= NAMED_IMAGES_LIMIT or embed_metadata == "none"))
+
+
+def has_gallery(choice: str, images: int) -> bool:
+    """Return whether that many images get a gallery under the option `gallery`: auto, always or never."""
+    return choice == "always" or (choice == "auto" and images <= GALLERY_LIMIT)
 
 
 @dataclass(frozen=True, slots=True)

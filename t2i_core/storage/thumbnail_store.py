@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -113,7 +114,11 @@ class ThumbnailStore:
 
 
 class ThumbnailWriter:
-    """Collects thumbnails from several threads, and writes them as chunks once they are full, and at the end."""
+    """Collects thumbnails from several threads, and writes them as chunks once they are full, and at the end.
+
+    A chunk that cannot be written is no error: its thumbnails are made later, and images that go to the same disk say
+    what is wrong with it.
+    """
 
     def __init__(self, store: ThumbnailStore) -> None:
         self._store = store
@@ -127,14 +132,18 @@ class ThumbnailWriter:
             if len(self._waiting) < CHUNK:
                 return
             full, self._waiting = self._waiting, []
-        self._store.write(full)
+        self._write(full)
 
     def close(self) -> None:
         """Write what is left."""
         with self._lock:
             rest, self._waiting = self._waiting, []
         if rest:
-            self._store.write(rest)
+            self._write(rest)
+
+    def _write(self, thumbnails: Sequence[Thumbnail]) -> None:
+        with suppress(OSError):
+            self._store.write(thumbnails)
 
 
 def _header(path: Path) -> dict[str, list[float]] | None:

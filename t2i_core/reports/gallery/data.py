@@ -34,8 +34,6 @@ _AS_THEY_ARE = (
     *("row", "condition", "image", "status", "prompt", "seed", "model_name"),
     *("steps", "guidance_scale", "scheduler", "seconds"),
 )
-# Returns the command that makes exactly this image again, for a row of `images.parquet`.
-Command = Callable[[Mapping[str, Any]], str | None]
 
 
 @dataclass(slots=True)
@@ -78,7 +76,6 @@ class Source:
     store: ThumbnailStore
     thumbnails: ThumbnailIndex
     twins: npt.NDArray[np.int32]
-    command: Command
 
 
 def write_data(source: Source, folder: GalleryFolder, on_images: Callable[[int], None]) -> GalleryData:
@@ -175,12 +172,11 @@ def _as_number(column: pa.Array) -> pa.Array:
 
 
 def _details(part: pa.RecordBatch, source: Source) -> dict[str, Any]:
-    """Return every column but the prompt, which the page has, where the picture lies, and the command for it."""
+    """Return every column but the prompt, which the page has, and where the picture lies."""
     result = {item.name: packed(part[item.name]) for item in part.schema if item.name != "prompt"}
-    rows = part.to_pylist()
     result["path"] = packed(_relative(part["path"], source.prefix))
-    result["picture"] = [source.images.location(row["key"]) if row["path"] else None for row in rows]
-    result["command"] = [source.command(row) for row in rows]
+    places = zip(part["key"].to_pylist(), part["path"].is_valid().to_pylist(), strict=True)
+    result["picture"] = [source.images.location(key) if there else None for key, there in places]
     return result
 
 

@@ -14,6 +14,7 @@ from t2i_core.storage.files import atomic_write, entries, is_temporary, remove_i
 from t2i_core.storage.thumbnail_store import SUFFIX, ThumbnailStore
 
 PAGE = "index.html"
+REPORT = "report.json"
 # By this a page is known to be one of ours.
 GENERATOR = '<meta name="generator" content="text2image">'
 
@@ -40,6 +41,14 @@ class GalleryFolder:
                 f"gallery: {self.folder} is not a gallery of this tool; move it away, or leave the gallery out with "
                 "--gallery never"
             )
+
+    def state(self) -> list[int] | None:
+        """Return size and modification time of the page; None where there is none."""
+        try:
+            status = self.page.stat()
+        except OSError:
+            return None
+        return [status.st_size, status.st_mtime_ns]
 
     def write_script(self, kind: str, function: str, *arguments: Any) -> str:
         """Write a script that calls `gallery.<function>` with `arguments`; return its name in the folder `kind`."""
@@ -77,6 +86,8 @@ class GalleryFolder:
     def _is_ours(self) -> bool:
         if not self.page.exists():
             # One that was stopped while it was written for the first time.
-            return all(entry.name in self._used or is_temporary(entry.name) for entry in entries(self.folder))
+            return all(
+                entry.name in {*self._used, REPORT} or is_temporary(entry.name) for entry in entries(self.folder)
+            )
         with self.page.open("rb") as file:
             return GENERATOR.encode() in file.read(2048)

@@ -21,11 +21,11 @@ BINS = 30
 ERRORS = 20
 
 
-def report_numbers(source: Source, gallery: GalleryData, run: Mapping[str, Any]) -> dict[str, Any]:
+def report_numbers(source: Source, gallery: GalleryData, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return what `report.json` holds. One column of the table is in memory at a time.
 
     Args:
-        run: what `run.json` holds.
+        facts: what is known of the run: data set, model and rows, which come first.
     """
     counts = gallery.counts
     statuses = {state.value: counts.statuses.get(state.value, 0) for state in ImageState}
@@ -34,10 +34,7 @@ def report_numbers(source: Source, gallery: GalleryData, run: Mapping[str, Any])
     sizes = sorted(counts.sizes.items(), key=lambda item: -item[1])
     errors = sorted(counts.errors.items(), key=lambda item: -item[1])
     return {
-        "run": run.get("run"),
-        "data_set": run.get("data_set"),
-        "model": run.get("model"),
-        "rows": {name: count for name, count in run.get("accounting", {}).items() if name.startswith("rows")},
+        **facts,
         "images": images,
         "prompts": counts.prompts,
         "seeds": _distinct(source.table, "seed"),

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from t2i_core.output.layout import GALLERY, PROVENANCE, REPORT
-from t2i_core.reports.gallery.data import Command, Source, first_of_equal_pixels, write_data
-from t2i_core.reports.gallery.folder import GalleryFolder
+from t2i_core.output.finished import FinishedOutput
+from t2i_core.output.layout import GALLERY
+from t2i_core.reports.gallery.data import Source, first_of_equal_pixels, write_data
+from t2i_core.reports.gallery.folder import REPORT, GalleryFolder
 from t2i_core.reports.gallery.missing import make_thumbnails, missing_thumbnails
 from t2i_core.reports.gallery.page import render_page
 from t2i_core.reports.gallery.statistics import report_numbers
@@ -16,76 +17,88 @@ from t2i_core.storage.files import write_text
 from t2i_core.storage.thumbnail_store import ThumbnailStore
 from t2i_core.storage.workspace import Workspace
 
+# Of the accounting: what does not change when the same run is done again.
+_ROWS = ("rows", "rows_skipped", "rows_failed", "rows_rejected", "rows_pending")
+
 
 @dataclass(frozen=True, slots=True)
 class GalleryWritten:
-    """What was written."""
+    """What was written.
 
-    images: int
-    files: int  # that are new or changed, of scripts and thumbnails
-    without_thumbnail: int  # pictures
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GalleryRequest:
-    """What a gallery is written of.
-
-    Attributes:
-        prefix: what stands before each path in `images.parquet`.
-        run: what `run.json` holds.
-        command: returns the command that makes an image again.
-        thumbnails: make up to so many thumbnails that are missing; None: all of them.
+    files: how many scripts and chunks of thumbnails are new.
+    without_thumbnail: pictures that have none.
     """
 
-    workspace: Workspace
-    prefix: str
-    run: Mapping[str, Any]
-    command: Command
-    thumbnails: int | None
+    images: int
+    files: int
+    without_thumbnail: int
 
 
-def write_gallery(request: GalleryRequest, on_images: Callable[[int], None]) -> GalleryWritten:
-    """Write `gallery/` and `report.json` from `images.parquet`. The page comes last: until then, the old one stands.
+def gallery_folder(workspace: Workspace) -> GalleryFolder:
+    """Return the folder of an output's gallery."""
+    return GalleryFolder(workspace.root / GALLERY)
 
-    `on_images` is told how many images are done; of each image twice, where its thumbnail has to be made.
+
+def run_facts(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the gallery says of the run, from what `run.json` holds; it stays where a later run makes nothing."""
+    accounting = summary.get("accounting", {})
+    return {
+        "data_set": summary.get("data_set", {}).get("name"),
+        "model": {name: summary.get("model", {}).get(name) for name in ("name", "about", "licence")},
+        "rows": {name: accounting[name] for name in _ROWS if name in accounting},
+    }
+
+
+def write_gallery(
+    finished: FinishedOutput,
+    most_thumbnails: int | None,
+    *,
+    on_start: Callable[[int], None],
+    on_images: Callable[[int], None],
+) -> GalleryWritten:
+    """Write `gallery/` from `images.parquet`. The page comes last: until then, the old gallery stands.
+
+    Args:
+        finished: the output.
+        most_thumbnails: make up to so many thumbnails that are missing; None: all of them.
+        on_start: told how many images there are to go through, those whose thumbnail has to be made twice.
+        on_images: told how many are done.
 
     Raises:
         OutputError: if `gallery/` is not this tool's.
     """
-    root = request.workspace.root
-    folder = GalleryFolder(root / GALLERY)
+    folder = gallery_folder(finished.workspace)
     folder.check()
-    source = _source(request)
-    missing = list(islice(missing_thumbnails(source), request.thumbnails))
+    source = _source(finished)
+    missing = list(islice(missing_thumbnails(source), most_thumbnails))
+    on_start(finished.plan.images + len(missing))
     if missing:
         make_thumbnails(source, missing, on_images)
         source = replace(source, thumbnails=source.store.index())
     gallery = write_data(source, folder, on_images)
-    numbers = report_numbers(source, gallery, request.run)
-    write_text(root / REPORT, json.dumps(numbers, indent=1, ensure_ascii=False) + "\n")
-    title, subtitle = _titles(request.run)
+    facts = run_facts(finished.summary)
+    numbers = report_numbers(source, gallery, facts)
+    write_text(folder.folder / REPORT, json.dumps(numbers, indent=1, ensure_ascii=False) + "\n")
+    title = _title(facts["data_set"])
+    subtitle = str(facts["model"]["about"] or facts["model"]["name"] or "")
     folder.finish(render_page(gallery, numbers, title=title, subtitle=subtitle))
     return GalleryWritten(gallery.counts.images, folder.written, gallery.counts.without_thumbnail)
 
 
-def _source(request: GalleryRequest) -> Source:
-    root = request.workspace.root
-    store = ThumbnailStore(root)
-    table = root / PROVENANCE
+def _source(finished: FinishedOutput) -> Source:
+    store = ThumbnailStore(finished.workspace.root)
     return Source(
-        table=table,
-        prefix=request.prefix,
-        images=request.workspace.images,
+        table=finished.provenance,
+        prefix=finished.layout.form.prefix,
+        images=finished.workspace.images,
         store=store,
         thumbnails=store.index(),
-        twins=first_of_equal_pixels(table),
-        command=request.command,
+        twins=first_of_equal_pixels(finished.provenance),
     )
 
 
-def _titles(run: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the data set's name, and the model's."""
-    data_set, model = run.get("data_set", {}), run.get("model", {})
-    name = data_set.get("name", "Images")
-    title = name if isinstance(name, str) else f"{name[0]} and {len(name) - 1} more"
-    return title, str(model.get("about") or model.get("name") or "")
+def _title(data_set: object) -> str:
+    """Return the name of a data set, or the first of its names."""
+    if isinstance(data_set, list):
+        return f"{data_set[0]} and {len(data_set) - 1} more"
+    return str(data_set or "Images")
