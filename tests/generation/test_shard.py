@@ -16,6 +16,7 @@ from t2i_core.planning.shards import Shard
 from t2i_core.spec import ImageSpec
 from t2i_core.storage.formats import Encoding, decode_image
 from t2i_core.storage.image_store import ImageStore
+from t2i_core.storage.thumbnail_store import ThumbnailStore
 from tests.builders import rounded
 
 CONTEXT = RunContext(run="r1", refresh=False, model_name="fake", commit=None, tuning={}, encoding=Encoding())
@@ -65,6 +66,11 @@ class FakeGenerator:
             self.before(number)
             self.batches.append([spec.prompt for spec in batch])
             yield [self.image(spec) for spec in batch]
+
+
+def thumbnails(images):
+    """The hashes of the pixels that there are thumbnails of."""
+    return {pixels.decode() for pixels in ThumbnailStore(images.root).index().pixels}
 
 
 def generate(images, generator, work, context=CONTEXT, **hooks):
@@ -300,3 +306,29 @@ def test_permanent_failures_have_a_record_beside_transient_ones(images):
     result = generate(images, FakeGenerator(lambda spec: ways.get(spec.seed, generated)(spec)), shard(2))
     assert [record.key for record in result.records if record.status == "failed"] == [request(1).key]
     assert list(result.failures) == [request(2).key]
+
+
+def test_thumbnails_are_made_while_images_are_written_where_they_are_asked_for(images):
+    generate(images, FakeGenerator(), shard(1))
+    assert thumbnails(images) == set()
+    images.delete(request(0).key)
+    result = generate(images, FakeGenerator(), shard(2), replace(CONTEXT, thumbnails=True))
+    made = {record.pixels_sha256 for record in result.records if record.key != request(1).key}
+    assert thumbnails(images) == made
+    assert result.timings["thumbnail"] > 0
+
+
+def test_a_shard_that_is_stopped_leaves_the_thumbnails_of_what_it_wrote(images):
+    stop = threading.Event()
+    generator = FakeGenerator(before=lambda number: stop.set())
+    with pytest.raises(Stopped):
+        generate(images, generator, shard(2), replace(CONTEXT, thumbnails=True), should_stop=stop.is_set)
+    assert len(prompts(images)) == len(thumbnails(images)) == 2
+
+
+def test_an_image_that_failed_has_no_thumbnail(images):
+    def image(spec):
+        return ImageFailure("black") if spec.seed == 0 else generated(spec)
+
+    generate(images, FakeGenerator(image), shard(1), replace(CONTEXT, thumbnails=True))
+    assert len(thumbnails(images)) == 1

@@ -86,8 +86,7 @@ class GalleryFolder:
     def _is_ours(self) -> bool:
         if not self.page.exists():
             # One that was stopped while it was written for the first time.
-            return all(
-                entry.name in {*self._used, REPORT} or is_temporary(entry.name) for entry in entries(self.folder)
-            )
+            names = [entry.name for entry in entries(self.folder)]
+            return all(name in {*self._used, REPORT} or is_temporary(name) for name in names)
         with self.page.open("rb") as file:
             return GENERATOR.encode() in file.read(2048)
