@@ -1,0 +1,1 @@
+"""Tests of the gallery in a browser: `make browser-test`."""

@@ -136,21 +136,31 @@ class OwnFiles:
         return (not has_notes or bool(self._noted(name))) and is_manifest_of_ours(path)
 
 
+def check_folder(folder: Path, fix: str = "name another folder, or an empty one") -> None:
+    """Refuse a folder that holds files and no marker; write nothing. `fix`: what to do instead, for the message.
+
+    Raises:
+        OutputError: naming the folder.
+    """
+    if (folder / MARKER).is_file() or not os.path.lexists(folder):
+        return
+    if not folder.is_dir():
+        raise OutputError(f"output: {folder} is no folder; {fix}")
+    if any(folder.iterdir()):
+        raise OutputError(f"output: {folder} holds files that this tool did not write; {fix}")
+
+
 def claim_folder(folder: Path, *, replace: bool = False) -> None:
     """Make a folder that a command fills whole, or take one that this tool has filled before; put the marker in it.
 
     Raises:
         OutputError: for a folder that holds files and no marker, unless they may be replaced.
     """
+    if not replace:
+        check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    marker = folder / MARKER
-    if marker.is_file():
-        return
-    if not replace and any(folder.iterdir()):
-        raise OutputError(
-            f"output: {folder} holds files that this tool did not write; name another folder, or an empty one"
-        )
-    write_text(marker, "The files in this folder were written by text2image, and may be written anew.\n")
+    if not (folder / MARKER).is_file():
+        write_text(folder / MARKER, "The files in this folder were written by text2image, and may be written anew.\n")
 
 
 def _identity_of(path: Path) -> str:

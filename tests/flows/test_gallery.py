@@ -87,10 +87,10 @@ def test_a_folder_of_the_user_s_own_is_left_alone(run, output, prompts, caplog):
     mine.write_text("mine")
     state = run(dataset=prompts("a fox"))
     assert state.is_completed()
-    assert "gallery   not written: gallery: " in caplog.text
+    assert "gallery   not written: output: " in caplog.text
     assert [path.name for path in mine.parent.iterdir()] == ["holiday.jpg"]
     refused = run(dataset=prompts("a fox"), gallery="always")
-    assert "is not a gallery of this tool" in refused.message
+    assert "holds files that this tool did not write; move it away" in refused.message
 
 
 def test_the_command_line_writes_a_gallery_and_refuses_what_is_no_output(run, output, prompts, tmp_path, server):

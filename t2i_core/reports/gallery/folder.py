@@ -9,14 +9,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from t2i_core.errors import OutputError
+from t2i_core.output.own_files import check_folder, claim_folder
 from t2i_core.storage.files import atomic_write, entries, is_temporary, remove_if_stale, write_text
 from t2i_core.storage.thumbnail_store import SUFFIX, ThumbnailStore
 
 PAGE = "index.html"
 REPORT = "report.json"
-# By this a page is known to be one of ours.
-GENERATOR = '<meta name="generator" content="text2image">'
 
 
 class GalleryFolder:
@@ -29,18 +27,21 @@ class GalleryFolder:
         self._used: dict[str, set[str]] = {"data": set(), "details": set(), "thumbnails": set()}
 
     def check(self) -> None:
-        """Refuse a folder that this tool did not write.
+        """Refuse a folder that this tool did not write, before any work.
 
         Raises:
-            OutputError: where there is one, with what to do.
+            OutputError: naming it.
         """
-        if not self.folder.exists():
-            return
-        if not self.folder.is_dir() or (entries(self.folder) and not self._is_ours()):
-            raise OutputError(
-                f"gallery: {self.folder} is not a gallery of this tool; move it away, or leave the gallery out with "
-                "--gallery never"
-            )
+        check_folder(self.folder, "move it away, or leave the gallery out with --gallery never")
+
+    def claim(self) -> None:
+        """Make the folder, and mark it as this tool's.
+
+        Raises:
+            OutputError: as `check`.
+        """
+        self.check()
+        claim_folder(self.folder)
 
     def state(self) -> list[int] | None:
         """Return size and modification time of the page; None where there is none."""
@@ -82,11 +83,3 @@ class GalleryFolder:
     def _use(self, kind: str, name: str) -> Path:
         self._used[kind].add(name)
         return self.folder / kind / (name + SUFFIX)
-
-    def _is_ours(self) -> bool:
-        if not self.page.exists():
-            # One that was stopped while it was written for the first time.
-            names = [entry.name for entry in entries(self.folder)]
-            return all(name in {*self._used, REPORT} or is_temporary(name) for name in names)
-        with self.page.open("rb") as file:
-            return GENERATOR.encode() in file.read(2048)

@@ -9,7 +9,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from t2i_core.bundled import GALLERY_TEMPLATES
 from t2i_core.reports.gallery.charts import histogram
 from t2i_core.reports.gallery.data import DETAILS, FLAGS, GalleryData
-from t2i_core.reports.gallery.folder import GENERATOR
 from t2i_core.storage.tables import CHUNK_ROWS
 from t2i_core.storage.thumbnails import LOOKS
 
@@ -40,7 +39,6 @@ def render_page(gallery: GalleryData, numbers: Mapping[str, Any], *, title: str,
     """
     templates = _templates()
     return templates.get_template("index.html").render(
-        generator=GENERATOR,
         title=title,
         subtitle=subtitle,
         css=_source("gallery.css"),

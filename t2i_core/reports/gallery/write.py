@@ -68,7 +68,7 @@ def write_gallery(
         OutputError: if `gallery/` is not this tool's.
     """
     folder = gallery_folder(finished.workspace)
-    folder.check()
+    folder.claim()
     source = _source(finished)
     missing = list(islice(missing_thumbnails(source), most_thumbnails))
     on_start(finished.plan.images + len(missing))

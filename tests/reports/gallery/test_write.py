@@ -161,7 +161,9 @@ def test_a_folder_of_somebody_else_is_refused_and_left_as_it_is(finish, write, w
     mine = workspace.root / "gallery" / name
     mine.parent.mkdir(parents=True)
     mine.write_text("<title>mine</title>")
-    with pytest.raises(OutputError, match=r"is not a gallery of this tool; move it away, or .*--gallery never"):
+    with pytest.raises(
+        OutputError, match=r"gallery holds files that this tool did not write; move it .*--gallery never"
+    ):
         write(finish(image_spec(0)))
     assert [path.name for path in mine.parent.iterdir()] == [name]
     assert mine.read_text() == "<title>mine</title>"
