@@ -142,6 +142,12 @@ function showControls() {
   byId("show-report").setAttribute("aria-pressed", report);
 }
 
+function showFilters(shown) {
+  byId("filters").hidden = !shown;
+  byId("more").setAttribute("aria-expanded", shown);
+  layOut();
+}
+
 function listen() {
   let typing;
   byId("search").oninput = (event) => {
@@ -163,12 +169,8 @@ function listen() {
       ask({ equal });
     } else ask({ [field.name]: field.name === "least" || field.name === "most" ? asNumber(field.value) : field.value.trim() });
   };
-  byId("more").onclick = () => {
-    const filters = byId("filters");
-    filters.hidden = !filters.hidden;
-    byId("more").setAttribute("aria-expanded", !filters.hidden);
-    layOut();
-  };
+  byId("more").onclick = () => showFilters(byId("filters").hidden);
+  if (byId("active").textContent) showFilters(true); // of the address that the page was opened with
   byId("sort").onchange = (event) => ask({ sort: event.target.value, descending: event.target.value.startsWith("score_") });
   byId("direction").onclick = () => ask({ descending: !gallery.query.descending });
   byId("group").onchange = (event) => ask({ group: event.target.checked });

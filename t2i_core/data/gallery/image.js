@@ -18,7 +18,8 @@ function openImage(position, push) {
   if (push) {
     const changed = gallery.query.image === null;
     gallery.query.image = position;
-    history[changed ? "pushState" : "replaceState"]({ opened: true }, "", address(gallery.query));
+    if (changed) history.pushState({ opened: true }, "", address(gallery.query));
+    else history.replaceState(history.state, "", address(gallery.query));
   }
   addressShown = location.hash;
   byId("viewer").hidden = false;
@@ -105,7 +106,7 @@ async function showStage(position, details, variants) {
     const shownVariants = variants.slice(0, 60);
     const figures = shownVariants.map((other) => {
       const image = make("img", { alt: "" });
-      gallery.details_of(other).then((found) => setPicture(image, found));
+      gallery.details_of(other).then((found) => setPicture(image, found), ignore);
       image.onload = () => image.classList.toggle("small", image.naturalWidth < image.clientWidth);
       const figure = make("figure", { className: other === position ? "this" : "" }, image, make("figcaption", {}, difference(other, variants)));
       if (!isShown(other)) image.replaceWith(make("span", { className: "none failed" }, STATUS_NAMES[gallery.model.get("status", other)]));
@@ -144,12 +145,15 @@ function isShown(position) {
   return status !== "failed" && status !== "pending";
 }
 
+// What could not be loaded has been named by `problem`.
+function ignore() {}
+
 // Load the neighbours' pictures, so that they are there when they are asked for.
 function preload() {
   const all = sequence();
   const here = all.indexOf(gallery.query.image);
   for (const neighbour of [all[here + 1], all[here - 1]]) {
-    if (here >= 0 && neighbour !== undefined && isShown(neighbour)) gallery.details_of(neighbour).then((found) => setPicture(new Image(), found));
+    if (here >= 0 && neighbour !== undefined && isShown(neighbour)) gallery.details_of(neighbour).then((found) => setPicture(new Image(), found), ignore);
   }
 }
 
@@ -175,8 +179,10 @@ function facts(position, details, variants) {
   if (marks.children.length) result.push(marks);
   if (details.error) result.push(make("p", { className: "error", dir: "auto" }, details.error));
   if (variants.length > 1) result.push(strip(`${number(variants.length)} images of this prompt`, variants, position));
-  const twins = model.twins(position);
-  if (twins.length > 1) result.push(strip(`${number(twins.length)} images with the same pixels`, twins, position));
+  for (const [name, text] of [["twin", "images with the same pixels"], ["alike", "images that look alike"]]) {
+    const group = model.group(name, position);
+    if (group.length > 1) result.push(strip(`${number(group.length)} ${text}`, group, position));
+  }
   result.push(...tables(position, details));
   if (details.command) {
     result.push(make("h2", {}, "Make exactly this image again", copyButton(() => details.command)), make("pre", { className: "command", dir: "ltr" }, details.command));
@@ -222,15 +228,16 @@ function strip(title, positions, here) {
 function tables(position, details) {
   const { model } = gallery;
   const values = { ...details };
-  for (const name of GROUPS.Picture) values[name] = model.get(name, position);
+  for (const name of gallery.head.looks) values[name] = model.get(name, position);
   for (const name of ["row", "condition", "image", "error", "path", "picture", "command"]) delete values[name];
-  const known = new Set(Object.values(GROUPS).flat());
+  const scores = Object.keys(values).filter((name) => name.startsWith("score_"));
+  const groups = { ...GROUPS, Scores: scores, Picture: gallery.head.looks };
+  const known = new Set(Object.values(groups).flat());
   const result = [];
-  const rest = Object.keys(values).filter((name) => !known.has(name) && !name.startsWith("score_"));
-  for (const [title, names] of [...Object.entries(GROUPS), ["Identity", rest]]) {
-    const wanted = title === "Scores" ? Object.keys(values).filter((name) => name.startsWith("score_")) : names;
+  const rest = Object.keys(values).filter((name) => !known.has(name));
+  for (const [title, names] of [...Object.entries(groups), ["Identity", rest]]) {
     const table = make("dl", {});
-    for (const name of wanted) {
+    for (const name of names) {
       if (values[name] === null || values[name] === undefined || values[name] === "" || values[name] === "[]") continue;
       table.append(make("dt", {}, nameOf(name)), make("dd", { dir: "auto" }, ...described(name, values[name])));
     }

@@ -176,10 +176,11 @@ class Model {
   variants(position) {
     return this.equals(this.text.prompt.codes, position, -1);
   }
-  // Return the images with the same pixels, this one among them; none where no other has them.
-  twins(position) {
-    const twin = this.numbers.twin.numbers;
-    return Number.isNaN(twin[position]) ? [] : this.equals(twin, position, NaN);
+  // Return the images with the same number as this one, this one among them; none where it has no number. "twin": they
+  // have the same pixels; "alike": they look nearly the same.
+  group(name, position) {
+    const numbers = this.numbers[name].numbers;
+    return Number.isNaN(numbers[position]) ? [] : this.equals(numbers, position, NaN);
   }
   equals(values, position, none) {
     const found = [];

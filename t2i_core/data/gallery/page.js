@@ -2,7 +2,7 @@
 // The page of the gallery: what is shown of the model, and what is done with mouse, fingers and keys. Texts from the
 // data set reach the page as text only, never as HTML.
 
-const PAGE_IMAGES = 50000; // one page of tiles: browsers limit how tall a page may be
+let PAGE_IMAGES = 50000; // one page of tiles: browsers limit how tall a page may be
 const KEPT_THUMBNAILS = 96; // chunks of thumbnails in memory
 const KEPT_DETAILS = 24;
 const LOADING = 4; // scripts that are loaded at a time
@@ -11,10 +11,11 @@ const CAPTION = 40;
 const HEADING = 34;
 const FACETS = { size: "Size", model_name: "Model", steps: "Steps", guidance_scale: "Guidance", scheduler: "Scheduler" };
 const FLAG_NAMES = {
-  cut: "Cut", duplicate: "Duplicate", blank: "Blank", low_detail: "Low detail", replaced: "New seed", unread: "Not understood",
+  cut: "Cut", duplicate: "Duplicate", alike: "Alike", blank: "Blank", low_detail: "Low detail", replaced: "New seed", unread: "Not understood",
 };
 const FLAG_TEXTS = {
   cut: "The prompt is longer than a text encoder takes", duplicate: "Another image has the same pixels",
+  alike: "Another image looks nearly the same",
   blank: "Nearly of one colour", low_detail: "Hardly an edge in it",
   replaced: "The image failed, and this one with a new seed stands for it", unread: "A text encoder does not know much of the prompt",
 };
@@ -31,8 +32,8 @@ const NAMES = {
 const GROUPS = {
   Settings: ["seed", "width", "height", "steps", "guidance_scale", "true_cfg_scale", "negative_prompt", "scheduler",
     "scheduler_options", "max_sequence_length", "model_name", "adapters", "dtype", "quantization", "attention", "step_cache"],
-  Scores: [],
-  Picture: ["brightness", "contrast", "colour", "detail"],
+  Scores: [], // every column of a score
+  Picture: [], // what the thumbnails tell
   Text: ["source_prompt", "prompt_lengths"],
   "How it was made": ["status", "run", "created", "seconds", "device", "batch_size", "versions", "tuning"],
 };

@@ -4,7 +4,7 @@
 scripts of `DETAILS` images, which the page loads when one of them is opened.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -20,15 +20,17 @@ from t2i_core.planning.catalog import ImageState
 from t2i_core.reports.gallery.folder import GalleryFolder
 from t2i_core.reports.gallery.packing import packed, prompt_lengths
 from t2i_core.storage.image_store import ImageStore
-from t2i_core.storage.keys import as_keys
-from t2i_core.storage.tables import CHUNK_ROWS, read_chunks
+from t2i_core.storage.keys import KEY, as_keys, find
+from t2i_core.storage.tables import CHUNK_ROWS, open_table, read_chunks
 from t2i_core.storage.thumbnail_store import ThumbnailIndex, ThumbnailStore
 from t2i_core.storage.thumbnails import BLANK_CONTRAST, LOOKS, LOW_DETAIL
 
 DETAILS = 512  # images in a script
 SCORE = "score_"
 # What `flags` of an image adds up, in the order of their bits.
-FLAGS = ("cut", "duplicate", "blank", "low_detail", "replaced", "unread")
+FLAGS = ("cut", "duplicate", "alike", "blank", "low_detail", "replaced", "unread")
+# The column of `images.parquet` that names the first of the pictures that look nearly the same, once they are scored.
+_ALIKE = "duplicate_of"
 # Columns that go to the page as they are in the table.
 _AS_THEY_ARE = (
     *("row", "condition", "image", "status", "prompt", "seed", "model_name"),
@@ -68,6 +70,7 @@ class Source:
         table: `images.parquet`.
         prefix: what stands before each path in it.
         twins: as `first_of_equal_pixels` returns it.
+        alike: as `first_alike` returns it.
     """
 
     table: Path
@@ -76,6 +79,7 @@ class Source:
     store: ThumbnailStore
     thumbnails: ThumbnailIndex
     twins: npt.NDArray[np.int32]
+    alike: npt.NDArray[np.int32]
 
 
 def write_data(source: Source, folder: GalleryFolder, on_images: Callable[[int], None]) -> GalleryData:
@@ -104,6 +108,11 @@ def write_data(source: Source, folder: GalleryFolder, on_images: Callable[[int],
     return GalleryData(data, details, scores, counts)
 
 
+def looks_shown(scores: Sequence[str]) -> list[str]:
+    """Return the names of `LOOKS` that no score has: a score sees the whole picture, a thumbnail a small one."""
+    return [name for name in LOOKS if SCORE + name not in scores]
+
+
 def score_columns(schema: pa.Schema) -> list[str]:
     """Return the names of the score columns that can be sorted by: numbers and yes or no."""
 
@@ -128,6 +137,29 @@ def first_of_equal_pixels(table: Path) -> npt.NDArray[np.int32]:
     return twins.astype(np.int32)
 
 
+def first_alike(table: Path) -> npt.NDArray[np.int32]:
+    """Return, for each image, the position of the first image that looks nearly the same; -1 where none other does.
+
+    All are -1 as long as the output has no scores that tell it.
+    """
+    with open_table(table) as file:
+        result = np.full(file.metadata.num_rows, -1, np.int32)
+        if _ALIKE not in file.schema_arrow.names:
+            return result
+    named = [chunk[_ALIKE].drop_null().unique() for chunk in read_chunks(table, [_ALIKE])]
+    firsts = np.unique(np.concatenate([np.empty(0, KEY), *map(as_keys, named)]))
+    positions = np.full(len(firsts), -1, np.int32)
+    start = 0
+    for chunk in read_chunks(table, ["key", _ALIKE]):
+        own, first = find(as_keys(chunk["key"]), firsts), find(as_keys(chunk[_ALIKE].fill_null("")), firsts)
+        new = np.flatnonzero((own >= 0) & (positions[own] < 0))
+        positions[own[new][::-1]] = start + new[::-1]  # an image may be in several rows: the first of them counts
+        group = np.where(first >= 0, first, own)
+        result[start : start + len(chunk)] = np.where(group >= 0, positions[group], -1)
+        start += len(chunk)
+    return result
+
+
 def _index_columns(chunk: pa.RecordBatch, source: Source, start: int) -> dict[str, pa.Array]:
     """Return the columns that are searched, filtered and sorted by, for the images from position `start` on."""
     result = {name: chunk[name] for name in _AS_THEY_ARE}
@@ -136,6 +168,8 @@ def _index_columns(chunk: pa.RecordBatch, source: Source, start: int) -> dict[st
     result["tokens"] = pa.array(tokens, mask=tokens < 0)
     twins = source.twins[start : start + len(chunk)]
     result["twin"] = pa.array(twins, mask=twins < 0)
+    alike = source.alike[start : start + len(chunk)]
+    result["alike"] = pa.array(alike, mask=alike < 0)
     found, looks = _looks_of(chunk, source)
     missing = found < 0
     at = np.maximum(found, 0)
@@ -150,6 +184,7 @@ def _index_columns(chunk: pa.RecordBatch, source: Source, start: int) -> dict[st
     marks = {
         "cut": cut,
         "duplicate": twins >= 0,
+        "alike": alike >= 0,
         "blank": blank,
         "low_detail": ~missing & ~blank & (detail < LOW_DETAIL),
         "replaced": pc.is_valid(chunk["replaces"]).to_numpy(zero_copy_only=False),

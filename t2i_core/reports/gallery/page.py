@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 
 from t2i_core.bundled import GALLERY_TEMPLATES
 from t2i_core.reports.gallery.charts import histogram
-from t2i_core.reports.gallery.data import DETAILS, FLAGS, GalleryData
+from t2i_core.reports.gallery.data import DETAILS, FLAGS, GalleryData, looks_shown
 from t2i_core.storage.tables import CHUNK_ROWS
 from t2i_core.storage.thumbnails import LOOKS
 
@@ -24,12 +24,13 @@ _NUMBERS = [
     "seconds",
     "tokens",
     "twin",
+    "alike",
     "slot",
     "flags",
     *LOOKS,
 ]
 # What people sort by, besides scores.
-_SORTABLE = [*LOOKS, "tokens", "seconds"]
+_SORTABLE = ("tokens", "seconds")
 
 
 def render_page(gallery: GalleryData, numbers: Mapping[str, Any], *, title: str, subtitle: str) -> str:
@@ -51,7 +52,7 @@ def render_page(gallery: GalleryData, numbers: Mapping[str, Any], *, title: str,
 
 def _head(gallery: GalleryData) -> dict[str, Any]:
     """Return what the page's scripts know before any data is loaded."""
-    counts = gallery.counts
+    counts, looks = gallery.counts, looks_shown(gallery.scores)
     return {
         "images": counts.images,
         "data": gallery.data,
@@ -61,7 +62,8 @@ def _head(gallery: GalleryData) -> dict[str, Any]:
         # Seeds go as text: larger ones than JavaScript's numbers would be found wrongly.
         "text": [*_TEXTS, "seed"],
         "numbers": [*_NUMBERS, *gallery.scores],
-        "sortable": [*gallery.scores, *_SORTABLE],
+        "sortable": [*gallery.scores, *looks, *_SORTABLE],
+        "looks": looks,
         "flags": FLAGS,
         "counts": {"images": counts.images, **counts.statuses, **counts.flags},
     }

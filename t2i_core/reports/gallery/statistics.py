@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from t2i_core.planning.catalog import ImageState
-from t2i_core.reports.gallery.data import GalleryData, Source, score_columns
+from t2i_core.reports.gallery.data import GalleryData, Source, looks_shown
 from t2i_core.reports.gallery.packing import prompt_lengths
 from t2i_core.storage.keys import as_keys
 from t2i_core.storage.tables import open_table, read_chunks
@@ -46,7 +46,7 @@ def report_numbers(source: Source, gallery: GalleryData, facts: Mapping[str, Any
         "images_per_second": round(len(seconds) / total, 4) if (total := float(seconds.sum())) else None,
         "seconds": distribution(seconds),
         "tokens": distribution(_tokens(source.table)),
-        **_looks(source),
+        **_looks(source, looks_shown(gallery.scores)),
         "scores": {name: distribution(_numbers(source.table, name)) for name in gallery.scores},
     }
 
@@ -99,21 +99,14 @@ def _tokens(table: Path) -> npt.NDArray[np.int32]:
     return tokens[tokens >= 0]
 
 
-def _looks(source: Source) -> dict[str, Any]:
-    """Return how the pictures look; a score of the same name, which sees the whole picture, takes the place."""
-    with open_table(source.table) as file:
-        scores = score_columns(file.schema_arrow)
+def _looks(source: Source, names: Sequence[str]) -> dict[str, Any]:
+    """Return how the pictures look, by `names` of `LOOKS`."""
     found = []
     for chunk in read_chunks(source.table, ["pixels_sha256"]):
         rows = source.thumbnails.find(as_keys(chunk["pixels_sha256"].fill_null("")))
         found.append(rows[rows >= 0])
     rows = np.concatenate(found) if found else np.empty(0, np.int64)
-    names = [(number, name) for number, name in enumerate(LOOKS) if not _has_score(scores, name)]
-    return {name: distribution(source.thumbnails.looks[rows, number]) for number, name in names}
-
-
-def _has_score(scores: Sequence[str], name: str) -> bool:
-    return any(score.endswith(f"_{name}") for score in scores)
+    return {name: distribution(source.thumbnails.looks[rows, LOOKS.index(name)]) for name in names}
 
 
 def _runs(table: Path) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from t2i_core.output.finished import FinishedOutput
 from t2i_core.output.layout import GALLERY
-from t2i_core.reports.gallery.data import Source, first_of_equal_pixels, write_data
+from t2i_core.reports.gallery.data import Source, first_alike, first_of_equal_pixels, write_data
 from t2i_core.reports.gallery.folder import REPORT, GalleryFolder
 from t2i_core.reports.gallery.missing import make_thumbnails, missing_thumbnails
 from t2i_core.reports.gallery.page import render_page
@@ -94,6 +94,7 @@ def _source(finished: FinishedOutput) -> Source:
         store=store,
         thumbnails=store.index(),
         twins=first_of_equal_pixels(finished.provenance),
+        alike=first_alike(finished.provenance),
     )
 
 

@@ -105,7 +105,7 @@ def test_images_are_grouped_by_prompt_in_the_order_asked_for(evaluate):
 
 
 def test_variants_twins_flags_and_values(evaluate):
-    assert evaluate("[model.variants(3), model.variants(4), model.twins(3), model.twins(1)]") == [
+    assert evaluate("[model.variants(3), model.variants(4), model.group('twin', 3), model.group('twin', 1)]") == [
         [0, 3],
         [4],
         [0, 3],

@@ -92,8 +92,9 @@ def test_scores_are_sorted_by_in_the_gallery_and_reported(report, finish, column
     assert '"sortable": ["score_clip", "score_good", "brightness"' in page()
 
 
-def test_a_score_that_measures_the_same_takes_the_place_of_the_thumbnail_s(report, finish):
-    found = report(with_scores(finish(image_spec(0), image_spec(1)), score_stats_brightness=[0.1, 0.2]))
+def test_a_score_that_measures_the_same_takes_the_place_of_the_thumbnail_s(report, finish, page):
+    found = report(with_scores(finish(image_spec(0), image_spec(1)), score_brightness=[0.1, 0.2]))
     assert "brightness" not in found
     assert found["contrast"]["images"] == 2
-    assert found["scores"]["score_stats_brightness"]["highest"] == 0.2
+    assert '"looks": ["contrast", "colour", "detail"]' in page()
+    assert found["scores"]["score_brightness"]["highest"] == 0.2

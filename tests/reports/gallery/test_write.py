@@ -4,6 +4,8 @@ import json
 import os
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from t2i_core.errors import OutputError
@@ -83,6 +85,19 @@ def test_images_with_equal_pixels_name_the_first_of_them(finish, write, columns)
     found = columns("data")
     assert found["twin"] == [None, 1, None, 1]
     assert ["duplicate" in flags(number) for number in found["flags"]] == [False, True, False, True]
+
+
+def test_images_that_look_alike_name_the_first_of_them(finish, write, columns):
+    specs = [image_spec(i) for i in range(5)]
+    finished = finish(*specs, specs[1])
+    table = pq.read_table(finished.provenance)
+    first = [None, None, specs[1].key, None, specs[1].key, None]
+    pq.write_table(table.append_column("duplicate_of", pa.array(first)), finished.provenance)
+    write(finished)
+    found = columns("data")
+    assert found["alike"] == [None, 1, 1, None, 1, 1]
+    assert ["alike" in flags(number) for number in found["flags"]] == [False, True, True, False, True, True]
+    assert columns("details")["duplicate_of"] == first
 
 
 def test_blank_pictures_cut_prompts_and_unknown_ones_are_marked(finish, write, columns):
