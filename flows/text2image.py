@@ -57,6 +57,7 @@ from t2i_core.planning.pending import Pending
 from t2i_core.planning.plan import Plan
 from t2i_core.planning.shards import Shard, WorkEstimate, estimate_work, make_shards, shard_sizes
 from t2i_core.reports.estimate import disk_space, estimate_lines, text_line
+from t2i_core.reports.gallery.write import prune_thumbnails
 from t2i_core.reports.pictures import delete_damaged
 from t2i_core.reports.report import SHEET_IMAGES, Report, prunable, write_report
 from t2i_core.reports.summary_page import THUMBNAILS
@@ -291,6 +292,8 @@ class Text2Image:
             return
         try:
             log.info("\n".join(make_gallery(read_finished(self.workspace), self.cache, MISSING_THUMBNAILS)))
+            if self.config.prune:
+                prune_thumbnails(self.workspace)
         except UserError as error:
             log.warning("gallery   not written: %s", error)
 

@@ -100,6 +100,10 @@ class ThumbnailStore:
                     return base64.b64decode(json.loads(line.rstrip(b",\n")))
         raise IndexError(f"{chunk} has no thumbnail {slot}")
 
+    def delete(self, chunk: str) -> None:
+        """Delete a chunk, if it is there."""
+        (self.folder / (chunk + SUFFIX)).unlink(missing_ok=True)
+
     def link(self, chunk: str, target: Path) -> None:
         """Make `target` a hard link to a chunk, or a copy where links do not work."""
         source = self.folder / (chunk + SUFFIX)

@@ -172,6 +172,11 @@ function difference(position, variants) {
   return parts.join(" · ");
 }
 
+// Pixels of a small picture that is much enlarged stay pixels: smoothing would make it look like a bad large one.
+function showPixels(image) {
+  image.classList.toggle("small", 2.5 * image.naturalWidth < image.clientWidth);
+}
+
 function fillThumbnail(box, position, alt) {
   const { model } = gallery;
   const status = model.get("status", position);
@@ -181,7 +186,7 @@ function fillThumbnail(box, position, alt) {
   }
   const image = make("img", { alt, decoding: "async", draggable: false });
   box.append(image);
-  image.onload = () => image.classList.toggle("small", image.naturalWidth < box.clientWidth);
+  image.onload = () => showPixels(image);
   gallery.thumbnail(position).then(
     async (data) => {
       if (data === null) setPicture(image, await gallery.details_of(position));

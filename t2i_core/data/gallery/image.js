@@ -26,7 +26,7 @@ function openImage(position, push) {
   document.body.classList.add("viewing");
   byId("viewer").scrollTop = 0;
   showImage(position);
-  byId("back").focus({ preventScroll: true });
+  byId("viewer").focus({ preventScroll: true });
 }
 
 function closeImage() {
@@ -107,7 +107,7 @@ async function showStage(position, details, variants) {
     const figures = shownVariants.map((other) => {
       const image = make("img", { alt: "" });
       gallery.details_of(other).then((found) => setPicture(image, found), ignore);
-      image.onload = () => image.classList.toggle("small", image.naturalWidth < image.clientWidth);
+      image.onload = () => showPixels(image);
       const figure = make("figure", { className: other === position ? "this" : "" }, image, make("figcaption", {}, difference(other, variants)));
       if (!isShown(other)) image.replaceWith(make("span", { className: "none failed" }, STATUS_NAMES[gallery.model.get("status", other)]));
       figure.onclick = () => openImage(other, true);
@@ -132,7 +132,7 @@ async function showStage(position, details, variants) {
   image.height = gallery.model.get("size", position).split("×")[1];
   image.onload = () => {
     image.classList.add("loaded");
-    image.classList.toggle("small", image.naturalWidth < image.clientWidth);
+    showPixels(image);
   };
   image.onclick = () => stage.classList.toggle("actual");
   stage.classList.remove("actual");

@@ -51,6 +51,10 @@ class GalleryFolder:
             return None
         return [status.st_size, status.st_mtime_ns]
 
+    def thumbnails(self) -> set[str]:
+        """Return the names of the chunks of thumbnails that the gallery on disk shows."""
+        return {entry.name.removesuffix(SUFFIX) for entry in entries(self.folder / "thumbnails")}
+
     def write_script(self, kind: str, function: str, *arguments: Any) -> str:
         """Write a script that calls `gallery.<function>` with `arguments`; return its name in the folder `kind`."""
         values = ",".join(json.dumps(value, ensure_ascii=False, separators=(",", ":")) for value in arguments)

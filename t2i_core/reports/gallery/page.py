@@ -82,7 +82,7 @@ def _templates() -> Environment:
         "whole": lambda value: f"{value:,}",
         "bytes": _bytes,
         "time": lambda value: f"{datetime.fromisoformat(value):%Y-%m-%d %H:%M}" if value else "",
-        "named": lambda name: name.removeprefix("score_").replace("_", " "),
+        "named": lambda name: name.removeprefix("score_").replace("_", " ").capitalize(),
         "histogram": histogram,
     }
     return templates

@@ -39,6 +39,15 @@ def gallery_folder(workspace: Workspace) -> GalleryFolder:
     return GalleryFolder(workspace.root / GALLERY)
 
 
+def prune_thumbnails(workspace: Workspace) -> None:
+    """Delete the chunks of thumbnails that the gallery does not show: those of images that the data set lost."""
+    store = ThumbnailStore(workspace.root)
+    shown = gallery_folder(workspace).thumbnails()
+    for name in store.index().chunks:
+        if name not in shown:
+            store.delete(name)
+
+
 def run_facts(summary: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the gallery says of the run, from what `run.json` holds; it stays where a later run makes nothing."""
     accounting = summary.get("accounting", {})

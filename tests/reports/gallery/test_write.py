@@ -10,7 +10,7 @@ import pytest
 
 from t2i_core.errors import OutputError
 from t2i_core.reports.gallery.data import FLAGS
-from t2i_core.reports.gallery.write import run_facts
+from t2i_core.reports.gallery.write import prune_thumbnails, run_facts
 from t2i_core.storage.thumbnail_store import ThumbnailStore
 from tests.builders import image_spec, picture
 
@@ -224,3 +224,15 @@ def test_temporary_files_of_a_killed_run_are_removed(finish, write, workspace):
     os.utime(stale, (0, 0))
     write(finished)
     assert not stale.exists()
+
+
+def test_thumbnails_of_images_that_the_data_set_lost_are_pruned(finish, write, workspace):
+    write(finish(image_spec(0), image_spec(1)))
+    store = ThumbnailStore(workspace.root)
+    before = {path.name for path in store.folder.iterdir()}
+    write(finish(image_spec(2)))
+    assert len(list(store.folder.iterdir())) == 2
+    prune_thumbnails(workspace)
+    (left,) = store.folder.iterdir()
+    assert left.name not in before
+    assert write(finish(image_spec(2))).files == 0
