@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: run test check constraints mutants bench gpu-check gpu-speed clean
+.PHONY: run test browser-test check constraints mutants bench gpu-check gpu-speed clean
 .DEFAULT_GOAL := run
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -34,6 +34,10 @@ mutants: $(INSTALLED)  ## change planning, output and storage one place at a tim
 	  $$NF !~ /killed|timeout/ { print } \
 	  { all[$$3]++ } \
 	  END { for (room in all) printf "%s: %d of %d changes noticed\n", room, noticed[room], all[room] }'
+
+browser-test: $(INSTALLED)  ## the gallery in Chromium: CHROMIUM=path, or the one in the path; screenshots in build/gallery
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
+	$(BIN)/python -m pytest browser_tests
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.engine
