@@ -12,8 +12,9 @@ from typing import Any
 from PIL import Image
 
 from t2i_core.models.preset_choice import licence_of, model_title
-from t2i_core.output.layout import CONTACT_SHEET, FAILURES
+from t2i_core.output.layout import CONTACT_SHEET, FAILURES, GALLERY
 from t2i_core.planning.catalog import Catalog
+from t2i_core.reports.gallery.folder import PAGE
 from t2i_core.reports.pictures import read_picture
 from t2i_core.reports.prompt_lines import unread_sentence
 from t2i_core.reports.report import Report, unsafe_images
@@ -49,7 +50,7 @@ def summary_markdown(report: Report, catalog: Catalog) -> str:
         f"- **Model** {_plain(model)}{commit}{_plain(''.join(supplied))}",
         f"- **Licence** {_plain(licence)}",
         f"- **Where** {_plain(str(catalog.workspace.root.absolute()))} on {_plain(socket.gethostname())}",
-        *(f"- {line}" for line in _links(report)),
+        *(f"- {line}" for line in _links(report, catalog)),
     ]
     if a.images_unsafe:
         lines.append(f"- **Safety** {unsafe_images(a)}")
@@ -90,12 +91,14 @@ def _failure_row(failure: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _links(report: Report) -> Iterator[str]:
+def _links(report: Report, catalog: Catalog) -> Iterator[str]:
     """Yield a line of links to what people open first, if the output folder is served somewhere."""
     if report.config.public_url is None:
         return
     names = {"manifest": report.config.manifest_name, "contact sheet": CONTACT_SHEET}
     names |= {"failures": FAILURES} if report.accounting.failures else {}
+    gallery = f"{GALLERY}/{PAGE}"
+    names |= {"gallery": gallery} if (catalog.workspace.root / gallery).is_file() else {}
     base = report.config.public_url.rstrip("/")
     yield "**Open** " + ", ".join(f"[{title}]({base}/{name.replace(' ', '%20')})" for title, name in names.items())
 

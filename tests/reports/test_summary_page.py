@@ -116,8 +116,16 @@ def test_links_are_there_where_the_folder_is_served(page):
     assert "[manifest](https://pictures.example/fox/my%20rows.jsonl)" in text
     assert "[contact sheet](https://pictures.example/fox/contact_sheet.jpg)" in text
     assert "failures.jsonl)" not in text
+    assert "gallery" not in text
     text = page(Rejection(0, 1, "prompt", "", "is empty"), public_url="https://pictures.example/fox")
     assert "[failures](https://pictures.example/fox/failures.jsonl)" in text
+
+
+def test_the_gallery_is_among_the_links_once_it_is_written(page, workspace):
+    (workspace.root / "gallery").mkdir(parents=True)
+    (workspace.root / "gallery/index.html").write_text("")
+    text = page(image_spec(0), public_url="https://pictures.example/fox")
+    assert "[gallery](https://pictures.example/fox/gallery/index.html)" in text
 
 
 def test_cut_prompts_are_told(page):
