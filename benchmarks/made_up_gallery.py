@@ -23,7 +23,7 @@ from t2i_core.planning.plan import Plan
 from t2i_core.reports.gallery.write import write_gallery
 from t2i_core.spec import ImageSpec
 from t2i_core.storage.files import atomic_write
-from t2i_core.storage.png import encode_png
+from t2i_core.storage.formats import Encoding, encode_image
 from t2i_core.storage.tables import write_rows
 from t2i_core.storage.thumbnail_store import ThumbnailStore, ThumbnailWriter
 from t2i_core.storage.thumbnails import make_thumbnail
@@ -70,7 +70,7 @@ def make_output(root: Path, images: int) -> FinishedOutput:
                 if position < STORED:
                     size = (row["width"] // 4, row["height"] // 4)
                     picture = np.asarray(Image.fromarray(pictures[position % len(pictures)]).resize(size))
-                    workspace.images.write(row["key"], encode_png(picture, {"key": row["key"]}, 1))
+                    workspace.images.write(row["key"], encode_image(picture, {"key": row["key"]}, Encoding()).data)
             yield row
 
     with atomic_write(root / PROVENANCE) as file:

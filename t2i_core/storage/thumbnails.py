@@ -6,7 +6,7 @@ from dataclasses import astuple, dataclass, fields
 import numpy as np
 from PIL import Image
 
-from t2i_core.storage.png import Pixels
+from t2i_core.storage.formats import Pixels
 
 SIDE = 256  # pixels of the longer side, at most
 QUALITY = 75
