@@ -83,8 +83,7 @@ def test_images_that_were_looked_at_need_not_be_again_after_they_were_linked(out
     output.make({}, {})
     checked, store = output.workspace.checked_images, output.workspace.images
     time.sleep(0.05)  # longer than a tick of the clock of files
-    output.catalog = replace(output.catalog, scan=store.scan())
-    checked.note(output.catalog.scan, np.ones(2, bool))
+    output.catalog = replace(output.catalog, scan=checked.note(store.scan(), np.ones(2, bool)))
     assert not checked.marked(store.scan()).unchecked.any()
     for _ in range(2):  # the second one removes the links of the first
         output.export("imagefolder")

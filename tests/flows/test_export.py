@@ -1,5 +1,6 @@
 """The export as a flow, and on the command line."""
 
+import errno
 import json
 import re
 import subprocess
@@ -78,6 +79,23 @@ def test_wrong_use_is_refused_in_one_line(run, exported, prompts, output):
         assert "\n" not in state.message
         assert re.search(why, state.message), state.message
     assert not (output.folder / "exports").exists() or not list((output.folder / "exports").iterdir())
+
+
+def test_a_full_disk_is_said_in_one_line_and_nothing_is_left(run, exported, prompts, output, monkeypatch):
+    run(dataset=prompts("a fox"))
+    folder = output.folder / "exports" / "imagefolder"
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device", str(folder / "x.png"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("t2i_core.export.placed.Placed.place", full)
+        state = exported(format="imagefolder")
+    assert state.name == REFUSED
+    assert "No space left on device" in state.message
+    assert "make room and run the same command again" in state.message
+    assert not folder.exists()
+    assert exported(format="imagefolder").is_completed()
 
 
 @pytest.mark.parametrize(
