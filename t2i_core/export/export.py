@@ -221,13 +221,20 @@ class _Export:
             "renamed_columns": survey.columns.renamed(),
             "model": {
                 "title": model["name"],
-                "about": {name: model[key] for name, key in ABOUT_MODEL.items() if model.get(key)},
+                "about": _about_model(run),
                 "licence": model.get("licence") or "Not known: see the model's card.",
             },
             "image_suffixes": sorted(suffixes),
             "generation": survey.generation(),
             **(sharded if job.assigned is not None else {}),
         }
+
+
+def _about_model(run: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the card says of the model, with the LoRAs of the last run."""
+    about = {name: run["model"][key] for name, key in ABOUT_MODEL.items() if run["model"].get(key)}
+    loras = run["configuration"].get("lora") or []
+    return about | ({"LoRA": ", ".join(loras)} if loras else {})
 
 
 def _data_set(run: Mapping[str, Any]) -> str:

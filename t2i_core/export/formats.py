@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from t2i_core.export.placed import COPY, IN_PLACE, LINK
+from t2i_core.export.questions import MARKS
 
 if TYPE_CHECKING:
     from t2i_core.export.job import Job, Writer
@@ -47,7 +48,6 @@ class Format:
 
 _FILES = (LINK, COPY)
 _LISTED = (IN_PLACE, LINK, COPY)
-_MARKS = ("<image>", "<video>", "<audio>")
 _LLAVA = ("id", "image", "conversations", "video", "data_path", "num_tokens")
 FORMATS: dict[str, Format] = {
     "imagefolder": Format("folders:ImageFolder", "text", ("image", "label"), _FILES, builder="imagefolder"),
@@ -56,15 +56,15 @@ FORMATS: dict[str, Format] = {
     "captions": Format("folders:Captions", "text", ("image", "label"), _FILES, flat=True, builder="imagefolder"),
     "diffsynth": Format("manifests:DiffSynth", "prompt", ("image", "video"), _LISTED),
     "musubi": Format("manifests:Musubi", "caption", ("image_path*", "control_path*"), _LISTED),
-    "llava": Format("manifests:Llava", "text", _LLAVA, _LISTED, questions=True, marks=_MARKS),
-    "qwen-vl": Format("manifests:QwenVl", "text", _LLAVA, _LISTED, questions=True, marks=_MARKS),
+    "llava": Format("manifests:Llava", "text", _LLAVA, _LISTED, questions=True, marks=MARKS),
+    "qwen-vl": Format("manifests:QwenVl", "text", _LLAVA, _LISTED, questions=True, marks=MARKS),
     "llama-factory": Format(
         "manifests:LlamaFactory",
         "text",
         ("messages", "images", "videos", "audios", "system", "tools"),
         _LISTED,
         questions=True,
-        marks=_MARKS,
+        marks=MARKS,
     ),
     "dataflow": Format("manifests:DataFlow", "caption", ("image", "images", "conversations"), _LISTED, questions=True),
 }  # fmt: skip

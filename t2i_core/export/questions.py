@@ -13,6 +13,9 @@ from t2i_core.local_paths import is_file, similar_name
 
 _COLUMN = re.compile(r"\{([^{}]+)\}")
 PICTURE = "<image>"
+# What stands for a picture, a video or a sound in the text of a trainer.
+MARKS = (PICTURE, "<video>", "<audio>")
+_MARK = re.compile("|".join(MARKS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,7 @@ DESCRIBE = Questions(
 
 
 def _as_text(value: Any) -> str:
+    """Return a value of a column as a question has it: without what would stand for a picture."""
     if value is None:
         return ""
-    return value if isinstance(value, str) else json_text(value)
+    return _MARK.sub("", value if isinstance(value, str) else json_text(value))

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from t2i_core.errors import OutputError
 from t2i_core.export.kinds import Kind, kind_of_column
+from t2i_core.json_values import plain
 from t2i_core.output.finished import AGAIN
 from t2i_core.planning.catalog import Catalog, CatalogImage
 from t2i_core.storage.tables import open_table, read_rows
@@ -41,7 +42,7 @@ class Candidate:
         """Yield (name, value) of what the image was made with."""
         arguments = self.image.arguments
         yield "size", f"{arguments['width']}x{arguments['height']}"
-        for name in ("steps", "guidance_scale", "scheduler", "dtype"):
+        for name in ("steps", "guidance_scale", "scheduler", "dtype", "quantization"):
             if arguments[name] is not None:
                 yield name, f"{arguments[name]:g}" if isinstance(arguments[name], float) else str(arguments[name])
 
@@ -112,4 +113,5 @@ class Candidates:
         if not self.scores:
             while True:
                 yield {}
-        yield from read_rows(self._provenance, ["key", *self.scores])
+        for row in read_rows(self._provenance, ["key", *self.scores]):
+            yield {name: plain(value) for name, value in row.items()}  # a score that is no number is null

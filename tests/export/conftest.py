@@ -47,7 +47,7 @@ class Output:
         settings = {"dataset": "prompts.jsonl", "model": "demo", "output": str(self.root)}
         write_manifest(self.catalog, Config.from_values(settings))
         summary = {
-            "run": "r1", "state": "finished", "model": MODEL, "configuration": {},
+            "run": "r1", "state": "finished", "model": MODEL, "configuration": {"lora": ["style.safetensors:0.8"]},
             "data_set": {"name": "data/prompts.jsonl", **self.catalog.plan.to_summary()},
         }  # fmt: skip
         (self.root / RUN).write_text(json.dumps(summary))

@@ -61,6 +61,7 @@ def test_it_says_counts_model_settings_licence_and_what_was_left_out(output):
         "| steps | 4 (2), 8 (1) |",
         "| size | 8x8 |",
         "FluxPipeline",
+        "| LoRA | style.safetensors:0.8 |",
         "Of the model: Apache-2.0",
     ):
         assert text in body

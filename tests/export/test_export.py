@@ -54,18 +54,18 @@ def test_only_images_that_are_there_are_exported_and_the_others_are_listed(outpu
 
 def test_a_selection_is_exported_with_its_scores(output):
     output.make(*[{"specs": [image_spec(n, prompt=f"p{n}"), image_spec(n + 10, prompt=f"p{n}")]} for n in range(3)])
-    add_scores(output, score_a=[0.1, 0.9, 0.8, 0.2, None, 0.5], score_ok=[True, True, True, True, True, False])
+    add_scores(output, score_a=[0.1, 0.9, 0.8, float("nan"), None, 0.5], score_ok=[True, True, True, True, True, False])
     table = exported(output.export("parquet", best_of=1, by="score_a"))
     assert table["seed"].tolist() == [10, 1, 12]
     assert table["score_a"].tolist() == [0.9, 0.8, 0.5]
     assert output.summary["dropped"] == {
-        "best of: not among the best 1 of its prompt by score_a": 2,
-        "best of: score_a has no value": 1,
+        "best of: not among the best 1 of its prompt by score_a": 1,
+        "best of: score_a has no value": 2,
     }
-    table = exported(output.export("parquet", where="score_a > 0.15 and score_ok", limit=2))
-    assert table["seed"].tolist() == [10, 1]
+    table = exported(output.export("parquet", where="score_a > 0.15 and score_ok", limit=1))
+    assert table["seed"].tolist() == [10]
     listed = lines(target_folder(options(output=str(output.root))) / "dropped.jsonl")
-    assert [line["reason"].partition(":")[0] for line in listed] == ["where", "limit", "where", "where"]
+    assert [line["reason"].partition(":")[0] for line in listed] == ["where", "limit", "where", "where", "where"]
 
 
 def test_scores_of_other_images_are_refused(output):

@@ -110,6 +110,14 @@ def test_questions_come_from_a_file_and_each_image_keeps_its_own(output, tmp_pat
     assert {name: before[name] for name in after if name in before}.items() < after.items()
 
 
+def test_a_column_in_a_question_cannot_stand_for_a_picture(output, tmp_path):
+    file = tmp_path / "questions.txt"
+    file.write_text("What of {style}?\n", "utf-8")
+    output.make({"style": "a <image> and a <video>"}, {"style": None}, {"style": 3})
+    found = trainer_rules.llava(output.export("llava", questions=str(file)) / "train.json", output.root)
+    assert sorted(question for _, _, question, _ in found) == ["What of 3?", "What of ?", "What of a  and a ?"]
+
+
 def test_without_a_file_the_question_asks_for_a_description(output):
     folder = output.make({}).export("llava")
     ((_, _, question, answer),) = trainer_rules.llava(folder / "train.json", output.root)
