@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from t2i_core.export.samples import Ids
 from t2i_core.hashing import digest
 from t2i_core.storage.files import atomic_write
 from t2i_core.storage.keys import find
 from t2i_core.storage.tables import read_table, write_table
 
-Ids = npt.NDArray[np.bytes_]
 ASSIGNMENT = pa.schema([("split", pa.string()), ("shard", pa.int32()), ("id", pa.string())])
 
 

@@ -24,7 +24,7 @@ from t2i_core.export.samples import Candidates
 from t2i_core.export.sharded import ASSIGNMENT, Sharded
 from t2i_core.export.splits import Splits
 from t2i_core.export.survey import Survey, Surveyor
-from t2i_core.export.target import FORMAT_VERSION, Ours, Previous, Target
+from t2i_core.export.target import FORMAT_VERSION, Previous, Target
 from t2i_core.hashing import digest
 from t2i_core.options.export import ExportOptions
 from t2i_core.output.finished import FinishedOutput
@@ -150,7 +150,7 @@ class _Export:
         shown = np.zeros(total, bool)
         shown[shown_positions(survey)] = True
         write_card(staging, self.form, survey, summary, list(surveyor.samples(survey, shown)), self.images)
-        self.target.commit(summary, self.previous, Ours((".png", ".webp", ".jpg", ".txt")))
+        self.target.commit(summary, self.previous, survey.ids)
         if _mode(self.options, self.form) == LINK:  # which changes nothing of an image but its change time
             store = self.catalog.workspace.images
             self.catalog.workspace.checked_images.carry_over(self.catalog.scan, store.scan())

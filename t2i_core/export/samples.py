@@ -17,6 +17,10 @@ from t2i_core.planning.catalog import Catalog, CatalogImage
 from t2i_core.storage.tables import open_table, read_rows
 
 SCORE = "score_"
+# Of a key, in an id: 128 bits.
+ID_DIGITS = 32
+ID = np.dtype(f"S{ID_DIGITS + 8}")  # with room for a number, where rows share an image
+Ids = npt.NDArray[np.bytes_]
 # Of the arguments of an image: exported under their names, with their kinds.
 _ARGUMENTS: dict[str, Kind] = {
     "negative_prompt": "text", "width": "int", "height": "int", "steps": "int", "guidance_scale": "float",

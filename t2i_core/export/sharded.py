@@ -15,10 +15,10 @@ from t2i_core.export.assignment import Shard, write_assignment
 from t2i_core.export.job import Job
 from t2i_core.export.placed import link_or_copy
 from t2i_core.export.samples import Sample
+from t2i_core.export.target import HIDDEN
 
 # Samples that wait in memory for the rest of their shards, about a kilobyte each.
 WAITING = 20_000
-HIDDEN = ".t2i"
 ASSIGNMENT = f"{HIDDEN}/shards.parquet"
 
 

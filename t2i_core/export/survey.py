@@ -15,15 +15,13 @@ from t2i_core.errors import ConfigError, OutputError, listed
 from t2i_core.export.columns import Columns
 from t2i_core.export.formats import Format
 from t2i_core.export.kinds import readable
-from t2i_core.export.samples import Candidate, Candidates, Sample
+from t2i_core.export.samples import ID, ID_DIGITS, Candidate, Candidates, Sample
 from t2i_core.export.splits import Splits
 from t2i_core.json_values import json_text
 from t2i_core.output.selection import Choice
 from t2i_core.planning.catalog import CatalogImage, ImageState
 from t2i_core.storage.keys import KEY
 
-# Of a key: 128 bits.
-ID_DIGITS = 32
 DIGEST_BYTES = 16
 SETTINGS_SHOWN = 5
 Drop = Callable[[CatalogImage, str], None]
@@ -176,7 +174,7 @@ def _digest(content: list[Any]) -> bytes:
 
 def _ids(keys: npt.NDArray[np.bytes_]) -> npt.NDArray[np.bytes_]:
     """Return an id for each key: its first digits, and a number where rows share an image."""
-    ids = keys.astype(f"S{ID_DIGITS}").astype(f"S{ID_DIGITS + 8}")
+    ids = keys.astype(f"S{ID_DIGITS}").astype(ID)
     _, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
     again = np.flatnonzero(first[inverse] != np.arange(len(ids)))
     seen: Counter[bytes] = Counter()

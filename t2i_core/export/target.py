@@ -9,23 +9,31 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock, Timeout
 
 from t2i_core.errors import OutputError
 from t2i_core.export.placed import link_or_copy
+from t2i_core.export.samples import ID, ID_DIGITS, Ids
 from t2i_core.hashing import file_sha256
-from t2i_core.storage.files import is_temporary, write_text
+from t2i_core.storage.files import atomic_write, is_temporary, write_text
+from t2i_core.storage.keys import find
 
 EXPORT = "export.json"
 FORMAT_VERSION = 1
-_SETTINGS = "settings"
+HIDDEN = ".t2i"
+# In the hidden folder of an export: the mark by which a folder is known to be one, and what it was begun with.
+_SETTINGS = f"{HIDDEN}/settings"
+_IDS = f"{HIDDEN}/ids"
+_IMAGES = (".png", ".webp", ".jpg", ".txt")
 _OTHER = "choose another --to, or move it away"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Previous:
     """An export that lies in the folder."""
 
@@ -36,6 +44,20 @@ class Previous:
     def settings(self) -> str:
         """The digest of what its files depend on beside the images."""
         return str(self.summary["settings"])
+
+    def holds(self, name: str) -> bool:
+        """Return whether a file of this name is one of its images, or the text of one."""
+        if not is_image(name):
+            return False
+        return self._ids is None or find(np.array([name.partition(".")[0].encode()], ID), self._ids)[0] >= 0
+
+    @cached_property
+    def _ids(self) -> Ids | None:
+        """The ids of its samples, sorted; None where their file is gone."""
+        try:
+            return np.frombuffer((self.folder / _IDS).read_bytes(), ID)
+        except FileNotFoundError:
+            return None
 
     def shards(self) -> dict[str, Path]:
         """Return digest -> path without suffix of each shard that is there with all its files."""
@@ -88,15 +110,17 @@ class Target:
         """Make the hidden folder. What a killed export left there stays if its settings were the same.
 
         Raises:
-            OutputError: if another export is writing here, or if the folder cannot be written.
+            OutputError: if another export is writing here, if the folder cannot be written, or if there is one of its
+                name that no export made.
         """
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
             mark = self.staging / _SETTINGS
-            if self.staging.exists() and (not mark.exists() or mark.read_text(encoding="utf-8") != settings):
+            if self.staging.exists() and not mark.exists():
+                raise OutputError(f"to: {self.staging} is not an export's; {_OTHER}")
+            if self.staging.exists() and mark.read_text(encoding="utf-8") != settings:
                 shutil.rmtree(self.staging)
-            self.staging.mkdir(exist_ok=True)
             for path in _files(self.staging):
                 if is_temporary(path.name):
                     path.unlink()
@@ -108,31 +132,37 @@ class Target:
                 f"to: cannot write to {self.folder.parent}: {error.strerror}; choose another --to"
             ) from None
 
-    def commit(self, summary: Mapping[str, Any], previous: Previous | None, ours: "Ours") -> None:
+    def commit(self, summary: Mapping[str, Any], previous: Previous | None, ids: Ids) -> None:
         """Put the hidden folder into place, with `export.json` in it.
 
-        Files of the user's in the folder move along.
+        Files of the user's in the folder move along. `ids`: those of the samples, by which image files are named.
 
         Raises:
             OutputError: if one of them has the name of a file of the new export.
         """
-        (self.staging / _SETTINGS).unlink()
-        files = {path.relative_to(self.staging).as_posix(): _about(path) for path in ours.listed(self.staging)}
-        write_text(self.staging / EXPORT, json.dumps({**summary, "files": files}, indent=1, ensure_ascii=False) + "\n")
+        files, images = {}, 0
+        with atomic_write(self.staging / _IDS) as file:
+            file.write(np.sort(ids).tobytes())
+        for path in _files(self.staging):
+            images += is_image(path.name)
+            if not is_image(path.name):
+                files[path.relative_to(self.staging).as_posix()] = _about(path)
+        held = {**summary, "image_files": images, "files": files}
+        write_text(self.staging / EXPORT, json.dumps(held, indent=1, ensure_ascii=False) + "\n")
         if previous is not None:
-            self._keep_files_of_user(previous, ours)
-            shutil.rmtree(self._old, ignore_errors=True)
+            self._keep_files_of_user(previous)
+        self._remove_old()
         try:
             if self.folder.exists():
                 self.folder.rename(self._old)
             self.staging.rename(self.folder)
         except OSError as error:
             raise OutputError(f"to: cannot replace {self.folder}: {error.strerror}; choose another --to") from None
-        shutil.rmtree(self._old, ignore_errors=True)
+        self._remove_old()
 
     def discard(self) -> None:
         """Remove the hidden folder of an export that was refused; one that is being written by another stays."""
-        if self._lock.is_locked:
+        if self._lock.is_locked and (self.staging / _SETTINGS).exists():
             shutil.rmtree(self.staging, ignore_errors=True)
 
     def end(self) -> None:
@@ -141,10 +171,23 @@ class Target:
             self._lock.release()
             Path(self._lock.lock_file).unlink(missing_ok=True)
 
-    def _keep_files_of_user(self, previous: Previous, ours: "Ours") -> None:
+    def _remove_old(self) -> None:
+        """Remove the earlier export, whole or what is left of it."""
+        is_ours = not self._old.exists() or (self._old / _SETTINGS).exists() or not any(self._old.iterdir())
+        if not is_ours:
+            raise OutputError(f"to: {self._old} is not an export's; {_OTHER}")
+        # The mark goes last, so that a killed removal can be told from a folder of the user's.
+        for path in self._old.glob("*"):
+            if path.is_dir() and path.name != HIDDEN:
+                shutil.rmtree(path, ignore_errors=True)
+            elif not path.is_dir():
+                path.unlink(missing_ok=True)
+        shutil.rmtree(self._old, ignore_errors=True)
+
+    def _keep_files_of_user(self, previous: Previous) -> None:
         for path in _files(previous.folder):
             name = path.relative_to(previous.folder).as_posix()
-            if name in previous.summary["files"] or name == EXPORT or ours.is_image(name):
+            if name in previous.summary["files"] or name == EXPORT or previous.holds(path.name):
                 continue
             kept = self.staging / name
             if kept.exists():
@@ -153,27 +196,15 @@ class Target:
             link_or_copy(path, kept)
 
 
-@dataclass(frozen=True, slots=True)
-class Ours:
-    """Which files are an export's own.
+def is_image(name: str) -> bool:
+    """Return whether a file name is that of an image of an export, or of its text.
 
-    Image files go by their names, for there may be a million; all others are listed in `export.json`.
+    There may be a million of them: `export.json` says how many, and lists all other files.
     """
-
-    suffixes: tuple[str, ...]  # of files that are named by an id
-
-    def is_image(self, name: str) -> bool:
-        """Return whether a path in an export is that of an image, or of its text."""
-        stem, dot, suffix = name.rpartition("/")[2].partition(".")
-        digits, _, number = stem.partition("-")
-        is_id = len(digits) == 32 and not digits.strip("0123456789abcdef") and (not number or number.isdigit())
-        return is_id and dot + suffix in self.suffixes
-
-    def listed(self, folder: Path) -> Iterator[Path]:
-        """Yield the files that `export.json` lists."""
-        for path in _files(folder):
-            if not self.is_image(path.name) and not is_temporary(path.name):
-                yield path
+    stem, dot, suffix = name.partition(".")
+    digits, _, number = stem.partition("-")
+    is_id = len(digits) == ID_DIGITS and not digits.strip("0123456789abcdef") and (not number or number.isdigit())
+    return is_id and dot + suffix in _IMAGES
 
 
 def read_export(folder: Path) -> dict[str, Any] | None:
@@ -187,14 +218,15 @@ def read_export(folder: Path) -> dict[str, Any] | None:
 
 
 def is_whole(folder: Path, written: str) -> bool:
-    """Return whether the export of this digest is in a folder, with all the files that its `export.json` lists."""
+    """Return whether the export of this digest is in a folder, with all its files."""
     summary = read_export(folder)
     if summary is None or summary.get("written") != written:
         return False
     try:
-        return all((folder / name).stat().st_size == about["bytes"] for name, about in summary["files"].items())
+        listed = all((folder / name).stat().st_size == about["bytes"] for name, about in summary["files"].items())
     except OSError:
         return False
+    return listed and sum(is_image(path.name) for path in _files(folder)) >= summary["image_files"]
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -11,7 +12,8 @@ from filelock import FileLock
 from t2i_core.errors import OutputError
 from t2i_core.export import sharded
 from t2i_core.export.survey import Surveyor
-from t2i_core.export.target import EXPORT, Ours, Target, is_whole
+from t2i_core.export.target import EXPORT, Target, is_image, is_whole
+from tests.builders import image_spec
 from tests.conftest import ROOT
 
 IDENTITY = "0123456789abcdef" * 2
@@ -28,8 +30,8 @@ class Killed(BaseException):
 
 
 def content(folder):
-    """Path -> bytes of every file, but for export.json, which says when."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != EXPORT)
+    """Path -> bytes of every file, but for those that say when and where."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name not in (EXPORT, "settings"))
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
@@ -157,10 +159,21 @@ def test_files_of_the_user_stay_where_they_are(output):
     cache = folder / "train" / f"{IDENTITY}_flux.npz"
     cache.write_bytes(b"latents")
     (folder / "notes.md").write_text("mine")
+    (folder / "train" / f"{IDENTITY}.png").write_bytes(b"named as ours are")
     output.make({"id": 1}, {"id": 2}).export("captions")
     assert cache.read_bytes() == b"latents"
     assert (folder / "notes.md").read_text() == "mine"
-    assert len(list(folder.glob("train/*.png"))) == 2
+    assert (folder / "train" / f"{IDENTITY}.png").read_bytes() == b"named as ours are"
+    assert len(list(folder.glob("train/*.png"))) == 2 + 1
+    output.make({"id": 2, "specs": [image_spec(1)]}).export("captions")
+    assert len(list(folder.glob("train/*.png"))) == 1 + 1
+
+
+def test_an_export_without_its_hidden_folder_is_known_all_the_same(output):
+    folder = output.make({}, {}).export("captions")
+    shutil.rmtree(folder / ".t2i")
+    output.make({}, {}, {}).export("captions")
+    assert len(list(folder.glob("train/*.png"))) == 3
 
 
 @pytest.mark.parametrize("text", ["# Mine\n", None])
@@ -214,6 +227,18 @@ def test_another_format_takes_the_place_of_an_export(output, tmp_path):
     assert sorted(path.name for path in (folder / "train").iterdir()) == ["00000.parquet"]
 
 
+@pytest.mark.parametrize("name", [".to.partial", ".to.old"])
+def test_a_folder_of_the_user_with_a_hidden_name_is_not_removed(output, tmp_path, name):
+    output.make({"id": 1}).export("webdataset", to=str(tmp_path / "to"))
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "mine.txt").write_text("mine")
+    output.make({"id": 2}, {"id": 3})
+    with pytest.raises(OutputError, match=f"{name} is not an export's; choose another --to, or move it away"):
+        output.export("webdataset", to=str(tmp_path / "to"))
+    assert (tmp_path / name / "mine.txt").read_text() == "mine"
+    assert json.loads((tmp_path / "to" / EXPORT).read_text())["images"] == 1
+
+
 def test_two_exports_do_not_write_to_one_folder_at_once(output, tmp_path):
     output.make({"id": 1})
     with FileLock(tmp_path / ".to.lock"), pytest.raises(OutputError, match="another export is being written to"):
@@ -223,17 +248,17 @@ def test_two_exports_do_not_write_to_one_folder_at_once(output, tmp_path):
 @pytest.mark.parametrize(
     "name, ours",
     [
-        (f"train/01/{IDENTITY}.png", True),
-        (f"train/{IDENTITY}-12.txt", True),
-        (f"train/{IDENTITY}_flux.npz", False),
-        (f"train/{IDENTITY}.npz", False),
-        (f"train/{IDENTITY}-a.png", False),
-        ("train/fox.png", False),
-        ("train/00000.tar", False),
+        (f"{IDENTITY}.png", True),
+        (f"{IDENTITY}-12.txt", True),
+        (f"{IDENTITY}_flux.npz", False),
+        (f"{IDENTITY}.npz", False),
+        (f"{IDENTITY}-a.png", False),
+        ("fox.png", False),
+        ("00000.tar", False),
     ],
 )
 def test_an_image_of_an_export_is_known_by_its_name(name, ours):
-    assert Ours((".png", ".txt")).is_image(name) is ours
+    assert is_image(name) is ours
 
 
 def test_an_export_is_whole_while_its_files_are_as_it_left_them(output):
@@ -241,6 +266,10 @@ def test_an_export_is_whole_while_its_files_are_as_it_left_them(output):
     written = output.summary["written"]
     assert is_whole(folder, written)
     assert not is_whole(folder, "another")
+    images = output.export("imagefolder")
+    assert is_whole(images, written)
+    next(images.rglob("*.png")).unlink()
+    assert not is_whole(images, written)
     (folder / "train" / "00000.tar").unlink()
     assert not is_whole(folder, written)
     for text in ("{", "[]", '{"files": 3}'):
