@@ -40,7 +40,7 @@ def write_card(
     for number, sample in enumerate(shown):
         (folder / PICTURES).mkdir(exist_ok=True)
         with atomic_write(folder / PICTURES / f"{number}.jpg") as file:
-            file.write(_thumbnail(images.read(sample.key)[0]))
+            file.write(_thumbnail(images.picture(sample.key)))
     head = yaml.safe_dump(_head(form, survey, summary), allow_unicode=True, sort_keys=False, width=1000)
     write_text(folder / "README.md", f"---\n{head}---\n\n" + "\n".join(_body(form, survey, summary, shown)) + "\n")
 
@@ -129,12 +129,10 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     return [f"| {' | '.join(cells)} |" for cells in (head, ("---",) * len(head), *rows)] + [""]
 
 
-def _thumbnail(data: bytes) -> bytes:
+def _thumbnail(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    with Image.open(io.BytesIO(data)) as image:
-        small = image.convert("RGB")
-        small.thumbnail((SIDE, SIDE))
-        small.save(buffer, format="JPEG", quality=88)
+    image.thumbnail((SIDE, SIDE))
+    image.save(buffer, format="JPEG", quality=88)
     return buffer.getvalue()
 
 

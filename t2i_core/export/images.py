@@ -1,6 +1,5 @@
 """The bytes of images as an export holds them: as they are stored, or converted where another format was asked for."""
 
-import io
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
@@ -8,19 +7,15 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
-from t2i_core.errors import OutputError
+from t2i_core.errors import DamagedImage, OutputError
 from t2i_core.output.finished import AGAIN
+from t2i_core.storage.formats import FORMATS, Encoding, read_image
 from t2i_core.storage.image_store import ImageStore
+from t2i_core.storage.suffixes import PNG, SUFFIXES
 
 THREADS = 4
 # Images that are read or converted ahead: each is in memory.
 AHEAD = 16
-SUFFIXES = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}
-_SAVE: dict[str, dict[str, Any]] = {
-    "png": {"compress_level": 6},
-    "webp": {"lossless": True, "quality": 50},  # of a lossless file the quality is the effort
-    "jpeg": {"quality": 95, "subsampling": 0},
-}
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -43,6 +38,14 @@ class Images:
         self.suffixes.add(suffix)
         return data, suffix
 
+    def picture(self, key: str) -> Image.Image:
+        """Return the pixels of an image (RGB).
+
+        Raises:
+            OutputError: if it is gone or damaged.
+        """
+        return self._decoded(key, self._stored(key))
+
     def submit(self, function: Callable[..., R], *arguments: Any) -> "Future[R]":
         """Run a function in one of the threads that read and convert."""
         return self._pool.submit(function, *arguments)
@@ -61,28 +64,26 @@ class Images:
         self._pool.shutdown(cancel_futures=True)
 
     def _read(self, key: str) -> tuple[bytes, str]:
+        data = self._stored(key)
+        form = format_of(data)
+        if self.image_format is None or self.image_format == form:
+            return data, SUFFIXES[form]
+        image = self._decoded(key, data)
+        return FORMATS[self.image_format].encode(image, Encoding(self.image_format)), SUFFIXES[self.image_format]
+
+    def _stored(self, key: str) -> bytes:
         data = self.store.read(key)
         if data is None:
             raise OutputError(f"output: {self.store.location(key)} is gone; {AGAIN}")
-        form = format_of(data)
-        if self.image_format in (None, form):
-            return data, SUFFIXES[form]
+        return data
+
+    def _decoded(self, key: str, data: bytes) -> Image.Image:
         try:
-            return converted(data, str(self.image_format)), SUFFIXES[str(self.image_format)]
-        except (OSError, ValueError, SyntaxError) as error:
-            raise OutputError(f"output: {self.store.location(key)} cannot be decoded ({error}); {AGAIN}") from None
+            return read_image(data).image
+        except DamagedImage as error:
+            raise OutputError(f"output: {self.store.location(key)} is damaged: {error}; {AGAIN}") from None
 
 
 def format_of(data: bytes) -> str:
-    """Return the format of an image's bytes, by the first of them: png, webp or jpeg."""
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "webp"
-    return "jpeg" if data[:3] == b"\xff\xd8\xff" else "png"
-
-
-def converted(data: bytes, image_format: str) -> bytes:
-    """Return an image in another format: png and webp keep every pixel, jpeg is of quality 95 in full colour."""
-    buffer = io.BytesIO()
-    with Image.open(io.BytesIO(data)) as image:
-        image.convert("RGB").save(buffer, format=image_format.upper(), **_SAVE[image_format])
-    return buffer.getvalue()
+    """Return the format of an image's bytes, by the first of them."""
+    return next((name for name, known in FORMATS.items() if data.startswith(known.starts)), PNG)

@@ -7,9 +7,10 @@ from concurrent.futures import Future
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from t2i_core.export.images import AHEAD, SUFFIXES, Images
+from t2i_core.export.images import AHEAD, Images
 from t2i_core.export.samples import Sample
 from t2i_core.storage.files import atomic_write
+from t2i_core.storage.suffixes import SUFFIXES
 
 IN_PLACE, LINK, COPY = "in-place", "link", "copy"
 

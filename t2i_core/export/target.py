@@ -117,6 +117,7 @@ class Target:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
             mark = self.staging / _SETTINGS
+            self._check_old()
             if self.staging.exists() and not mark.exists():
                 raise OutputError(f"to: {self.staging} is not an export's; {_OTHER}")
             if self.staging.exists() and mark.read_text(encoding="utf-8") != settings:
@@ -173,16 +174,23 @@ class Target:
 
     def _remove_old(self) -> None:
         """Remove the earlier export, whole or what is left of it."""
-        is_ours = not self._old.exists() or (self._old / _SETTINGS).exists() or not any(self._old.iterdir())
-        if not is_ours:
-            raise OutputError(f"to: {self._old} is not an export's; {_OTHER}")
-        # The mark goes last, so that a killed removal can be told from a folder of the user's.
+        self._check_old()
+        # What tells it from a folder of the user's goes last: a removal may be killed.
         for path in self._old.glob("*"):
             if path.is_dir() and path.name != HIDDEN:
                 shutil.rmtree(path, ignore_errors=True)
-            elif not path.is_dir():
-                path.unlink(missing_ok=True)
         shutil.rmtree(self._old, ignore_errors=True)
+
+    def _check_old(self) -> None:
+        """Refuse a folder under the name of the earlier export that is none.
+
+        Raises:
+            OutputError: naming it.
+        """
+        if not self._old.exists() or not any(self._old.iterdir()):
+            return
+        if read_export(self._old) is None and not (self._old / _SETTINGS).exists():
+            raise OutputError(f"to: {self._old} is not an export's; {_OTHER}")
 
     def _keep_files_of_user(self, previous: Previous) -> None:
         for path in _files(previous.folder):
