@@ -67,9 +67,10 @@ def _config(form: Format, survey: Survey, summary: Mapping[str, Any]) -> dict[st
     typed = form.builder == "imagefolder"
     files = []
     for name, count in survey.per_split().items():
-        # `datasets` takes the folder for what most of its files are: text files beside the images are left out, and an
-        # image that is alone with its table is named twice.
-        images = [f"**/*{suffix}" for suffix in summary["image_suffixes"]] * (2 if count == 1 else 1)
+        # `datasets` takes the folder for what most of its files are: text files beside the images are left out, and
+        # images of which there are no more than tables are named twice.
+        suffixes = summary["image_suffixes"]
+        images = [f"**/*{suffix}" for suffix in suffixes] * (2 if count <= len(suffixes) else 1)
         patterns = {"webdataset": ["*.tar"], "parquet": ["*.parquet"], "imagefolder": [TYPED, *images]}[form.builder]
         if count:
             files.append({"split": name, "path": [f"{name}/{pattern}" for pattern in patterns]})

@@ -4,15 +4,16 @@ import json
 import os
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from datasets import Image, Value, concatenate_datasets, load_dataset
 
-from t2i_core.errors import ConfigError
+from t2i_core.errors import ConfigError, OutputError
 from t2i_core.export.text_files import JsonFile
 from t2i_core.storage.formats import decode_image, pixels_digest
-from tests.builders import image_spec, picture
+from tests.builders import image_spec, picture, store_image
 
 CONVERSATION = [{"role": "user", "content": "p"}]
 
@@ -126,6 +127,27 @@ def test_images_are_converted_where_that_was_asked_for(output, image_format, suf
     assert same is (image_format != "jpeg")
     is_stored = path.stat().st_ino == output.workspace.images.stat(image_spec(0).key).inode
     assert not is_stored  # a converted image is a file of its own
+
+
+def test_stored_formats_may_differ_from_image_to_image(output):
+    webp = image_spec(1)
+    store_image(output.workspace, webp, format="webp")
+    folder = output.make({}, {}).export("imagefolder")
+    assert [Path(row["file_name"]).suffix for row in lines(folder / "train" / "metadata.jsonl")] == [".png", ".webp"]
+    data = load_dataset(str(folder), split="train")
+    assert [pixels(row) for row in data] == [pixels_digest(picture(image_spec(number))) for number in range(2)]
+
+
+def test_an_image_that_is_gone_or_damaged_is_named(output):
+    output.make({}, {})
+    store, key = output.workspace.images, image_spec(0).key
+    data = store.read(key)
+    store.write(key, data[: len(data) // 2])
+    with pytest.raises(OutputError, match=f"{key}.png is damaged: .*; run text2image with this output once more"):
+        output.export("imagefolder", image_format="webp")
+    store.delete(key)
+    with pytest.raises(OutputError, match=f"{key}.png is gone; run text2image with this output once more"):
+        output.export("parquet")
 
 
 def test_images_cannot_be_in_place_for_readers_that_look_beside_the_metadata(output):
