@@ -172,7 +172,14 @@ def test_an_image_has_a_page_with_its_prompt_settings_scores_and_neighbours_by_k
     page.locator(".tile[data-position='1']").click()
     expect(page.locator("#place")).to_have_text(f"2 of {IMAGES:,}")
     facts = page.locator("#facts")
-    for text in (prompt_of(0), "Guidance scale", "Clip", "float16", "sample0_condition0/sample0_condition0_1.png"):
+    for text in (
+        prompt_of(0),
+        "Guidance scale",
+        "Clip",
+        "text2image again.jsonl --model=flux-dev",
+        "float16",
+        "sample0_condition0/sample0_condition0_1.png",
+    ):
         expect(facts).to_contain_text(text)
     page.wait_for_function("document.querySelector('#stage img.loaded')?.naturalWidth === 256")
     keep(page, "image")

@@ -184,8 +184,11 @@ function facts(position, details, variants) {
     if (group.length > 1) result.push(strip(`${number(group.length)} ${text}`, group, position));
   }
   result.push(...tables(position, details));
-  if (details.command) {
-    result.push(make("h2", {}, "Make exactly this image again", copyButton(() => details.command)), make("pre", { className: "command", dir: "ltr" }, details.command));
+  if (details.command_run) {
+    const command = `${details.command_data}\n${details.command_run}`;
+    const lacks = details.command_lacks ? make("p", { className: "where" }, `To be added: ${details.command_lacks}`) : null;
+    result.push(make("h2", {}, "Make exactly this image again", copyButton(() => command)), make("pre", { className: "command", dir: "ltr" }, command));
+    if (lacks) result.push(lacks);
   }
   if (details.path) {
     const file = make("a", { href: `../${details.picture}`, target: "_blank", rel: "noopener" }, details.path);
@@ -229,7 +232,7 @@ function tables(position, details) {
   const { model } = gallery;
   const values = { ...details };
   for (const name of gallery.head.looks) values[name] = model.get(name, position);
-  for (const name of ["row", "condition", "image", "error", "path", "picture", "command"]) delete values[name];
+  for (const name of ["row", "condition", "image", "error", "path", "picture", "command_data", "command_run", "command_lacks"]) delete values[name];
   const scores = Object.keys(values).filter((name) => name.startsWith("score_"));
   const groups = { ...GROUPS, Scores: scores, Picture: gallery.head.looks };
   const known = new Set(Object.values(groups).flat());

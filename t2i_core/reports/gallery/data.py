@@ -16,16 +16,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from t2i_core.generation.interface import is_unread
+from t2i_core.output.remake import remake
 from t2i_core.planning.catalog import ImageState
 from t2i_core.reports.gallery.folder import GalleryFolder
 from t2i_core.reports.gallery.packing import packed, prompt_lengths
 from t2i_core.storage.image_store import ImageStore
 from t2i_core.storage.keys import KEY, as_keys, find
+from t2i_core.storage.suffixes import PNG
 from t2i_core.storage.tables import CHUNK_ROWS, open_table, read_chunks
 from t2i_core.storage.thumbnail_store import ThumbnailIndex, ThumbnailStore
 from t2i_core.storage.thumbnails import BLANK_CONTRAST, LOOKS, LOW_DETAIL
 
 DETAILS = 512  # images in a script
+# In the commands that make a picture again: the program, and the name of its output.
+PROGRAM, AGAIN = "text2image", "again"
 SCORE = "score_"
 # What `flags` of an image adds up, in the order of their bits.
 FLAGS = ("cut", "duplicate", "alike", "blank", "low_detail", "replaced", "unread")
@@ -207,12 +211,23 @@ def _as_number(column: pa.Array) -> pa.Array:
 
 
 def _details(part: pa.RecordBatch, source: Source) -> dict[str, Any]:
-    """Return every column but the prompt, which the page has, and where the picture lies."""
+    """Return every column but the prompt, which the page has, where the picture lies, and how it is made again."""
     result = {item.name: packed(part[item.name]) for item in part.schema if item.name != "prompt"}
     result["path"] = packed(_relative(part["path"], source.prefix))
-    places = zip(part["key"].to_pylist(), part["path"].is_valid().to_pylist(), strict=True)
-    result["picture"] = [source.images.location(key) if there else None for key, there in places]
+    rows = [row if row["path"] is not None else None for row in part.to_pylist()]
+    result["picture"] = [row and source.images.location(row["key"], row["format"] or PNG) for row in rows]
+    # Of the two lines of the command the second one is mostly the same for many images.
+    commands = [_command(row) if row else (None, None, None) for row in rows]
+    for name, values in zip(("command_data", "command_run", "command_lacks"), zip(*commands, strict=True), strict=True):
+        result[name] = packed(pa.array(values, pa.string()))
     return result
+
+
+def _command(row: Mapping[str, Any]) -> tuple[str, str, str | None]:
+    """Return the two lines of the command that makes a picture again, and what has to be added to it."""
+    again = remake(row, row)
+    data, _, run = again.commands(PROGRAM, AGAIN).partition("\n")
+    return data, run, "; ".join(again.missing) or None
 
 
 def _relative(paths: pa.Array, prefix: str) -> pa.Array:

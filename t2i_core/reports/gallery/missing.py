@@ -1,6 +1,5 @@
 """Thumbnails of pictures that have none yet: of an earlier version, or of a run that was killed."""
 
-import io
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,10 +7,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from PIL import Image, UnidentifiedImageError
 
+from t2i_core.errors import DamagedImage
 from t2i_core.generation.image_writer import THREADS
 from t2i_core.reports.gallery.data import Source
+from t2i_core.storage.formats import read_image
 from t2i_core.storage.image_store import ImageStore
 from t2i_core.storage.keys import as_keys
 from t2i_core.storage.tables import read_chunks
@@ -56,7 +56,7 @@ def _thumbnail(images: ImageStore, key: str, pixels_sha256: str) -> Thumbnail | 
     if data is None:
         return None
     try:
-        with Image.open(io.BytesIO(data)) as picture:
-            return make_thumbnail(np.asarray(picture.convert("RGB")), pixels_sha256)
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):  # a torn file
+        picture = read_image(data)
+    except DamagedImage:
         return None
+    return make_thumbnail(np.asarray(picture.image), pixels_sha256)

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from t2i_core.errors import OutputError
+from t2i_core.output.remake import remake
 from t2i_core.reports.gallery.data import FLAGS
 from t2i_core.reports.gallery.write import prune_thumbnails, run_facts
 from t2i_core.storage.thumbnail_store import ThumbnailStore
@@ -58,6 +59,19 @@ def test_the_details_hold_every_column_of_images_parquet_and_where_the_picture_l
     assert found["path"] == ["sample0_condition0/sample0_condition0_0.png", None]
     assert found["picture"] == [workspace.images.location(spec.key), None]
     assert "prompt" not in found  # data/ has it
+
+
+def test_the_details_hold_the_command_that_makes_the_picture_again(finish, write, columns):
+    spec = image_spec(0, prompt="it's\na fox; $(reboot)", adapters=(("a" * 64, 0.5),))
+    finished = finish(spec, failed={image_spec(6): "out of memory"}, facts={"batch_size": 4})
+    write(finished)
+    found = columns("details")
+    (row, failed) = pq.read_table(finished.provenance).to_pylist()
+    again = remake(row, row)
+    assert f"{found['command_data'][0]}\n{found['command_run'][0]}" == again.commands("text2image", "again")
+    assert found["command_lacks"][0] == again.missing[0]
+    assert failed["path"] is None
+    assert [found[name][1] for name in ("command_data", "command_run", "command_lacks", "picture")] == [None] * 4
 
 
 @pytest.mark.parametrize("paths", ["output", "relative"])
