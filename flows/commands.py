@@ -40,6 +40,7 @@ COMMANDS: dict[str, Command] = {
         usage="OUTPUT [OPTIONS]",
         options="t2i_core.options.gallery:GalleryOptions",
         flow="flows.gallery:gallery",
+        check="t2i_core.reports.gallery.write:check_options",
     ),
 }
 

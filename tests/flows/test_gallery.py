@@ -101,3 +101,4 @@ def test_the_command_line_writes_a_gallery_and_refuses_what_is_no_output(run, ou
     refused = command(tmp_path / "nowhere")
     assert refused.returncode == ExitCode.WRONG_USE
     assert "nowhere is no folder" in refused.stderr
+    assert "server" not in refused.stdout

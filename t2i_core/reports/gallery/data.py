@@ -73,8 +73,6 @@ class Source:
     Attributes:
         table: `images.parquet`.
         prefix: what stands before each path in it.
-        twins: as `first_of_equal_pixels` returns it.
-        alike: as `first_alike` returns it.
     """
 
     table: Path
@@ -82,20 +80,20 @@ class Source:
     images: ImageStore
     store: ThumbnailStore
     thumbnails: ThumbnailIndex
-    twins: npt.NDArray[np.int32]
-    alike: npt.NDArray[np.int32]
 
 
 def write_data(source: Source, folder: GalleryFolder, on_images: Callable[[int], None]) -> GalleryData:
     """Write the scripts of all images; `on_images` is told how many were done, chunk by chunk."""
     counts, prompts = Counts(), _Distinct()
+    groups = {"twin": first_of_equal_pixels(source.table), "alike": first_alike(source.table)}
     scores: list[str] = []
     data: list[str] = []
     details: list[str] = []
     for chunk in read_chunks(source.table):
         scores = score_columns(chunk.schema)
         start = counts.images
-        values = _index_columns(chunk, source, start)
+        own_groups = {name: first[start : start + len(chunk)] for name, first in groups.items()}
+        values = _index_columns(chunk, source, own_groups)
         _count(counts, chunk, values)
         prompts.add(chunk["prompt"])
         used = {name: packed(column) for name, column in values.items()}
@@ -164,16 +162,18 @@ def first_alike(table: Path) -> npt.NDArray[np.int32]:
     return result
 
 
-def _index_columns(chunk: pa.RecordBatch, source: Source, start: int) -> dict[str, pa.Array]:
-    """Return the columns that are searched, filtered and sorted by, for the images from position `start` on."""
+def _index_columns(
+    chunk: pa.RecordBatch, source: Source, groups: Mapping[str, npt.NDArray[np.int32]]
+) -> dict[str, pa.Array]:
+    """Return the columns that are searched, filtered and sorted by.
+
+    `groups`: for each image, the position of the first with the same pixels, and of the first that looks like it.
+    """
     result = {name: chunk[name] for name in _AS_THEY_ARE}
     result["size"] = pc.binary_join_element_wise(*(chunk[name].cast(pa.string()) for name in ("width", "height")), "×")
     tokens, cut, unread = prompt_lengths(chunk["prompt_lengths"])
     result["tokens"] = pa.array(tokens, mask=tokens < 0)
-    twins = source.twins[start : start + len(chunk)]
-    result["twin"] = pa.array(twins, mask=twins < 0)
-    alike = source.alike[start : start + len(chunk)]
-    result["alike"] = pa.array(alike, mask=alike < 0)
+    result |= {name: pa.array(first, mask=first < 0) for name, first in groups.items()}
     found, looks = _looks_of(chunk, source)
     missing = found < 0
     at = np.maximum(found, 0)
@@ -187,8 +187,8 @@ def _index_columns(chunk: pa.RecordBatch, source: Source, start: int) -> dict[st
     blank = ~missing & (contrast < BLANK_CONTRAST)
     marks = {
         "cut": cut,
-        "duplicate": twins >= 0,
-        "alike": alike >= 0,
+        "duplicate": groups["twin"] >= 0,
+        "alike": groups["alike"] >= 0,
         "blank": blank,
         "low_detail": ~missing & ~blank & (detail < LOW_DETAIL),
         "replaced": pc.is_valid(chunk["replaces"]).to_numpy(zero_copy_only=False),

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from t2i_core.output.finished import FinishedOutput
+from t2i_core.options.gallery import GalleryOptions
+from t2i_core.output.finished import FinishedOutput, read_finished
 from t2i_core.output.layout import GALLERY
-from t2i_core.reports.gallery.data import Source, first_alike, first_of_equal_pixels, write_data
+from t2i_core.reports.gallery.data import Source, write_data
 from t2i_core.reports.gallery.folder import REPORT, GalleryFolder
 from t2i_core.reports.gallery.missing import make_thumbnails, missing_thumbnails
 from t2i_core.reports.gallery.page import render_page
@@ -37,6 +38,17 @@ class GalleryWritten:
 def gallery_folder(workspace: Workspace) -> GalleryFolder:
     """Return the folder of an output's gallery."""
     return GalleryFolder(workspace.root / GALLERY)
+
+
+def check_options(options: GalleryOptions) -> None:
+    """Refuse what is no finished output, or has a folder `gallery/` of somebody else.
+
+    Raises:
+        OutputError: naming it.
+    """
+    workspace = Workspace(options.output)
+    read_finished(workspace)
+    gallery_folder(workspace).check()
 
 
 def prune_thumbnails(workspace: Workspace) -> None:
@@ -84,6 +96,13 @@ def write_gallery(
     if missing:
         make_thumbnails(source, missing, on_images)
         source = replace(source, thumbnails=source.store.index())
+    with finished.workspace.lock():  # another run would replace images.parquet, or remove scripts that are in use
+        return _write_files(finished, source, folder, on_images)
+
+
+def _write_files(
+    finished: FinishedOutput, source: Source, folder: GalleryFolder, on_images: Callable[[int], None]
+) -> GalleryWritten:
     gallery = write_data(source, folder, on_images)
     facts = run_facts(finished.summary)
     numbers = report_numbers(source, gallery, facts)
@@ -102,8 +121,6 @@ def _source(finished: FinishedOutput) -> Source:
         images=finished.workspace.images,
         store=store,
         thumbnails=store.index(),
-        twins=first_of_equal_pixels(finished.provenance),
-        alike=first_alike(finished.provenance),
     )
 
 

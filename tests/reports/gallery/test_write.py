@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 
 import numpy as np
 import pyarrow as pa
@@ -250,3 +251,17 @@ def test_thumbnails_of_images_that_the_data_set_lost_are_pruned(finish, write, w
     (left,) = store.folder.iterdir()
     assert left.name not in before
     assert write(finish(image_spec(2))).files == 0
+
+
+def test_two_galleries_of_one_output_are_written_one_after_the_other(finish, write, workspace):
+    finished = finish(image_spec(0), image_spec(1))
+    write(finished)
+    (workspace.root / "gallery/index.html").unlink()
+    with workspace.lock():
+        second = threading.Thread(target=write, args=[finished])
+        second.start()
+        second.join(0.5)
+        assert second.is_alive()
+        assert not (workspace.root / "gallery/index.html").exists()
+    second.join(20)
+    assert (workspace.root / "gallery/index.html").exists()
