@@ -18,6 +18,7 @@ from t2i_core.models.schedulers import check_scheduler
 from t2i_core.models.tensor_names import read_shapes
 from t2i_core.output.identity import check_files
 from t2i_core.output.layout import GALLERY
+from t2i_core.output.references import check_references
 from t2i_core.reports.gallery.folder import GalleryFolder
 from t2i_core.storage.workspace import Workspace
 
@@ -50,6 +51,7 @@ def check_at_once(config: Config) -> None:
     check_files(Workspace(config.output), config)
     if config.gallery == "always":
         GalleryFolder(Path(config.output) / GALLERY).check()
+    check_references(config.only or ())
     check_workers(config)
     _check_cache("cache_dir", config.cache_dir)
     _check_cache("local_dir", config.local_dir)

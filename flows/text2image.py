@@ -22,12 +22,13 @@ from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed
 
+from flows.again import not_made_again
 from flows.checks import announce_download, announce_guess, check_machine, check_output_folder, warn_of_disk
 from flows.gallery import make_gallery
 from flows.generating import Generating
 from flows.housekeeping import prune, remove_old_plans
 from flows.launchers import find_part, with_own_device
-from flows.outcomes import finished, refused
+from flows.outcomes import ended, finished, refused
 from flows.parts import end_part, show_status
 from flows.preflight import check_at_once
 from flows.preview import show_preview
@@ -46,12 +47,13 @@ from t2i_core.generation.image_writer import RunContext
 from t2i_core.generation.interface import LoadConfig
 from t2i_core.models.names import denoiser_config
 from t2i_core.models.preset_choice import model_title
-from t2i_core.output.accounting import Accounting
+from t2i_core.output.accounting import Accounting, exceeds
 from t2i_core.output.finished import read_finished
 from t2i_core.output.identity import claim_output, open_output
 from t2i_core.output.layout import CONTACT_SHEET, Layout, has_gallery
 from t2i_core.output.manifest import check_names, manifest_is_right, write_manifest
 from t2i_core.output.part_marks import PartMarks, PartState
+from t2i_core.output.references import find_images
 from t2i_core.planning.catalog import Catalog, Picture
 from t2i_core.planning.pending import Pending
 from t2i_core.planning.plan import Plan
@@ -101,6 +103,7 @@ class Text2Image:
         self.startup_seconds = THIS_PROCESS.startup_seconds()
         self.started = time.perf_counter()
         self.generating = Generating(find_workers(config), RunMarks(self.workspace.running, self.run))
+        self.again: frozenset[str] | None = None  # the keys of the images that `only` names
 
     def __call__(self) -> State[Any]:
         """Run the stages; leave no process behind."""
@@ -128,6 +131,8 @@ class Text2Image:
         catalog = self.collect(plan)
         if self.config.status:
             return show_status(catalog)
+        if self.config.only:
+            self.again = find_images(catalog, self.config.only)
         return self.work(resolved, plan, catalog)
 
     def work(self, resolved: Resolved, plan: Plan, catalog: Catalog) -> State[Any]:
@@ -188,7 +193,8 @@ class Text2Image:
     def pending(self, catalog: Catalog) -> Pending:
         """Return the images that this run has to make."""
         only = self.sample(catalog)
-        return Pending(catalog, self.config.retry_failed, self.config.reseed, only=only, part=self.part)
+        retry_failed, reseed = self.config.retry_failed, self.config.reseed
+        return Pending(catalog, retry_failed, reseed, only=only, part=self.part, again=self.again)
 
     def sample(self, catalog: Catalog) -> frozenset[str] | None:
         """Return the keys of the images that a preview makes; None for a run that makes all."""
@@ -230,7 +236,7 @@ class Text2Image:
         warn_of_disk(*disk_space(work, catalog))
         context = RunContext(
             run=self.run,
-            refresh=self.config.refresh,
+            refresh=self.config.refresh or self.again is not None,
             model_name=resolved.model_name,
             commit=resolved.model.commit,
             tuning=load_config.tuning(),
@@ -255,7 +261,8 @@ class Text2Image:
 
     def finish(self, resolved: Resolved, catalog: Catalog, work: WorkEstimate) -> State[Any]:
         """Write manifest and report; return the state that says how it went."""
-        catalog = replace(catalog, errors=self.generating.errors)
+        # What `only` leaves out may not be made yet.
+        catalog = replace(catalog, errors=self.generating.errors, interrupted=self.again is not None)
 
         def still_right(stored: dict[str, Any]) -> bool:
             return manifest_is_right(stored["files"], catalog, self.config)
@@ -284,6 +291,10 @@ class Text2Image:
         shown = publish_task(*data(report, catalog), return_state=True)
         if not shown.is_completed():
             log.warning("the summary is not in Prefect: %s", shown.message)
+        if self.again is not None and (left := not_made_again(catalog, self.again)):
+            allowed = self.config.max_failures
+            log.error("again     %s", left.message)
+            return ended(left.message, too_many=exceeds(left.count, len(self.again), allowed))
         return finished(report)
 
     def show_gallery(self, catalog: Catalog) -> None:

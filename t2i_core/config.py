@@ -74,8 +74,6 @@ class Config(Options, OutputOptions, RunOptions, SpeedOptions, SamplingOptions, 
             raise ValueError("sizes excludes height and width; give one or the other")
         if self.embed_metadata == "none" and self.named_images == "never":
             raise ValueError("embed_metadata none concerns named images; leave named_images never out")
-        if self.reseed and not self.retry_failed:
-            raise ValueError("reseed only concerns images tried again; add retry_failed")
         if self.prune and (self.limit or self.preview):
             option = "limit" if self.limit else "preview"
             raise ValueError(f"prune deletes images of rows that {option} leaves out; leave one of them out")

@@ -1,5 +1,6 @@
 """The configuration: bounds and messages, defaults, paths, and the parameters made from it."""
 
+import pkgutil
 import re
 import typing
 from pathlib import Path
@@ -7,9 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flows.commands import COMMANDS
 from t2i_core.config import PATHS, Config, RowSettings, parse_lora
 from t2i_core.config_errors import PATTERN_FIXES
 from t2i_core.errors import ConfigError
+from t2i_core.options.selection import SelectionOptions
 from t2i_core.options.values import parse_size
 
 ROOT = Path(__file__).parent.parent
@@ -106,9 +109,11 @@ def test_every_field_with_a_pattern_has_words_for_what_to_write():
         metadata = [item for part in getattr(annotation, "metadata", ()) for item in patterns(part)]
         return metadata + [item for part in typing.get_args(annotation) for item in patterns(part)]
 
+    commands = [pkgutil.resolve_name(command.options) for command in COMMANDS.values()]
     with_pattern = {
         name
-        for name, field in Config.model_fields.items()
+        for options in (Config, SelectionOptions, *commands)
+        for name, field in options.model_fields.items()
         if patterns(field.annotation) or any(map(patterns, field.metadata))
     }
     assert with_pattern == set(PATTERN_FIXES)
@@ -207,10 +212,9 @@ def test_every_option_that_names_a_path_is_known():
     assert set(PATHS) == set(PATH_OPTIONS)
     fields = Config.model_fields.items()
     described = {name for name, field in fields if re.search(r"(?i)\b(file|folder)s?\b", field.description)}
-    # An address, a file name, a form of paths, a column, and options about the output folder.
-    assert described - {"public_url", "manifest_name", "manifest_paths", "id_key", "replace", "batch_size"} == set(
-        PATHS
-    )
+    # An address, a file name, a form of paths, a column, options about the output folder, and names of images.
+    others = {"public_url", "manifest_name", "manifest_paths", "id_key", "replace", "batch_size", "only"}
+    assert described - others == set(PATHS)
 
 
 @pytest.mark.parametrize("option", PATH_OPTIONS)

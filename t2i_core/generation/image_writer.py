@@ -121,6 +121,7 @@ def _facts(request: ImageRequest, context: RunContext, device: str, versions: di
         "commit": context.commit,
         "tuning": context.tuning or None,
         "replaces": request.replaces,
+        "attempt": request.attempt,
     }
 
 

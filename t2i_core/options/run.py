@@ -1,8 +1,10 @@
 """`RunOptions`: the part of the configuration that says on which device, in what portions, and what to do again."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+from t2i_core.options.values import Key
 
 
 class RunOptions(BaseModel):
@@ -26,7 +28,15 @@ class RunOptions(BaseModel):
         0, ge=0, allow_inf_nan=False, description="Failures tolerated: a count, or a share below 1 such as 0.01."
     )
     retry_failed: bool = Field(False, description="Try again the images that failed permanently in earlier runs.")
-    reseed: bool = Field(False, description="With retry_failed: give the images that are tried again a new seed.")
+    only: list[Key] | None = Field(
+        None,
+        min_length=1,
+        description="Make only these images again: sample12_condition0, sample12_condition0_1, keys, or a file of them "
+        "(.txt, or a review .csv: those with keep = no). All others stay as they are.",
+    )
+    reseed: bool = Field(
+        False, description="With retry_failed or only: give the images that are made again a new seed."
+    )
     refresh: bool = Field(False, description="Generate every image again.")
     replace: bool = Field(False, description="Let another data set take over the output folder.")
     prune: bool = Field(False, description="Delete stored images that the manifest does not name.")
@@ -48,3 +58,12 @@ class RunOptions(BaseModel):
         if value >= 1 and value != int(value):
             raise ValueError("write a whole number, or a share below 1 such as 0.01")
         return value
+
+    @model_validator(mode="after")
+    def _which_images(self) -> Self:
+        if self.reseed and not (self.retry_failed or self.only):
+            raise ValueError("reseed only concerns images tried again; add retry_failed, or name images with only")
+        for name in ("refresh", "retry_failed", "preview", "part", "status"):
+            if self.only and getattr(self, name):
+                raise ValueError(f"only names the images to make, and {name} concerns all; leave one of them out")
+        return self

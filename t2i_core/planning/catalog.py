@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from t2i_core.dataset.rows import Rejection
 from t2i_core.hashing import digest
@@ -228,6 +229,12 @@ class Catalog:
     def _plan_rows(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
         for path in self.plan.rows_files(self.workspace.plans):
             yield from read_rows(path, columns)
+
+    def made_in_run(self) -> npt.NDArray[np.bool_]:
+        """Mark those of `index.keys` that the run made."""
+        runs = self.index.facts(["run"])["run"]
+        made: npt.NDArray[np.bool_] = pc.equal(runs, self.run).to_numpy()
+        return made
 
     def _sampling_order(self) -> Iterator[tuple[str, str]]:
         """Yield (a hash of prompt and seed, key) of every image."""

@@ -25,8 +25,10 @@ class RecordIndex:
         name: the table's file name.
         keys: of the images that count as made, sorted.
         errors: key of a failed image -> why it failed, where no replacement was made.
-        replacements: key of a failed image -> (key, seed) of the image with a new seed that stands for it.
-        attempts: key of a failed image -> how many replacements of it failed, too.
+        replacements: key of an image that failed, or was to be made again -> (key, seed) of the image with a new seed
+            that stands for it: of several the latest.
+        attempts: key of such an image -> how many new seeds were tried for it.
+        replacement_errors: key of such an image -> why one with a new seed failed.
     """
 
     def __init__(self, file: Path, only_run: str | None = None) -> None:
@@ -38,10 +40,13 @@ class RecordIndex:
         self.errors: dict[str, str] = {}
         self.replacements: dict[str, tuple[str, int]] = {}
         self.attempts: Counter[str] = Counter()
+        self.replacement_errors: dict[str, str] = {}
+        self._tried: Counter[str] = Counter()
+        self._latest: dict[str, int] = {}  # the attempt of each of `replacements`; 0 for those of earlier versions
         keys = np.empty(self._table.metadata.num_rows, KEY)
         made = np.zeros(len(keys), bool)
         start = 0
-        columns = ["key", "status", "run", "seed", "error", "replaces"]
+        columns = ["key", "status", "run", "seed", "error", "replaces", "attempt"]
         for chunk in self._table.iter_batches(CHUNK_ROWS, columns=columns):
             part = slice(start, start + len(chunk))
             keys[part] = as_keys(chunk["key"])
@@ -64,6 +69,10 @@ class RecordIndex:
             [self.replacements[key][0] if key in self.replacements else key for key in keys.to_pylist()], pa.string()
         )
 
+    def attempt(self, key: str) -> int | None:
+        """Return the attempt of the replacement that is shown for `key`; None where there is none."""
+        return self._latest.get(key) or None
+
     def facts(self, columns: Sequence[str]) -> pa.Table:
         """Return columns of the record table, a row for each of `self.keys`."""
         return self._table.read(list(columns)).take(pa.array(self._rows)).combine_chunks()
@@ -78,9 +87,13 @@ class RecordIndex:
     def _note_failures_and_replacements(self, chunk: pa.RecordBatch) -> None:
         made = pc.equal(chunk["status"], Status.MADE.value)
         for row in chunk.filter(pc.or_(pc.invert(made), pc.is_valid(chunk["replaces"]))).to_pylist():
-            if row["status"] != Status.FAILED:
-                self.replacements[row["replaces"]] = (row["key"], row["seed"])
-                continue
-            self.errors[row["key"]] = row["error"]
-            if row["replaces"] is not None:
-                self.attempts[row["replaces"]] += 1
+            replaced, attempt = row["replaces"], row.get("attempt") or 0  # earlier versions did not note it
+            if replaced is not None:
+                self._tried[replaced] += 1
+                self.attempts[replaced] = max(self.attempts[replaced], self._tried[replaced], attempt)
+            if row["status"] == Status.FAILED:
+                self.errors[row["key"]] = row["error"]
+                if replaced is not None:
+                    self.replacement_errors[replaced] = row["error"]
+            elif attempt >= self._latest.get(replaced, 0):
+                self.replacements[replaced], self._latest[replaced] = (row["key"], row["seed"]), attempt

@@ -86,8 +86,10 @@ class ImageRecord:
     # The options that name what was loaded: model, base, LoRAs, ...; none in images of earlier versions.
     options: dict[str, Any] | None = field(default=None, metadata=_fact(pa.string(), as_json=True))
     commit: str | None = field(default=None, metadata=_fact(pa.string()))
-    # The key of the failed image that this one, with a new seed, stands for.
+    # The key of the image that this one, with a new seed, stands for: it failed, or was to be made again.
     replaces: str | None = field(default=None, metadata=_fact(pa.string()))
+    # The number of that seed among those that were tried for it; of several replacements the highest is shown.
+    attempt: int | None = field(default=None, metadata=_fact(pa.int32()))
 
     def header(self) -> dict[str, Any]:
         """Return what the file carries: everything that is known before its file is written."""

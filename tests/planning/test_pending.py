@@ -132,3 +132,47 @@ def test_the_longest_prompt_is_measured_in_bytes_and_among_what_is_pending(works
     assert Pending(make_catalog(workspace, *specs)).longest_prompt() == 6
     assert Pending(make_catalog(workspace, *specs[:1])).longest_prompt() == 0
     assert Pending(make_catalog(workspace, image_spec(3, negative_prompt="blurred"))).longest_prompt() == 7
+
+
+def requests(catalog, *specs, **options):
+    again = frozenset(spec.key for spec in specs)
+    return list(Pending(catalog, again=again, **options).requests())
+
+
+def test_images_to_make_again_are_pending_whatever_there_is_of_them_and_no_others(workspace, specs):
+    store_image(workspace, specs[0])
+    store_image(workspace, specs[1])
+    catalog = make_catalog(workspace, *specs[:4], records=[failed_record(specs[2])], run="new")
+    made = requests(catalog, specs[1], specs[2], specs[3])
+    assert [(request.spec, request.key, request.replaces) for request in made] == [
+        (spec, spec.key, None) for spec in specs[1:4]
+    ]
+    assert requests(catalog) == []
+
+
+def test_with_a_new_seed_each_time_another(workspace, specs):
+    store_image(workspace, specs[0])
+    seeds = []
+    for attempt in (1, 2, 3):
+        catalog = make_catalog(workspace, *specs[:2], run=f"run {attempt}")
+        (request,) = requests(catalog, specs[0], reseed=True)
+        assert (request.replaces, request.attempt) == (specs[0].key, attempt)
+        seeds.append(request.spec.seed)
+        store_image(workspace, request.spec, replaces=request.replaces, attempt=attempt, run=f"run {attempt}")
+    assert seeds == [derive_seed(0, "reseed", attempt) for attempt in (1, 2, 3)]
+    # A run after that keeps the last of them; and made again without a new seed, it is that very picture.
+    catalog = make_catalog(workspace, *specs[:1], run="later")
+    assert [picture.seed for picture in catalog.pictures()] == seeds[-1:]
+    assert prompts(Pending(catalog)) == []
+    (request,) = requests(catalog, specs[0])
+    assert (request.spec.seed, request.replaces, request.attempt) == (seeds[-1], specs[0].key, 3)
+
+
+def test_what_the_run_itself_made_is_not_made_once_more(workspace, specs):
+    """Prefect may call the flow of a run again."""
+    store_image(workspace, specs[0], run="this")
+    store_image(workspace, specs[1], run="old")
+    store_image(workspace, image_spec(1, seed=99), run="this", replaces=specs[1].key, attempt=1)
+    catalog = make_catalog(workspace, *specs[:3], run="this")
+    for reseed in (False, True):
+        assert [request.spec.prompt for request in requests(catalog, *specs[:3], reseed=reseed)] == ["p2"]

@@ -1,6 +1,7 @@
 """The record index: which picture is shown for a key, and what is known of it."""
 
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,7 +9,7 @@ import pytest
 
 from t2i_core.storage import record_index as module
 from t2i_core.storage.record_index import RecordIndex
-from t2i_core.storage.records import Status
+from t2i_core.storage.records import RECORD_TABLE, Status, table_row
 from tests.builders import failed_record, image_record, image_spec, record_index, spoil_column
 
 
@@ -119,7 +120,48 @@ def test_a_lost_replacement_keeps_its_seed_and_is_no_picture(index):
     assert known.replacements == {failed.key: (lost.key, 2)}
     assert known.errors == {}
     assert known.find(column(failed, lost)).tolist() == [-1, -1]
-    assert known.attempts == Counter()
+    assert known.attempts == Counter({failed.key: 1})  # another new seed would be the second
+
+
+def test_of_several_replacements_the_latest_is_shown_whatever_its_key(index):
+    """A made image that was made again with a new seed, several times; the table is sorted by key."""
+    for start in range(5):
+        first = image_record(image_spec(start))
+        again = [
+            image_record(image_spec(100 * start + attempt), replaces=first.key, attempt=attempt)
+            for attempt in (1, 2, 3, 4)
+        ]
+        known = index(first, *again)
+        assert known.picture_keys(column(first)).to_pylist() == [again[-1].key]
+        assert (known.attempt(first.key), known.attempts[first.key]) == (4, 4)
+        assert known.attempt(again[0].key) is None
+
+
+def test_a_replacement_of_an_earlier_version_has_no_number_and_comes_before_all_others(index):
+    first = image_record(image_spec(1))
+    old = image_record(image_spec(2), replaces=first.key)
+    assert (index(first, old).attempt(first.key), index(first, old).attempts[first.key]) == (None, 1)
+    new = image_record(image_spec(3), replaces=first.key, attempt=2)
+    known = index(first, old, new)
+    assert known.replacements == {first.key: (new.key, 3)}
+    assert known.attempts[first.key] == 2
+
+
+def test_a_replacement_that_failed_takes_no_place_and_its_seed_is_used_up(index):
+    first = image_record(image_spec(1))
+    shown = image_record(image_spec(2), replaces=first.key, attempt=1)
+    failed = failed_record(image_spec(3), "NaN", replaces=first.key, attempt=2)
+    known = index(first, shown, failed)
+    assert known.replacements == {first.key: (shown.key, 2)}
+    assert (known.attempts[first.key], known.replacement_errors) == (2, {first.key: "NaN"})
+
+
+def test_a_table_of_an_earlier_version_has_no_numbers(tmp_path):
+    first = image_record(image_spec(1))
+    old = image_record(image_spec(2), replaces=first.key)
+    rows = sorted((table_row(asdict(record)) for record in (first, old)), key=lambda row: row["key"])
+    table = pa.Table.from_pylist(rows, RECORD_TABLE).drop_columns(["attempt"])
+    assert record_index(tmp_path, table).replacements == {first.key: (old.key, 2)}
 
 
 def test_images_of_other_runs_do_not_count_when_everything_is_made_again(index):
