@@ -33,13 +33,16 @@ What diffusers and DataFlow-MM call an option is understood, too: --num-inferenc
 def main(arguments: list[str] | None = None) -> int:
     """Run the flow, or the command that the first argument names; return the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        _let_users_import_their_own()
+    except UserError as error:
+        return refuse(str(error))
     if arguments and arguments[0] in COMMANDS:
         return run_command(arguments[0], arguments[1:])
     if arguments[:1] == ["show"]:
         return show.main(arguments[1:])
     asked = None
     try:
-        _let_users_import_their_own()
         asked = command_line().parse(arguments)
         if asked is None:
             return ExitCode.OK

@@ -28,6 +28,20 @@ class Command:
 
 
 COMMANDS: dict[str, Command] = {
+    "choose": Command(
+        summary="Write down which images of a finished output are kept, and why the others are not: choice.csv.",
+        usage="OUTPUT [OPTIONS]",
+        options="t2i_core.options.choose:ChooseOptions",
+        flow="flows.choose:choose",
+        check="t2i_core.output.selection:check_options",
+    ),
+    "compare": Command(
+        summary="Show several outputs over the same prompts side by side: one page, a column for each run.",
+        usage="OUTPUT OUTPUT [OPTIONS]",
+        options="t2i_core.options.compare:CompareOptions",
+        flow="flows.compare:compare",
+        check="t2i_core.reports.comparison:check_options",
+    ),
     "export": Command(
         summary="Write the images of a finished output in the form that a trainer reads.",
         usage="OUTPUT --format FORMAT [OPTIONS]",
@@ -41,6 +55,13 @@ COMMANDS: dict[str, Command] = {
         options="t2i_core.options.gallery:GalleryOptions",
         flow="flows.gallery:gallery",
         check="t2i_core.reports.gallery.write:check_options",
+    ),
+    "score": Command(
+        summary="Score the images of a finished output: columns of its images.parquet. No score is computed twice.",
+        usage="OUTPUT [OPTIONS]",
+        options="t2i_core.options.score:ScoreOptions",
+        flow="flows.score:score",
+        check="t2i_core.scoring.built_in:check_options",
     ),
 }
 

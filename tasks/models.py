@@ -10,6 +10,7 @@ from t2i_core.models.identity import ResolvedModel, resolve_model
 from t2i_core.models.local_files import ModelSource, fetch_files
 from t2i_core.models.pipeline_files import Wanted
 from t2i_core.models.request import CheckpointRequest
+from t2i_core.models.scorer_model import ScorerModel, fetch_scorer_model, resolve_scorer_model
 from tasks.caching import TASK_OPTIONS, VersionedKey
 
 
@@ -63,3 +64,25 @@ def fetch_weights_task(
     """Return local paths of the model's folder, its checkpoints and the adapters' files; download what is missing."""
     loras = tuple(Adapter.from_json(adapter) for adapter in adapters)
     return fetch_files(ModelSource(ResolvedModel.from_json(model), loras, cache_dir, local_dir))
+
+
+@task(
+    name="resolve scorer",
+    task_run_name="resolve {name}",
+    cache_policy=VersionedKey(version="scorer-v1"),
+    **TASK_OPTIONS,
+)
+def resolve_scorer_model_task(cache_key: str, name: str, cache_dir: str | None) -> dict[str, Any]:
+    """Return a CLIP or SigLIP model with the hashes of its files."""
+    return resolve_scorer_model(name, cache_dir).to_json()
+
+
+@task(
+    name="fetch scorer",
+    task_run_name="fetch {model[name]}",
+    cache_policy=VersionedKey(version="scorer-files-v1"),
+    **TASK_OPTIONS,
+)
+def fetch_scorer_model_task(cache_key: str, model: dict[str, Any], cache_dir: str | None) -> str:
+    """Return the local folder of a CLIP or SigLIP model; download what is missing."""
+    return str(fetch_scorer_model(ScorerModel.from_json(model), cache_dir))

@@ -1,4 +1,4 @@
-"""The user's own function over the loaded pipeline: its file, the identity of it, and the function itself."""
+"""The user's own function, over the loaded pipeline or as a scorer: its file, the identity of it, and the function."""
 
 import ast
 import hashlib
@@ -16,31 +16,32 @@ from t2i_core.local_paths import is_file, is_folder, similar_name
 SUFFIX = ".py"
 
 
-def prepare_digest(name: str) -> str:
+def prepare_digest(name: str, option: str = "prepare") -> str:
     """Return the SHA-256 of the file that defines `module:function` or `FILE.py:function`.
 
-    Another source may mean other pixels. No code is run: neither the module nor the packages it is in.
+    Another source may mean other pixels, or other scores. No code is run: neither the module nor the packages it is in.
+    `option` is for messages.
 
     Raises:
         ConfigError: for a file or module that cannot be found or read, or a function it does not define.
     """
-    module, function = _split(name)
-    file = find_source(module)
+    module, _, function = name.rpartition(":")
+    file = find_source(module, option)
     try:
         source = file.read_bytes()
         defined = {node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)}
     except OSError as error:
-        raise ConfigError([f"prepare: {file} cannot be read: {error.strerror}; check the file"]) from None
+        raise ConfigError([f"{option}: {file} cannot be read: {error.strerror}; check the file"]) from None
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = str(error) or type(error).__name__
-        raise ConfigError([f"prepare: {file} is no Python source: {reason}; correct it"]) from None
+        raise ConfigError([f"{option}: {file} is no Python source: {reason}; correct it"]) from None
     if function not in defined:
         names = ", ".join(sorted(defined)) or "none"
-        raise ConfigError([f"prepare: {file} defines no function {function!r} (it defines {names})"])
+        raise ConfigError([f"{option}: {file} defines no function {function!r} (it defines {names})"])
     return hashlib.sha256(source).hexdigest()
 
 
-def find_source(module: str) -> Path:
+def find_source(module: str, option: str = "prepare") -> Path:
     """Return the source file of a module, or the file itself where a path was given.
 
     Raises:
@@ -50,7 +51,7 @@ def find_source(module: str) -> Path:
         spec = _find_module(module)
         if spec is None or spec.origin is None or not Path(spec.origin).is_file():
             fix = "run from the folder that holds it, set PYTHONPATH, or write file.py:function"
-            raise ConfigError([f"prepare: Python finds no module {shorten(module)}; {fix}"])
+            raise ConfigError([f"{option}: Python finds no module {shorten(module)}; {fix}"])
         return Path(spec.origin)
     file = Path(module)
     try:
@@ -61,14 +62,14 @@ def find_source(module: str) -> Path:
         )
     except ValueError as error:
         problem = str(error)
-    raise ConfigError([f"prepare: {shorten(module)} {problem}"])
+    raise ConfigError([f"{option}: {shorten(module)} {problem}"])
 
 
 class ChangedSource(ConfigError):
     """The file of the function is not the one that was hashed."""
 
 
-def load_function(name: str, sha256: str | None = None) -> Callable[[Any], Any]:
+def load_function(name: str, sha256: str | None = None, option: str = "prepare") -> Callable[..., Any]:
     """Run the file that `prepare_digest` has hashed, and return the function; what its module raises is passed on.
 
     Python's own import would take compiled code that is stored beside the file, or a module that this process imported
@@ -77,11 +78,11 @@ def load_function(name: str, sha256: str | None = None) -> Callable[[Any], Any]:
     Raises:
         ChangedSource: if it has another.
     """
-    module, function = _split(name)
-    file = find_source(module).absolute()
+    module, _, function = name.rpartition(":")
+    file = find_source(module, option).absolute()
     source = file.read_bytes()
     if sha256 not in (None, hashlib.sha256(source).hexdigest()):
-        raise ChangedSource([f"prepare: {file} changed since the run began; run the same command again"])
+        raise ChangedSource([f"{option}: {file} changed since the run began; run the same command again"])
     if module.endswith(SUFFIX):
         # Not under the file's own name, which may be that of a module that something else needs.
         spec = importlib.util.spec_from_file_location(f"prepared_{file.stem}", file)
@@ -94,11 +95,6 @@ def load_function(name: str, sha256: str | None = None) -> Callable[[Any], Any]:
     sys.modules[spec.name] = loaded  # dataclasses and pickle look modules up there
     exec(compile(source, str(file), "exec", dont_inherit=True), loaded.__dict__)  # noqa: S102 - the user's own function
     return getattr(loaded, function)  # type: ignore[no-any-return]
-
-
-def _split(name: str) -> tuple[str, str]:
-    module, _, function = name.rpartition(":")
-    return module, function
 
 
 def _find_module(name: str) -> ModuleSpec | None:

@@ -1,4 +1,4 @@
-"""`images.parquet`: a row for each image, with what was asked for and what is known of the picture."""
+"""`images.parquet`: a row for each image, with what was asked for, what is known of the picture, and its scores."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,10 +7,11 @@ import pyarrow as pa
 
 from t2i_core.output.layout import PROVENANCE, Layout
 from t2i_core.output.own_files import OwnFiles
+from t2i_core.output.score_columns import ScoreColumns
 from t2i_core.planning.catalog import Catalog
 from t2i_core.planning.plan import SPECS
 from t2i_core.storage.records import PROVENANCE_FACTS, RECORD_TABLE
-from t2i_core.storage.tables import write_rows
+from t2i_core.storage.tables import chunks_of, write_chunks
 
 # Of the plan; `name` is in `path`, and the version of the pixels in the key.
 _PLAN_COLUMNS = [name for name in SPECS.names if name not in ("name", "pixels_version")]
@@ -38,5 +39,6 @@ def write_provenance(catalog: Catalog, layout: Layout, files: OwnFiles) -> None:
                 "error": image.error,
             }
 
+    scores = ScoreColumns(catalog.workspace.scores)
     with files.write(PROVENANCE) as file:
-        write_rows(file, SCHEMA, rows())
+        write_chunks(file, scores.schema(SCHEMA), map(scores.added_to, chunks_of(rows(), SCHEMA)))

@@ -12,17 +12,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from t2i_core.errors import ConfigError
+from t2i_core.options.choose import ChooseOptions
 from t2i_core.options.selection import SelectionOptions
 from t2i_core.output.condition import Condition, check_column
-from t2i_core.output.finished import FinishedOutput
+from t2i_core.output.finished import FinishedOutput, read_finished
+from t2i_core.output.own_files import OwnFiles
 from t2i_core.output.review import Review, read_review, write_review
 from t2i_core.planning.catalog import ImageState
-from t2i_core.storage.files import atomic_write
 from t2i_core.storage.keys import as_keys
 from t2i_core.storage.tables import open_table, read_chunks
+from t2i_core.storage.workspace import Workspace
 
 # The states of images that have a picture.
 _THERE = [ImageState.GENERATED.value, ImageState.REUSED.value]
+
+CHOICE = "choice.csv"
 
 Mask = npt.NDArray[np.bool_]
 
@@ -59,20 +63,31 @@ def choose(finished: FinishedOutput, selection: SelectionOptions) -> Choice:
     return _Chooser(finished, selection).choice()
 
 
-def write_dropped(path: Path, finished: FinishedOutput, choice: Choice) -> None:
-    """Write what is dropped, and why, as CSV (key, keep, path, reason): a review that drops the same images."""
+def check_options(options: ChooseOptions) -> None:
+    """Refuse an output that no run finished, and a selection that cannot be used.
+
+    Raises:
+        UserError: in one line.
+    """
+    _Chooser(read_finished(Workspace(options.output)), options)
+
+
+def write_choice(finished: FinishedOutput, choice: Choice) -> None:
+    """Write `choice.csv` into the output: key, keep, path and reason of each image; a review that keeps the same.
+
+    Raises:
+        OutputError: where somebody put or edited a file of that name.
+    """
 
     def rows() -> Iterator[tuple[str, bool, str | None, str]]:
         start = 0
         for chunk in read_chunks(finished.provenance, ["key", "path"]):
-            codes = choice.codes[start : start + len(chunk)]
-            dropped = chunk.filter(pa.array(codes > 0))
-            columns = (dropped[name].to_pylist() for name in ("key", "path"))
-            for key, place, code in zip(*columns, codes[codes > 0], strict=True):
-                yield key, False, place, choice.reasons[code]
+            codes = choice.codes[start : start + len(chunk)].tolist()
+            for key, path, code in zip(chunk["key"].to_pylist(), chunk["path"].to_pylist(), codes, strict=True):
+                yield key, code == 0, path, choice.reasons[code]
             start += len(chunk)
 
-    with atomic_write(path) as file:
+    with OwnFiles(finished.workspace).write(CHOICE) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")
         write_review(text, rows())
         text.detach()

@@ -59,9 +59,14 @@ def table_writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
 
 def write_rows(file: BinaryIO, schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> int:
     """Write dicts to a Parquet file as they come; return how many."""
+    return write_chunks(file, schema, chunks_of(rows, schema))
+
+
+def write_chunks(file: BinaryIO, schema: pa.Schema, chunks: Iterable[pa.RecordBatch]) -> int:
+    """Write chunks to a Parquet file as they come; return how many rows."""
     count = 0
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        for chunk in chunks_of(rows, schema):
+        for chunk in chunks:
             writer.write_batch(chunk)
             count += len(chunk)
     return count

@@ -30,6 +30,7 @@ class Workspace:
         self.written = self.hidden / "written"
         self.checked_images = CheckedImages(self.hidden / "checked-images", self.images)
         self.checked_names = CheckedFiles(self.hidden / "checked-names")
+        self.scores = self.hidden / "scores"
 
     def lock(self) -> AbstractContextManager[Any]:
         """Return the lock that is held while names and manifest change, so that two runs do not mix theirs.
@@ -46,7 +47,7 @@ class Workspace:
         Those beside images are removed by `ImageStore.scan`. Where people see them, only those of names that are noted:
         others may be the user's.
         """
-        for folder in (self.root, self.hidden, self.written, self.plans, self.records, self.manifests):
+        for folder in (self.root, self.hidden, self.written, self.plans, self.records, self.manifests, self.scores):
             for entry in entries(folder):
                 final = final_name(entry.name)
                 if final is not None and (folder != self.root or (self.written / final).is_file()):

@@ -6,12 +6,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from t2i_core.errors import ConfigError
+from t2i_core.errors import ConfigError, OutputError
 from t2i_core.options.command import Options
 from t2i_core.options.selection import SelectionOptions
 from t2i_core.output.finished import read_finished
 from t2i_core.output.manifest import write_manifest
-from t2i_core.output.selection import choose, write_dropped
+from t2i_core.output.selection import choose, write_choice
 from t2i_core.storage import tables
 from tests.builders import image_spec, make_catalog, store_image
 
@@ -182,12 +182,23 @@ def test_a_review_that_says_something_else_is_refused(kept, tmp_path, text, prob
         kept(review=str(tmp_path / "other.csv"))
 
 
-def test_what_is_dropped_is_a_review_that_drops_the_same(finished, kept, tmp_path):
-    choice = choose(finished, Selection(best_of=1, by="score_clip"))
-    write_dropped(tmp_path / "dropped.csv", finished, choice)
-    lines = (tmp_path / "dropped.csv").read_text().splitlines()
+def test_a_choice_is_written_as_a_review_that_keeps_the_same(finished, kept):
+    write_choice(finished, choose(finished, Selection(best_of=1, by="score_clip")))
+    path = finished.workspace.root / "choice.csv"
+    lines = path.read_text().splitlines()
     assert lines[0] == "key,keep,path,reason"
-    assert len(lines) == 1 + 5
+    assert len(lines) == 1 + 7
     assert lines[1].startswith(f"{SPECS[0][0].key},no,")
     assert lines[1].endswith("sample0_condition0_0.png,best of: not among the best 1 of its prompt by score_clip")
-    assert kept(review=str(tmp_path / "dropped.csv"))[0] == [1, 4]
+    assert lines[2].endswith("sample0_condition0_1.png,")
+    assert kept(review=str(path))[0] == [1, 4]
+
+
+def test_a_choice_that_somebody_edited_is_not_written_over(finished):
+    choice = choose(finished, Selection())
+    write_choice(finished, choice)
+    write_choice(finished, choice)  # its own
+    path = finished.workspace.root / "choice.csv"
+    path.write_text(path.read_text().replace(",yes,", ",no,", 1))
+    with pytest.raises(OutputError, match=r"holds choice\.csv, which this tool did not write"):
+        write_choice(finished, choice)
