@@ -18,12 +18,13 @@ from prefect.states import Completed
 from flows.outcomes import refused
 from flows.signature import takes_options
 from t2i_core import __version__
+from t2i_core.config import Config
 from t2i_core.errors import UserError
 from t2i_core.options.gallery import GalleryOptions
 from t2i_core.output.finished import FinishedOutput, read_finished
-from t2i_core.output.layout import GALLERY
+from t2i_core.output.layout import GALLERY, has_gallery
 from t2i_core.reports.gallery.folder import PAGE
-from t2i_core.reports.gallery.write import gallery_folder, run_facts
+from t2i_core.reports.gallery.write import gallery_folder, prune_thumbnails, run_facts
 from t2i_core.storage.tables import use_system_allocator
 from t2i_core.storage.workspace import Workspace
 from tasks.caching import ResultCache, cache_key
@@ -33,6 +34,23 @@ from tasks.settings import ConfiguredFlow, apply_settings
 # Not `__name__`: `prefect flow serve` loads this file under another module name.
 log = logging.getLogger("flows.gallery")
 RETRIES = 3
+# A run makes up to so many thumbnails of images of earlier versions; a thousand of 1024x1024 take half a minute.
+MISSING_THUMBNAILS = 1000
+
+
+def show_gallery(config: Config, workspace: Workspace, cache: ResultCache, images: int) -> None:
+    """Write the gallery of a run with so many images, unless it is left out.
+
+    One that cannot be written does not spoil the run.
+    """
+    if not has_gallery(config.gallery, images):
+        return
+    try:
+        log.info("\n".join(make_gallery(read_finished(workspace), cache, MISSING_THUMBNAILS)))
+        if config.prune:
+            prune_thumbnails(workspace)
+    except UserError as error:
+        log.warning("gallery   not written: %s", error)
 
 
 def make_gallery(finished: FinishedOutput, cache: ResultCache, most_thumbnails: int | None = None) -> list[str]:

@@ -11,8 +11,9 @@ if __name__ == "__main__":
     raise SystemExit(main())
 
 import logging
+import sys
 import time
-from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -20,56 +21,54 @@ from prefect.client.schemas.objects import State
 from prefect.exceptions import TerminationSignal
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
-from prefect.states import Cancelled, Completed
+from prefect.states import Cancelled
 
 from flows.again import not_made_again
 from flows.checks import announce_download, announce_guess, check_machine, check_output_folder, warn_of_disk
-from flows.gallery import make_gallery
+from flows.dry_run import show_dry_run
+from flows.gallery import show_gallery
 from flows.generating import Generating
 from flows.housekeeping import prune, remove_old_plans
+from flows.inventory import Inventory, plan_sentence
 from flows.launchers import find_part, with_own_device
 from flows.outcomes import ended, finished, refused
 from flows.parts import end_part, show_status
+from flows.planning import Planning
 from flows.preflight import check_at_once
 from flows.preview import show_preview
 from flows.prompts import lines_about_prompts
 from flows.read_only import with_place_to_write
-from flows.records import collect_index, records_key, scan_images
+from flows.records import records_key, scan_images
 from flows.resolve import Resolved, fetch, load_elsewhere, pixel_packages, resolve
 from flows.runners import RunToJoin, find_workers
 from flows.signature import takes_options
 from flows.speed import SpeedCache
 from flows.system_errors import as_users
 from t2i_core.config import Config
-from t2i_core.dataset.sources import Parts, find_parts, fingerprint, hashed
+from t2i_core.dataset.sources import find_parts, fingerprint, hashed
 from t2i_core.errors import MeasureFailed, UserError
 from t2i_core.generation.image_writer import RunContext
 from t2i_core.generation.interface import LoadConfig
-from t2i_core.models.names import denoiser_config
-from t2i_core.models.preset_choice import model_title
 from t2i_core.output.accounting import Accounting, exceeds
-from t2i_core.output.finished import read_finished
 from t2i_core.output.identity import claim_output, open_output
-from t2i_core.output.layout import CONTACT_SHEET, Layout, has_gallery
+from t2i_core.output.layout import Layout, has_gallery
 from t2i_core.output.manifest import check_names, manifest_is_right, write_manifest
 from t2i_core.output.part_marks import PartMarks, PartState
 from t2i_core.output.references import find_images
-from t2i_core.planning.catalog import Catalog, Picture
+from t2i_core.planning.catalog import Catalog
+from t2i_core.planning.growing import GrowingCatalog
 from t2i_core.planning.pending import Pending
 from t2i_core.planning.plan import Plan
-from t2i_core.planning.shards import Shard, WorkEstimate, estimate_work, make_shards, shard_sizes
-from t2i_core.reports.estimate import disk_space, estimate_lines, text_line
-from t2i_core.reports.gallery.write import prune_thumbnails
+from t2i_core.planning.shards import Shard, WorkEstimate, growing_shard_sizes, make_shards
+from t2i_core.reports.estimate import disk_space
 from t2i_core.reports.pictures import delete_damaged
-from t2i_core.reports.report import SHEET_IMAGES, Report, prunable, write_report
-from t2i_core.reports.summary_page import THUMBNAILS
+from t2i_core.reports.report import Report, write_report
 from t2i_core.storage.formats import Encoding
 from t2i_core.storage.record_index import RecordIndex
 from t2i_core.storage.run_marks import RunMarks
 from t2i_core.storage.tables import use_system_allocator
 from t2i_core.storage.workspace import Workspace
 from tasks.caching import ResultCache, cache_key, data
-from tasks.dataset import load_dataset_task
 from tasks.generation import generate_shard_task
 from tasks.manifest import write_manifest_task
 from tasks.process import THIS_PROCESS
@@ -84,10 +83,10 @@ log = logging.getLogger("flows.text2image")
 
 # A runner kills 30 s after it asked to stop; the manifest still has to be written within them.
 STOP_SECONDS = 15
+# So long a run waits for its plan before it makes images of what is planned by then.
+EARLY_SECONDS = 3.0
 # The batch size until `auto` has been measured.
 UNMEASURED_BATCH_SIZE = 4
-# A run makes up to so many thumbnails of images of earlier versions; a thousand of 1024x1024 take half a minute.
-MISSING_THUMBNAILS = 1000
 
 
 class Text2Image:
@@ -102,8 +101,10 @@ class Text2Image:
         self.cache = ResultCache(self.workspace.results, config.retries)
         self.startup_seconds = THIS_PROCESS.startup_seconds()
         self.started = time.perf_counter()
+        self.counted: Future[WorkEstimate] | None = None  # of a data set that is still read
         self.generating = Generating(find_workers(config), RunMarks(self.workspace.running, self.run))
-        self.again: frozenset[str] | None = None  # the keys of the images that `only` names
+        workers = self.generating.workers.count
+        self.inventory = Inventory(config, self.part, self.run, self.workspace, self.cache, workers)
 
     def __call__(self) -> State[Any]:
         """Run the stages; leave no process behind."""
@@ -122,88 +123,60 @@ class Text2Image:
         identity = open_output(self.workspace, self.config, fingerprint(found))
         resolved = resolve(self.config, self.cache, identity.commits)
         announce_guess(resolved)
-        plan = self.load_dataset(resolved, found)
-        name_flow_run(self.config, plan.prompts)
-        if not self.config.only_looks:
-            claim_output(self.workspace, replace(identity, commits=resolved.commits))
-            self.workspace.remove_stale_files()
-            self.mark(PartState.RUNNING)
-        catalog = self.collect(plan)
-        if self.config.status:
-            return show_status(catalog)
-        if self.config.only:
-            self.again = find_images(catalog, self.config.only)
-        return self.work(resolved, plan, catalog)
+        with Planning(resolved, found, self.workspace, self.cache) as planning:
+            if not self.config.only_looks and planning.is_new():
+                self.start_workers(resolved)  # a new plan has new images
+            waits = self.config.only_looks or self.config.preview or self.config.only
+            plan = planning.plan() if waits else planning.begun(EARLY_SECONDS)
+            if not self.config.only_looks:
+                claim_output(self.workspace, replace(identity, commits=resolved.commits))
+                self.workspace.remove_stale_files()
+                self.mark(PartState.RUNNING)
+            catalog = self.inventory.collect(plan) if plan else None
+            if self.config.status and catalog:
+                return show_status(catalog)
+            if self.config.only and catalog:
+                self.inventory.again = find_images(catalog, self.config.only)
+            return self.work(resolved, planning, catalog)
 
-    def work(self, resolved: Resolved, plan: Plan, catalog: Catalog) -> State[Any]:
-        """Make what is missing, and write what a run leaves, also where it is stopped; or only say what there is."""
+    def work(self, resolved: Resolved, planning: Planning, catalog: Catalog | None) -> State[Any]:
+        """Make what is missing, and write what a run leaves, also where it is stopped; or only say what there is.
+
+        `catalog`: None as long as the data set is still read.
+        """
         speeds = SpeedCache(self.config, resolved.settings, self.cache, self.generating.workers)
-        work = self.estimate(catalog, speeds.batch_size() or UNMEASURED_BATCH_SIZE)
-        if not self.config.only_looks and delete_damaged(self.shown(catalog, work), self.workspace.images):
-            catalog = self.collect(plan)
-            work = self.estimate(catalog, work.batch_size)
-        log.info("plan      %s", _plan_sentence(plan, work))
+        work = None
         try:
-            if self.config.only_looks:
-                return self.show_dry_run(resolved, catalog, work, speeds)
-            if work.images:
-                check_names(catalog, self.config)
-                work = self.generate(resolved, catalog, work, speeds)
-                catalog = self.collect(plan)
-            if (sample := self.sample(catalog)) is not None:
+            if catalog is None:
+                work = self.generate_early(resolved, planning, speeds)
+                catalog = self.inventory.collect(planning.plan())
+            name_flow_run(self.config, catalog.plan.prompts)
+            if work is None:
+                work = self.inventory.estimate(catalog, speeds.batch_size() or UNMEASURED_BATCH_SIZE)
+                if not self.config.only_looks and delete_damaged(
+                    self.inventory.shown(catalog, work), self.workspace.images
+                ):
+                    catalog = self.inventory.collect(catalog.plan)
+                    work = self.inventory.estimate(catalog, work.batch_size)
+                log.info("plan      %s", plan_sentence(catalog.plan, work))
+                if self.config.only_looks:
+                    return show_dry_run(resolved, catalog, work, speeds, self.inventory, self.fetch)
+                if work.images:
+                    check_names(catalog, self.config)
+                    work = self.generate(resolved, catalog, work, speeds)
+                    catalog = self.inventory.collect(catalog.plan)
+            if (sample := self.inventory.sample(catalog)) is not None:
                 return show_preview(self.config, catalog, sample, self.generating.errors, work, self.generating.seconds)
             if self.part is not None:
                 self.mark(PartState.FINISHED)
                 return end_part(self.part, replace(catalog, errors=self.generating.errors), self.config.max_failures)
             return self.finish(resolved, catalog, work)
         except CancelledInPrefect:
-            return Cancelled(message=self.stop(resolved, plan, work))
+            return Cancelled(message=self.stop(resolved, planning, work))
         except (KeyboardInterrupt, TerminationSignal):
             if not self.config.only_looks:
-                self.stop(resolved, plan, work)
+                self.stop(resolved, planning, work)
             raise
-
-    def load_dataset(self, resolved: Resolved, found: Parts) -> Plan:
-        """Turn rows into image specs with their keys, on disk. `found`: what the data set consists of, hashed."""
-
-        def still_there(stored: dict[str, Any]) -> bool:
-            return Plan(**stored).exists(self.workspace.plans)
-
-        key = cache_key(fingerprint(found), resolved.plan_settings(), found.row_files)
-        if not (self.config.only_looks or self.cache.holds(load_dataset_task, key, still_there)):
-            self.start_workers(resolved)  # a new plan has new images
-        arguments = (self.config, resolved.settings, resolved.preset, found)
-        return Plan(**self.cache.call(load_dataset_task, key, *arguments, is_valid=still_there))
-
-    def collect(self, plan: Plan) -> Catalog:
-        """Join the plan with what is known of images, checked against the files."""
-        index, scan = collect_index(self.workspace, self.cache, self.run if self.config.refresh else None)
-        return Catalog(self.workspace, plan, index, scan, self.run)
-
-    def shown(self, catalog: Catalog, work: WorkEstimate) -> Iterator[Picture]:
-        """Yield the images that are there and that this run decodes later, for its contact sheet and its page."""
-        if self.part is not None:
-            return
-        if (sample := self.sample(catalog)) is not None:
-            yield from catalog.pictures(only=sample)
-        elif work.images or not (self.workspace.root / CONTACT_SHEET).is_file():
-            yield from catalog.spread_pictures(SHEET_IMAGES)
-            yield from catalog.spread_pictures(THUMBNAILS)
-
-    def pending(self, catalog: Catalog) -> Pending:
-        """Return the images that this run has to make."""
-        only = self.sample(catalog)
-        retry_failed, reseed = self.config.retry_failed, self.config.reseed
-        return Pending(catalog, retry_failed, reseed, only=only, part=self.part, again=self.again)
-
-    def sample(self, catalog: Catalog) -> frozenset[str] | None:
-        """Return the keys of the images that a preview makes; None for a run that makes all."""
-        return catalog.sample(self.config.preview) if self.config.preview else None
-
-    def estimate(self, catalog: Catalog, batch_size: int) -> WorkEstimate:
-        """Count what there is to make, in batches of `batch_size`."""
-        workers = self.generating.workers.count
-        return estimate_work(self.pending(catalog), batch_size, self.config.save_interval, workers)
 
     def fetch(self, resolved: Resolved) -> LoadConfig:
         """Bring the model's files to this machine, if it can run the model; or let other machines do so."""
@@ -223,27 +196,77 @@ class Text2Image:
         self.generating.start(RunToJoin(self.run, output, self.config.device, packages, elsewhere))
 
     def generate(self, resolved: Resolved, catalog: Catalog, work: WorkEstimate, speeds: SpeedCache) -> WorkEstimate:
-        """Make what is pending, shard by shard through a sliding window; return the work as it was then counted."""
+        """Make what is pending; return the work as it was then counted."""
+        self.advise(resolved, catalog)
+        load_config, pending = self.fetch(resolved), self.inventory.pending(catalog)
+        batch_size = self.measured_batch_size(pending, load_config, speeds)
+        if batch_size != work.batch_size:
+            work = self.inventory.estimate(catalog, batch_size)
+        warn_of_disk(*disk_space(work, catalog))
+        counted: Future[WorkEstimate] = Future()
+        counted.set_result(work)
+        self.make(resolved, load_config, pending, batch_size, counted, catalog.plan.images)
+        return work
+
+    def generate_early(self, resolved: Resolved, planning: Planning, speeds: SpeedCache) -> WorkEstimate | None:
+        """Make what is pending while the data set is still read; return the work, or None where nothing was pending."""
+        index, scan = self.inventory.known()
+        pending = self.inventory.pending(GrowingCatalog(self.workspace.plans, planning.digest, planning.growth, index))
+        if next(pending.requests(), None) is None:
+            return None
+        log.info("plan      the data set is still read; images of its first rows are made meanwhile")
+        load_config = self.fetch(resolved)
+        batch_size = self.measured_batch_size(pending, load_config, speeds)
+
+        def count(plan: Plan) -> WorkEstimate:
+            catalog = Catalog(self.workspace, plan, index, scan, self.run)
+            check_names(catalog, self.config)
+            work = self.inventory.estimate(catalog, batch_size)
+            log.info("plan      %s", plan_sentence(plan, work))
+            warn_of_disk(*disk_space(work, catalog))
+            return work
+
+        self.counted = planning.then(count)
+        planning.then(lambda plan: self.advise(resolved, Catalog(self.workspace, plan, index, scan)))
+        self.make(resolved, load_config, pending, batch_size, self.counted, sys.maxsize)
+        return self.counted.result()
+
+    def advise(self, resolved: Resolved, catalog: Catalog) -> None:
+        """Say which prompts the model's text encoders would cut or cannot read."""
         for line in lines_about_prompts(resolved, catalog):
             log.warning(line)
-        load_config = self.fetch(resolved)
-        if self.config.batch_size == "auto":
-            try:
-                speed = speeds.measure(self.pending(catalog).first(), load_config)
-                work = self.estimate(catalog, speed.batch_size)
-            except MeasureFailed as error:
-                log.warning("batches   of %d, for none could be measured: %s", work.batch_size, error)
-        warn_of_disk(*disk_space(work, catalog))
+
+    def measured_batch_size(self, pending: Pending, load_config: LoadConfig, speeds: SpeedCache) -> int:
+        """Return how many images a batch has: as configured, or for `auto` as it was or is now measured."""
+        if self.config.batch_size != "auto":
+            return self.config.batch_size
+        try:
+            return speeds.measure(pending.first(), load_config).batch_size
+        except MeasureFailed as error:
+            otherwise = speeds.batch_size() or UNMEASURED_BATCH_SIZE
+            log.warning("batches   of %d, for none could be measured: %s", otherwise, error)
+            return otherwise
+
+    def make(
+        self,
+        resolved: Resolved,
+        load_config: LoadConfig,
+        pending: Pending,
+        batch_size: int,
+        counted: "Future[WorkEstimate]",
+        images_planned: int,
+    ) -> None:
+        """Make what is pending, shard by shard through a sliding window. `counted`: the work, once it is known."""
         context = RunContext(
             run=self.run,
-            refresh=self.config.refresh or self.again is not None,
+            refresh=self.config.refresh or self.inventory.again is not None,
             model_name=resolved.model_name,
             commit=resolved.model.commit,
             tuning=load_config.tuning(),
             encoding=Encoding(self.config.image_format, self.config.png_compress_level, self.config.jpeg_quality),
             options=resolved.options,
             sampler=resolved.model.configs.get("scheduler", {}).get("_class_name"),
-            thumbnails=has_gallery(self.config.gallery, catalog.plan.images),
+            thumbnails=has_gallery(self.config.gallery, images_planned),
         )
         # The images of a shard are missing, so a stored result of this very shard is stale.
         task = self.cache.bind(generate_shard_task, refresh=True)
@@ -252,17 +275,24 @@ class Text2Image:
         def submit(shard: Shard, place: str) -> PrefectFuture[Any]:
             return workers.submit(task, shard.digest, *data(shard, images, load_config, context), place=place)
 
-        sizes = shard_sizes(work.batches, self.config.save_interval, workers.count)
-        shards = make_shards(self.pending(catalog), work.batch_size, sizes)
-        with heeding_cancel(self.runner), progress(work.images, self.config.dataset_names) as shown:
+        def work() -> WorkEstimate | None:
+            return counted.result() if counted.done() else None
+
+        def batches() -> int | None:
+            return found.batches if (found := work()) else None
+
+        sizes = growing_shard_sizes(batches, self.config.save_interval, workers.count)
+        begun = work()
+        shards = make_shards(pending, batch_size, sizes, begun.shards if begun else None)
+        with heeding_cancel(self.runner), progress(begun.images if begun else None, self.config.dataset_names) as shown:
+            counted.add_done_callback(shown.expect)
             self.generating(shards, submit, shown)
         self.generating.record_deaths(self.cache, context)
-        return work
 
     def finish(self, resolved: Resolved, catalog: Catalog, work: WorkEstimate) -> State[Any]:
         """Write manifest and report; return the state that says how it went."""
         # What `only` leaves out may not be made yet.
-        catalog = replace(catalog, errors=self.generating.errors, interrupted=self.again is not None)
+        catalog = replace(catalog, errors=self.generating.errors, interrupted=self.inventory.again is not None)
 
         def still_right(stored: dict[str, Any]) -> bool:
             return manifest_is_right(stored["files"], catalog, self.config)
@@ -287,41 +317,37 @@ class Text2Image:
         remove_old_plans(catalog)
         report_task(*data(report, catalog, same_images))
         log.log(logging.ERROR if report.too_many_failures else logging.INFO, report.summary())
-        self.show_gallery(catalog)
+        show_gallery(self.config, self.workspace, self.cache, catalog.plan.images)
         shown = publish_task(*data(report, catalog), return_state=True)
         if not shown.is_completed():
             log.warning("the summary is not in Prefect: %s", shown.message)
-        if self.again is not None and (left := not_made_again(catalog, self.again)):
+        if self.inventory.again is not None and (left := not_made_again(catalog, self.inventory.again)):
             allowed = self.config.max_failures
             log.error("again     %s", left.message)
-            return ended(left.message, too_many=exceeds(left.count, len(self.again), allowed))
+            return ended(left.message, too_many=exceeds(left.count, len(self.inventory.again), allowed))
         return finished(report)
 
-    def show_gallery(self, catalog: Catalog) -> None:
-        """Write the gallery, unless it is left out. One that cannot be written does not spoil the run."""
-        if not has_gallery(self.config.gallery, catalog.plan.images):
-            return
-        try:
-            log.info("\n".join(make_gallery(read_finished(self.workspace), self.cache, MISSING_THUMBNAILS)))
-            if self.config.prune:
-                prune_thumbnails(self.workspace)
-        except UserError as error:
-            log.warning("gallery   not written: %s", error)
-
     @ignoring_sigterm()
-    def stop(self, resolved: Resolved, plan: Plan, work: WorkEstimate) -> str:
+    def stop(self, resolved: Resolved, planning: Planning, work: WorkEstimate | None) -> str:
         """Wait until the batch in flight ended at its next denoising step, then write the files without Prefect.
 
-        Return the sentence that says how far the run came. A preview has no files to write.
+        Return the sentence that says how far the run came. A preview has no files to write, nor has a run that did not
+        read its data set to the end.
 
         Prefect raises the signal again when the flow's body ends, so all that must still happen happens here. A step
         that takes longer than `STOP_SECONDS` is not waited for.
         """
         self.generating.stop(STOP_SECONDS)
+        plan = planning.written()
+        if work is None and self.counted is not None and plan is not None:
+            work = self.counted.result()
         if self.config.preview or self.part is not None:
             self.mark(PartState.STOPPED)
             log.info("stopped   run the same command again to go on")
             return f"stopped: the {'part' if self.part else 'preview'} is not complete"
+        if plan is None or work is None:
+            log.info("stopped   before the data set was read to its end; run the same command again to go on")
+            return "stopped: the data set was not read to its end; images that were made are kept"
         scan = scan_images(self.workspace)
         table = collect_records(records_key(scan, self.cache), self.config.output, scan)
         # With --refresh, too, images of other runs count: what the run did not come to still has its earlier picture.
@@ -332,29 +358,6 @@ class Text2Image:
         log.info(report.summary())
         publish_now(report, catalog)
         return report.message()
-
-    def show_dry_run(self, resolved: Resolved, catalog: Catalog, work: WorkEstimate, speeds: SpeedCache) -> State[Any]:
-        """Say what would be made and what it would take; make nothing."""
-        speed = None
-        if self.config.estimate and work.images:
-            try:
-                speed = speeds.measure(self.pending(catalog).first(), self.fetch(resolved))
-                work = self.estimate(catalog, speed.batch_size)
-            except MeasureFailed as error:
-                log.warning("time      not known: %s", error)
-        lines = [f"model     {model_title(self.config.model, resolved.preset)}"]
-        if speeds.batch_size() is None:
-            lines.append(f"batches   of {work.batch_size} are a guess until --estimate or a run measures them")
-        lines += estimate_lines(work, resolved.model.weights_bytes, *disk_space(work, catalog), speed)
-        lines += lines_about_prompts(resolved, catalog)
-        if work.images:
-            pending, denoiser = self.pending(catalog), denoiser_config(resolved.model.configs)
-            line = text_line(pending.first(), resolved.preset, denoiser, pending.longest_prompt())
-            lines += [line] if line else []
-        if self.config.prune:
-            lines.append(f"prune     would delete {prunable(catalog.unreferenced())}")
-        log.info("\n".join(lines))
-        return Completed(message=_plan_sentence(catalog.plan, work))
 
     def mark(self, state: PartState) -> None:
         """Note how this run's part stands, where it makes one."""
@@ -380,13 +383,6 @@ class Text2Image:
             unreferenced=catalog.unreferenced(),
             workers=len(self.generating.made_by),
         )
-
-
-def _plan_sentence(plan: Plan, work: WorkEstimate) -> str:
-    return (
-        f"{plan.rows} rows: {plan.usable} usable, {plan.skipped} skipped (have images), {plan.rejected} rejected; "
-        f"{plan.images} images, {work.images} of them to make"
-    )
 
 
 @takes_options(Config)

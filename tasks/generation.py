@@ -35,7 +35,7 @@ class ShardIncomplete(Exception):
 
 @task(
     name="generate",
-    task_run_name="generate {shard.number}/{shard.total}",
+    task_run_name="generate {shard.place}",
     cache_policy=VersionedKey(version=SHARD_KEY),
     **TASK_OPTIONS,
 )

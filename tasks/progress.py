@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any
@@ -31,7 +32,8 @@ class Progress:
     The shards of this process tell it in several threads; others show it.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int | None) -> None:
+        """`total`: None as long as it is not known."""
         self.total = total
         self.done = 0
         self.workers = 0  # how many processes generate, where they are others than this one
@@ -47,7 +49,13 @@ class Progress:
     def reach(self, done: int) -> None:
         """Count up to `done` images: shards elsewhere tell nothing of single ones. A shard here may be ahead of it."""
         with self._lock:
-            self.done = min(self.total, max(self.done, done))
+            done = max(self.done, done)
+            self.done = done if self.total is None else min(self.total, done)
+
+    def expect(self, total: "Future[Any]") -> None:
+        """Take over how many images there will be, of work that is counted by now."""
+        if total.exception() is None:
+            self.total = total.result().images
 
     def note_step(self, step: int, steps: int) -> None:
         """Note that a denoising step is done. Called between two steps: it must not take time."""
@@ -56,13 +64,17 @@ class Progress:
         self._step = step, steps
 
     def images(self) -> str:
-        """Return for example `3 of 40 images`."""
-        return f"{self.done} of {self.total} images"
+        """Return for example `3 of 40 images`, or `3 images`."""
+        return f"{self.done} images" if self.total is None else f"{self.done} of {self.total} images"
 
     def speed(self) -> str:
         """Return for example `, 0.42/s, 01:28 left`; nothing before the first image and after the last."""
         done, seconds = self.done, time.monotonic() - self._started
-        if not 0 < done < self.total or not seconds:
+        if not done or not seconds:
+            return ""
+        if self.total is None:
+            return f", {done / seconds:.2f}/s{self.by()}"
+        if done >= self.total:
             return ""
         left = tqdm.format_interval((self.total - done) * seconds / done)
         return f", {done / seconds:.2f}/s{self.by()}, {left} left"
@@ -77,8 +89,11 @@ class Progress:
 
 
 @contextmanager
-def progress(total: int, dataset: Sequence[str]) -> Iterator[Progress]:
-    """Show for the block how many of `total` images are made, in a terminal or a log file, and in Prefect."""
+def progress(total: int | None, dataset: Sequence[str]) -> Iterator[Progress]:
+    """Show for the block how many of `total` images are made, in a terminal or a log file, and in Prefect.
+
+    `total`: None where it is not known yet.
+    """
     shown = Progress(total)
     THIS_PROCESS.on_images, THIS_PROCESS.on_step = shown.add_images, shown.note_step
     here = _show_bar if sys.stderr.isatty() else _show_lines
@@ -124,7 +139,7 @@ def _show_bar(ended: threading.Event, shown: Progress) -> None:
         last = False
         while not last:
             last = ended.wait(LOOK_SECONDS)
-            bar.n = shown.done
+            bar.n, bar.total = shown.done, shown.total
             bar.set_postfix_str("" if last else shown.step() or shown.by().strip(), refresh=False)
             bar.refresh()
 
@@ -156,7 +171,7 @@ def _show_in_prefect(ended: threading.Event, shown: Progress, key: str) -> None:
         text = shown.images()  # the UI's card shows some 40 characters
         if not last:
             text += shown.speed() or (f", {shown.step()}" if shown.step() else "")
-        percent = round(100 * shown.done / shown.total, 1)
+        percent = round(100 * shown.done / shown.total, 1) if shown.total else 0.0
         try:
             if artifact is None:
                 artifact = create_progress_artifact(percent, key=key, description=text)

@@ -10,6 +10,8 @@ import pyarrow.compute as pc
 
 from t2i_core.hashing import derive_seed
 from t2i_core.planning.catalog import Catalog, CatalogChunk
+from t2i_core.planning.growing import GrowingCatalog
+from t2i_core.planning.occurrences import Occurrences, numbers_of
 from t2i_core.planning.parts import Part
 from t2i_core.spec import ImageSpec
 
@@ -31,7 +33,7 @@ class ImageRequest:
 class Pending:
     """The images without a picture. Those that failed before are left out, unless `retry_failed` asks for them."""
 
-    catalog: Catalog
+    catalog: Catalog | GrowingCatalog
     retry_failed: bool = False
     reseed: bool = False  # give failed images, or those of `again`, a new seed
     only: frozenset[str] | None = None  # leave out images whose key is not among them
@@ -57,13 +59,20 @@ class Pending:
 
     def requests(self) -> Iterator[ImageRequest]:
         """Yield the images to make, each key once, in data-set order."""
-        seen: set[bytes] = set()  # 32 bytes a key, only of what is pending
-        for chunk in self.chunks():
+        for chunk in self.distinct_chunks():
             for row in chunk.to_pylist():
-                key = bytes.fromhex(row["key"])
-                if key not in seen:
-                    seen.add(key)
-                    yield self._request(ImageSpec.from_row(row), row["key"])
+                yield self._request(ImageSpec.from_row(row), row["key"])
+
+    def distinct_chunks(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield the same as `chunks`, but of rows that share a key the first alone.
+
+        Keys are compared by 64 bits: an image that has those of another, once in millions of runs, waits for the next
+        run.
+        """
+        seen = Occurrences()
+        for chunk in self.chunks(columns):
+            counts = seen.count(numbers_of(chunk["key"].to_pylist()))
+            yield chunk.filter(pa.array(counts == 0)) if counts.any() else chunk
 
     def first(self) -> ImageSpec:
         """Return the first image to make."""
@@ -85,6 +94,7 @@ class Pending:
         wanted: npt.NDArray[np.bool_] = np.array(named.to_pylist(), bool)
         if not wanted.any():
             return wanted
+        assert isinstance(self.catalog, Catalog), "images are named of a plan that is whole"
         made = self.catalog.made_in_run()
         wanted[chunk.present] &= ~made[chunk.index[chunk.present]]
         return wanted

@@ -39,11 +39,11 @@ def write_plan(
     config: Config,
     settings: GenerationSettings,
     preset: Preset,
-    on_segment: Callable[[int], None] = lambda written: None,
+    on_segment: Callable[[int, int], None] = lambda segments, images: None,
 ) -> Plan:
     """Stream `rows` into the files of the plan `name` in the folder `plans`, and return the plan.
 
-    `on_segment` is told how many segments of the plan are written, after each.
+    `on_segment` is told how many segments of the plan are written, and how many images they have, after each.
 
     Raises:
         DatasetError: when no row is usable; its message shows the first rejections.
@@ -64,7 +64,7 @@ def write_plan(
                     specs_writer.write_batch(batch)
                     images += len(batch)
         segments += 1
-        on_segment(segments)
+        on_segment(segments, images)
     for doubt in checks.doubts:
         log.warning("settings  %s", doubt)
     counts = checks.counts

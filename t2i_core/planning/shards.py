@@ -1,24 +1,24 @@
 """Pending images -> batches that share the call's arguments -> shards; and how much work that is."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import chain, repeat
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from t2i_core.hashing import digest
 from t2i_core.planning.pending import ImageRequest, Pending
-from t2i_core.planning.plan import SPECS
 from t2i_core.spec import SHARED_ARGUMENTS
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Up to `save_interval` batches: one task. `number` counts from 1 to `total`."""
+    """Up to `save_interval` batches: one task. `number` counts from 1 to `total`, where that is known."""
 
     number: int
-    total: int
+    total: int | None
     batch_size: int
     batches: tuple[tuple[ImageRequest, ...], ...]
 
@@ -26,6 +26,11 @@ class Shard:
     def requests(self) -> list[ImageRequest]:
         """All its images, in order."""
         return [request for batch in self.batches for request in batch]
+
+    @property
+    def place(self) -> str:
+        """Where it stands in the run: `3/64`, or `3` where their number is not known."""
+        return f"{self.number}/{self.total}" if self.total else str(self.number)
 
     @property
     def digest(self) -> str:
@@ -72,22 +77,33 @@ def shard_sizes(batches: int, save_interval: int, workers: int = 1) -> list[int]
     return sizes
 
 
+def growing_shard_sizes(batches: Callable[[], int | None], save_interval: int, workers: int) -> Iterator[int]:
+    """Yield the same where the number of batches is known only later: `batches` returns None until then."""
+    given = 0
+    while (total := batches()) is None:
+        yield save_interval
+        given += save_interval
+    yield from shard_sizes(max(0, total - given), save_interval, workers)
+
+
 def estimate_work(pending: Pending, batch_size: int, save_interval: int, workers: int = 1) -> WorkEstimate:
     """Count images, batches and shards to make, from the key and the columns that a batch shares."""
-    columns = ["key", "negative_prompt", *SHARED_ARGUMENTS]
-    table = pa.Table.from_batches(pending.chunks(columns), pa.schema([SPECS.field(name) for name in columns]))
-    table = table.set_column(1, "without_negative", pc.is_null(table["negative_prompt"]))
     # The same columns as ImageSpec.call_group.
-    groups = table.group_by(["without_negative", *SHARED_ARGUMENTS]).aggregate([("key", "count_distinct")]).to_pylist()
-    counts = [group["key_count_distinct"] for group in groups]
+    group = ["without_negative", *SHARED_ARGUMENTS]
+    counts: Counter[tuple[Any, ...]] = Counter()
+    for chunk in pending.distinct_chunks(["key", "negative_prompt", *SHARED_ARGUMENTS]):
+        table = pa.table(chunk).set_column(1, "without_negative", pc.is_null(chunk["negative_prompt"]))
+        for row in table.group_by(group).aggregate([("key", "count")]).to_pylist():
+            counts[tuple(row[name] for name in group)] += row["key_count"]
+    groups = [dict(zip(group, values, strict=True)) for values in counts]
     sizes = [group["height"] * group["width"] for group in groups]
-    batches = [-(-count // batch_size) for count in counts]
+    batches = [-(-count // batch_size) for count in counts.values()]
     return WorkEstimate(
-        images=sum(counts),
+        images=counts.total(),
         batches=sum(batches),
         shards=len(shard_sizes(sum(batches), save_interval, workers)),
         batch_size=batch_size,
-        pixels=sum(count * size for count, size in zip(counts, sizes, strict=True)),
+        pixels=sum(count * size for count, size in zip(counts.values(), sizes, strict=True)),
         pixel_steps=sum(
             number * batch_size * size * group["steps"]
             for number, size, group in zip(batches, sizes, groups, strict=True)
@@ -95,23 +111,24 @@ def estimate_work(pending: Pending, batch_size: int, save_interval: int, workers
     )
 
 
-def make_shards(pending: Pending, batch_size: int, sizes: Sequence[int]) -> Iterator[Shard]:
+def make_shards(pending: Pending, batch_size: int, sizes: Iterable[int], total: int | None = None) -> Iterator[Shard]:
     """Yield the shards of what is pending, in data-set order, one in memory at a time.
 
     Args:
         sizes: of `shard_sizes`; batches beyond their sum come in shards of the last size.
+        total: how many shards there will be, if that is known.
     """
     batches: list[tuple[ImageRequest, ...]] = []
-    number, more = 0, chain(sizes, repeat(sizes[-1] if sizes else 1))
-    size = next(more)
+    number, more = 0, iter(sizes)
+    size = next(more, 1)
     for batch in _batches(pending.requests(), batch_size):
         batches.append(batch)
         if len(batches) == size:
             number += 1
-            yield Shard(number, len(sizes), batch_size, tuple(batches))
-            batches, size = [], next(more)
+            yield Shard(number, total, batch_size, tuple(batches))
+            batches, size = [], next(more, size)
     if batches:
-        yield Shard(number + 1, len(sizes), batch_size, tuple(batches))
+        yield Shard(number + 1, total, batch_size, tuple(batches))
 
 
 def _batches(requests: Iterable[ImageRequest], batch_size: int) -> Iterator[tuple[ImageRequest, ...]]:

@@ -71,7 +71,7 @@ def test_a_gallery_is_left_out_and_made_later_by_the_command(run, output, prompt
 
 
 def test_a_run_makes_some_missing_thumbnails_and_says_how_to_make_the_others(run, output, prompts, caplog, monkeypatch):
-    monkeypatch.setattr("flows.text2image.MISSING_THUMBNAILS", 1)
+    monkeypatch.setattr("flows.gallery.MISSING_THUMBNAILS", 1)
     dataset = prompts("a fox", "a cat", "a house")
     run(dataset=dataset, gallery="never")
     run(dataset=dataset)

@@ -31,7 +31,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def write(folder):
-    def make(*rows, name="plan", on_segment=lambda written: None, **values):
+    def make(*rows, name="plan", on_segment=lambda *written: None, **values):
         config = Config.from_values({"dataset": "x.jsonl", "model": "demo", **values})
         settings = GenerationSettings(model="0" * 64, dtype="float32", sampling=resolve_sampling(config, DEMO))
         return write_plan(name, rows, folder, config, settings, DEMO, on_segment)

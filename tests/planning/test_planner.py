@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict, replace
-from itertools import chain
+from itertools import accumulate, chain
 from pathlib import Path
 
 import pytest
@@ -60,8 +60,12 @@ def test_a_plan_is_the_same_in_many_segments(write, folder, monkeypatch, first):
     monkeypatch.setattr(plan_module, "FIRST_SEGMENT", first)
     monkeypatch.setattr(plan_module, "SEGMENT", 4)
     told = []
-    cut = write(*given, name="cut", id_key="id", sizes=["64x64", "72x64"], on_segment=told.append)
-    assert told == list(range(1, cut.segments + 1))
+    cut = write(
+        *given, name="cut", id_key="id", sizes=["64x64", "72x64"], on_segment=lambda *written: told.append(written)
+    )
+    assert [segments for segments, _ in told] == list(range(1, cut.segments + 1))
+    images = [len(list(read_rows(path))) for path in cut.specs_files(folder)]
+    assert [count for _, count in told] == list(accumulate(images))
     assert cut.segments == {1: 5, 2: 4, 4: 4}[first]
     assert replace(cut, digest="plan", segments=1) == whole
     for files in (Plan.rows_files, Plan.specs_files):

@@ -26,7 +26,8 @@ def pending(workspace):
 def shards(pending, batch_size=4, save_interval=2, workers=1):
     """Return the shards, after a look at whether the estimate tells what they hold."""
     work = estimate_work(pending, batch_size, save_interval, workers)
-    result = list(make_shards(pending, batch_size, shard_sizes(work.batches, save_interval, workers)))
+    sizes = shard_sizes(work.batches, save_interval, workers)
+    result = list(make_shards(pending, batch_size, sizes, len(sizes)))
     assert sum(len(s.requests) for s in result) == work.images
     assert sum(len(s.batches) for s in result) == work.batches
     assert len(result) == work.shards
