@@ -6,10 +6,11 @@ from typing import Any
 
 from prefect import task
 
-from t2i_core.storage.files import atomic_write, remove_if_stale
+from t2i_core.storage.files import remove_if_stale
 from t2i_core.storage.image_store import Scan
-from t2i_core.storage.record_table import merge_records
-from t2i_core.storage.tables import read_table, write_table
+from t2i_core.storage.record_merge import merge_in_ranges
+from t2i_core.storage.records import RECORD_TABLE
+from t2i_core.storage.tables import open_table, table_writer
 from t2i_core.storage.workspace import Workspace
 from tasks.caching import TASK_OPTIONS, ResultCache, VersionedKey
 from tasks.generation import SHARD_KEY
@@ -35,8 +36,7 @@ def collect_records(cache_key: str, output: str, scan: Scan) -> str:
     results = ResultCache(workspace.results, retries=0)
     listing = results.listing(SHARD_KEY)
     previous = _latest(workspace.records)
-    table = read_table(previous) if previous else None
-    absorbed = set((table.schema.metadata or {}).get(_ABSORBED, b"").decode().split("\n")) if table else set()
+    absorbed = _absorbed(previous) if previous else set()
 
     def new() -> Iterator[dict[str, Any]]:
         # In the order in which they were written: a later record of a key wins.
@@ -44,16 +44,21 @@ def collect_records(cache_key: str, output: str, scan: Scan) -> str:
             if f"{name} {size} {mtime_ns}" not in absorbed:
                 yield from (results.read(name) or {}).get("records", [])
 
-    merged = merge_records(table, new(), scan, workspace.images)
     marks = "\n".join(f"{name} {size} {mtime_ns}" for name, size, mtime_ns in listing)
-    merged = merged.replace_schema_metadata({_ABSORBED: marks.encode()})
     target = workspace.records / f"{cache_key}.parquet"
-    with atomic_write(target) as file:
-        write_table(file, merged)
+    with table_writer(target, RECORD_TABLE.with_metadata({_ABSORBED: marks.encode()})) as writer:
+        for merged in merge_in_ranges(previous, new(), scan, workspace.images):
+            writer.write_table(merged.replace_schema_metadata({_ABSORBED: marks.encode()}))
     for path in workspace.records.glob("*.parquet"):
         if path != target:
             remove_if_stale(path)  # not at once: another run may be about to read it
     return target.name
+
+
+def _absorbed(table: Path) -> set[str]:
+    """Return the marks of the results that a record table holds."""
+    with open_table(table) as file:
+        return set((file.schema_arrow.metadata or {}).get(_ABSORBED, b"").decode().split("\n"))
 
 
 def _latest(folder: Path) -> Path | None:

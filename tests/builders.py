@@ -19,11 +19,12 @@ from t2i_core.planning.catalog import Catalog
 from t2i_core.planning.file_names import image_name
 from t2i_core.planning.plan import ROWS, SPECS, Plan
 from t2i_core.spec import ImageSpec
+from t2i_core.storage.adoption import adopt
 from t2i_core.storage.files import atomic_write
 from t2i_core.storage.formats import Encoding, encode_image, pixels_digest
 from t2i_core.storage.image_store import Scan
 from t2i_core.storage.record_index import RecordIndex
-from t2i_core.storage.record_table import merge_records
+from t2i_core.storage.record_table import merge_records, tabled
 from t2i_core.storage.records import RECORD_TABLE, ImageRecord, Status, table_row
 from t2i_core.storage.tables import write_rows, write_table
 from t2i_core.storage.workspace import Workspace
@@ -85,9 +86,16 @@ def flip_a_byte(path: Path) -> None:
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def merged(workspace: Workspace, records: Iterable[ImageRecord] = (), previous: pa.Table | None = None) -> pa.Table:
+def merged(
+    workspace: Workspace,
+    records: Iterable[ImageRecord] = (),
+    previous: pa.Table | None = None,
+    scan: Scan | None = None,
+) -> pa.Table:
     """Return the record table of `records`, checked against the stored images; files without a record are adopted."""
-    return merge_records(previous, map(asdict, records), workspace.images.scan(), workspace.images)
+    new = pa.Table.from_batches(tabled(map(asdict, records)), RECORD_TABLE)
+    images = workspace.images
+    return merge_records(previous, new, scan or images.scan(), images, lambda keys: adopt(keys, images))
 
 
 def record_index(folder: Path, table: pa.Table | Iterable[ImageRecord], **options) -> RecordIndex:

@@ -11,11 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from t2i_core.storage.keys import KEY, Keys, as_keys, find
-from t2i_core.storage.records import Status
+from t2i_core.storage.records import REPEATED, Status
 from t2i_core.storage.tables import CHUNK_ROWS
-
-# Columns whose values repeat from image to image; Arrow then holds each value once.
-_REPEATED = ["status", "run", "created", "device", "versions", "tuning", "model_name", "options", "commit", "error"]
 
 
 class RecordIndex:
@@ -36,7 +33,7 @@ class RecordIndex:
         self.name = file.name
         self.only_run = only_run
         # Kept open: a later run may remove the file.
-        self._table = pq.ParquetFile(pa.OSFile(str(file)), read_dictionary=_REPEATED)
+        self._table = pq.ParquetFile(pa.OSFile(str(file)), read_dictionary=REPEATED)
         self.errors: dict[str, str] = {}
         self.replacements: dict[str, tuple[str, int]] = {}
         self.attempts: Counter[str] = Counter()

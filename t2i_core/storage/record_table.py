@@ -1,8 +1,7 @@
 """The record table: one row for every image that is known, checked against the stored files."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -10,25 +9,26 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from t2i_core.storage.formats import decode_image
+from t2i_core.storage.adoption import DECODERS
 from t2i_core.storage.image_store import ImageStore, Scan
 from t2i_core.storage.keys import as_keys, find
-from t2i_core.storage.records import RECORD_TABLE, ImageRecord, Status, table_row
+from t2i_core.storage.records import RECORD_TABLE, Status, table_row
 from t2i_core.storage.tables import CHUNK_ROWS, chunks_of
-
-DECODERS = 4  # threads; decoding releases the GIL
 
 Mask = npt.NDArray[np.bool_]
 
 
-def merge_records(previous: pa.Table | None, new: Iterable[dict[str, Any]], scan: Scan, images: ImageStore) -> pa.Table:
+def merge_records(
+    previous: pa.Table | None, new: pa.Table, scan: Scan, images: ImageStore, adopt: Callable[[list[str]], pa.Table]
+) -> pa.Table:
     """Return a table with a row for each known image, sorted by key, without the metadata of `previous`.
 
     Args:
         previous: the table of an earlier run.
         new: records that the table does not have yet, oldest first; a later record of a key wins.
         scan: the stored images, by key.
-        images: where they are read, if a file has to be decoded.
+        images: where the header of a file is read.
+        adopt: returns the records of those files that hold what they say.
 
     A record of a made image counts only with its file: with the size and time that the record names and, where nobody
     looked at the file since it changed, with the key and the digest of pixels that its header names. A file that has no
@@ -38,17 +38,15 @@ def merge_records(previous: pa.Table | None, new: Iterable[dict[str, Any]], scan
     in_scan = find(as_keys(table["key"]), scan.keys)
     valid = _valid(table, in_scan, scan)
     valid &= _holds(table, valid, in_scan, scan, images)
-    adopted = _adopt(_files_without_record(scan, in_scan[valid]), images)
+    adopted = adopt(_files_without_record(scan, in_scan[valid]))
     lost = _lost_replacements(table.filter(pa.array(~valid)), adopted)
     return pa.concat_tables([table.filter(pa.array(valid)), adopted, lost]).sort_by("key")
 
 
-def _latest_by_key(previous: pa.Table | None, new: Iterable[dict[str, Any]]) -> pa.Table:
+def _latest_by_key(previous: pa.Table | None, new: pa.Table) -> pa.Table:
     earlier = [] if previous is None else [previous.replace_schema_metadata()]
     # Columns that the table of an earlier version lacks are null; those that this version lacks are left out.
-    table = pa.concat_tables(
-        [RECORD_TABLE.empty_table(), *earlier, _table(map(table_row, new))], promote_options="default"
-    )
+    table = pa.concat_tables([RECORD_TABLE.empty_table(), *earlier, new], promote_options="default")
     table = table.select(RECORD_TABLE.names)
     latest = ~table["key"].to_pandas().duplicated(keep="last")
     return table.filter(pa.array(latest)).combine_chunks()
@@ -100,24 +98,6 @@ def _files_without_record(scan: Scan, with_record: npt.NDArray[np.int64]) -> lis
     return [key.decode() for key in scan.keys[without]]
 
 
-def _adopt(keys: list[str], images: ImageStore) -> pa.Table:
-    """Decode files; return the records of those that are whole and name the key under which they are stored."""
-
-    def adopt(key: str) -> dict[str, Any] | None:
-        file, data = images.stat(key), images.read(key)
-        image = None if data is None else decode_image(data)
-        if file is None or image is None or image.record.get("key") != key:
-            return None
-        return asdict(ImageRecord.from_header(image.record, file))
-
-    def adopted() -> Iterator[dict[str, Any]]:
-        with ThreadPoolExecutor(DECODERS) as pool:
-            for start in range(0, len(keys), CHUNK_ROWS):  # a chunk at a time: `map` takes all it is given at once
-                yield from (record for record in pool.map(adopt, keys[start : start + CHUNK_ROWS]) if record)
-
-    return _table(map(table_row, adopted()))
-
-
 def _lost_replacements(invalid: pa.Table, adopted: pa.Table) -> pa.Table:
     """Return the replacements among the records that do not hold, as lost.
 
@@ -135,5 +115,6 @@ def _has_status(table: pa.Table, status: Status) -> Mask:
     return mask
 
 
-def _table(rows: Iterable[dict[str, Any]]) -> pa.Table:
-    return pa.Table.from_batches(chunks_of(rows, RECORD_TABLE), RECORD_TABLE)
+def tabled(records: Iterable[dict[str, Any]]) -> Iterator[pa.RecordBatch]:
+    """Yield records, as JSON knows them, in chunks with the columns of `RECORD_TABLE`."""
+    yield from chunks_of(map(table_row, records), RECORD_TABLE)

@@ -115,6 +115,8 @@ FACTS: dict[str, Fact] = {item.name: item.metadata["fact"] for item in fields(Im
 RECORD_TABLE = pa.schema(
     [*((name, fact.column) for name, fact in FACTS.items() if fact.column is not None), ("seed", pa.int64())]
 )
+# Columns whose values repeat from image to image; Arrow can hold each value once.
+REPEATED = ["status", "run", "created", "device", "versions", "tuning", "model_name", "options", "commit", "error"]
 PROVENANCE_FACTS = [name for name, fact in FACTS.items() if fact.provenance]
 
 

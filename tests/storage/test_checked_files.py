@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from t2i_core.storage import record_table
 from t2i_core.storage.checked_files import CheckedFiles, is_lasting, mixed, own_change_times
 from t2i_core.storage.workspace import Workspace
 from tests.builders import image_spec, merged, picture, store_image
@@ -206,10 +205,7 @@ def test_a_file_that_was_looked_at_is_not_looked_at_again(workspace, monkeypatch
     look(workspace)
     scan = Workspace(workspace.root).checked_images.marked(workspace.images.scan())
     monkeypatch.setattr("t2i_core.storage.image_store.read_header", lambda file: pytest.fail("looked at"))
-    from dataclasses import asdict
-
-    table = record_table.merge_records(None, map(asdict, records), scan, workspace.images)
-    assert len(table) == 2
+    assert len(merged(workspace, records, scan=scan)) == 2
 
 
 def test_an_output_without_images_has_none_to_look_at(workspace):

@@ -6,11 +6,12 @@ from dataclasses import asdict
 import pyarrow as pa
 import pytest
 
-from t2i_core.storage import record_table
+from t2i_core.storage import adoption
+from t2i_core.storage.adoption import adopt
 from t2i_core.storage.formats import Encoding, encode_image, pixels_digest
 from t2i_core.storage.image_store import Scan
 from t2i_core.storage.record_index import RecordIndex
-from t2i_core.storage.record_table import merge_records
+from t2i_core.storage.record_table import merge_records, tabled
 from t2i_core.storage.records import PROMPT_LENGTHS, RECORD_TABLE
 from t2i_core.storage.workspace import Workspace
 from tests.builders import failed_record, image_record, image_spec, merged, picture, record_index, store_image
@@ -35,12 +36,18 @@ def path(workspace):
 
 @pytest.fixture
 def no_decoding(monkeypatch):
-    monkeypatch.setattr(record_table, "decode_image", lambda data: pytest.fail("decoded"))
+    monkeypatch.setattr(adoption, "decode_image", lambda data: pytest.fail("decoded"))
 
 
 def made(table):
     """Keys that the table says are made."""
     return [row["key"] for row in table.to_pylist() if row["status"] == "made"]
+
+
+def fresh(scan, workspace, records=()):
+    """The table of stored results, as JSON, without an earlier table."""
+    new = pa.Table.from_batches(tabled(records), RECORD_TABLE)
+    return merge_records(None, new, scan, workspace.images, lambda keys: adopt(keys, workspace.images))
 
 
 def keys(*records):
@@ -78,7 +85,7 @@ def test_files_without_a_record_are_adopted_as_their_headers_describe_them(works
 
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_any_number_of_files_is_adopted(workspace, monkeypatch, count):
-    monkeypatch.setattr(record_table, "CHUNK_ROWS", 2)
+    monkeypatch.setattr(adoption, "CHUNK_ROWS", 2)
     records = [store_image(workspace, image_spec(i)) for i in range(count)]
     assert made(merged(workspace)) == keys(*records)
 
@@ -86,13 +93,13 @@ def test_any_number_of_files_is_adopted(workspace, monkeypatch, count):
 def test_only_files_without_a_valid_record_are_decoded(workspace, monkeypatch):
     known, unknown = (store_image(workspace, image_spec(i)) for i in range(2))
     decoded = []
-    decode = record_table.decode_image
+    decode = adoption.decode_image
 
     def watched(data):
         decoded.append(decode(data).record["key"])
         return decode(data)
 
-    monkeypatch.setattr(record_table, "decode_image", watched)
+    monkeypatch.setattr(adoption, "decode_image", watched)
     assert made(merged(workspace, [known])) == keys(known, unknown)
     assert decoded == [unknown.key]
 
@@ -133,7 +140,7 @@ def test_a_file_that_vanishes_during_the_scan_is_passed_over(workspace, path):
     record, gone = (store_image(workspace, image_spec(i)) for i in range(2))
     scan = workspace.images.scan()
     path(gone).unlink()
-    table = merge_records(None, [], scan, workspace.images)
+    table = fresh(scan, workspace)
     assert made(table) == [record.key]
 
 
@@ -248,14 +255,14 @@ def test_an_image_of_an_earlier_version_is_adopted(workspace):
 def test_without_images_there_is_an_empty_table(workspace):
     scan = workspace.images.scan()
     assert isinstance(scan, Scan)
-    assert len(merge_records(None, [], scan, workspace.images)) == 0
+    assert len(fresh(scan, workspace)) == 0
 
 
 def test_records_come_from_results_that_other_versions_stored(workspace):
     """A stored result is JSON: facts may be missing, and others may be there that nobody knows any more."""
     record = store_image(workspace, image_spec(1))
     stored = {name: value for name, value in asdict(record).items() if name not in ("tuning", "vae_tiling", "error")}
-    table = merge_records(None, [stored | {"schema": 1}], workspace.images.scan(), workspace.images)
+    table = fresh(workspace.images.scan(), workspace, [stored | {"schema": 1}])
     assert made(table) == [record.key]
     assert table["tuning"].to_pylist() == [None]
 
