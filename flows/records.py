@@ -6,11 +6,13 @@ from t2i_core.storage.record_index import RecordIndex
 from t2i_core.storage.workspace import Workspace
 from tasks.caching import ResultCache, cache_key
 from tasks.generation import SHARD_KEY
-from tasks.records import collect_records_task
+from tasks.records import collect_records_task, compact_results
 
 
 def collect_index(workspace: Workspace, cache: ResultCache, only_run: str | None = None) -> tuple[RecordIndex, Scan]:
     """Merge the results of shards, checked against the stored images; return what is known, and the scan.
+
+    Results that an earlier table holds are removed on the way.
 
     `only_run`: images of other runs do not count.
     """
@@ -18,6 +20,7 @@ def collect_index(workspace: Workspace, cache: ResultCache, only_run: str | None
     def still_there(name: str) -> bool:
         return not scan.unchecked.any() and (workspace.records / name).is_file()
 
+    compact_results(workspace, cache)
     scan = scan_images(workspace)
     key = records_key(scan, cache)
     name = cache.call(collect_records_task, key, str(workspace.root), scan, is_valid=still_there)

@@ -28,7 +28,7 @@ from flows.checks import announce_download, announce_guess, check_machine, check
 from flows.dry_run import show_dry_run
 from flows.gallery import show_gallery
 from flows.generating import Generating
-from flows.housekeeping import prune, remove_old_plans
+from flows.housekeeping import current_results, prune, remove_old_plans
 from flows.inventory import Inventory, plan_sentence
 from flows.launchers import find_part, with_own_device
 from flows.outcomes import ended, finished, refused
@@ -315,6 +315,7 @@ class Text2Image:
         if self.config.prune:
             prune(self.workspace, report.unreferenced)
         remove_old_plans(catalog)
+        self.cache.forget_others(current_results(catalog, key))
         report_task(*data(report, catalog, same_images))
         log.log(logging.ERROR if report.too_many_failures else logging.INFO, report.summary())
         show_gallery(self.config, self.workspace, self.cache, catalog.plan.images)

@@ -14,7 +14,8 @@ What was tried with Prefect 3.8.8 and explains this module:
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from prefect.utilities.annotations import quote
 
 from t2i_core.errors import HubUnavailable, MeasureFailed, Stopped, UserError
 from t2i_core.hashing import digest
+from t2i_core.storage.files import remove_if_stale
 from t2i_core.system_errors import is_lasting
 
 log = logging.getLogger(__name__)
@@ -115,7 +117,7 @@ class ResultCache:
 
     def holds(self, task: Task[..., Any], key: str, is_valid: Callable[[Any], bool] = _always_valid) -> bool:
         """Return whether `call` would find a result that is valid, and not run the task."""
-        stored = self.read(f"{_version(task)}/{key}")
+        stored = self.read(result_name(task, key))
         return stored is not None and is_valid(stored)
 
     def call_afresh(self, task: Task[..., Any], key: str, *arguments: Any) -> Any:
@@ -154,6 +156,18 @@ class ResultCache:
             log.info("stored result %s is torn; it counts as missing", path)
         return None
 
+    def forget(self, name: str) -> None:
+        """Remove the stored result `name`, if it is there and may be removed."""
+        with suppress(OSError):
+            (self.folder / name).unlink()
+
+    def forget_others(self, names: Collection[str]) -> None:
+        """Remove the results stored beside those of `names`, of the same tasks, that no run can still be reading."""
+        for version in {name.partition("/")[0] for name in names}:
+            for name, *_ in self.listing(version):
+                if name not in names:
+                    remove_if_stale(self.folder / name)
+
     def listing(self, version: str) -> list[tuple[str, int, int]]:
         """Return (name, size, mtime_ns) of every stored result of `version`, sorted; one directory scan."""
         try:
@@ -167,10 +181,11 @@ class _Refused(Exception):
     """A stored result that Prefect must not see."""
 
 
-def _version(task: Task[..., Any]) -> str:
+def result_name(task: Task[..., Any], key: str) -> str:
+    """Return under which name the result of a task is stored."""
     policy = task.cache_policy
     assert isinstance(policy, VersionedKey)
-    return policy.version
+    return f"{policy.version}/{key}"
 
 
 def _plain(value: dict[str, Any]) -> dict[str, Any]:

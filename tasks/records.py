@@ -6,7 +6,7 @@ from typing import Any
 
 from prefect import task
 
-from t2i_core.storage.files import remove_if_stale
+from t2i_core.storage.files import is_stale, remove_if_stale
 from t2i_core.storage.image_store import Scan
 from t2i_core.storage.record_merge import merge_in_ranges
 from t2i_core.storage.records import RECORD_TABLE
@@ -36,15 +36,15 @@ def collect_records(cache_key: str, output: str, scan: Scan) -> str:
     results = ResultCache(workspace.results, retries=0)
     listing = results.listing(SHARD_KEY)
     previous = _latest(workspace.records)
-    absorbed = _absorbed(previous) if previous else set()
+    absorbed = _absorbed(previous)
 
     def new() -> Iterator[dict[str, Any]]:
         # In the order in which they were written: a later record of a key wins.
         for name, size, mtime_ns in sorted(listing, key=lambda entry: entry[2]):
-            if f"{name} {size} {mtime_ns}" not in absorbed:
+            if _mark(name, size, mtime_ns) not in absorbed:
                 yield from (results.read(name) or {}).get("records", [])
 
-    marks = "\n".join(f"{name} {size} {mtime_ns}" for name, size, mtime_ns in listing)
+    marks = "\n".join(_mark(*entry) for entry in listing)
     target = workspace.records / f"{cache_key}.parquet"
     with table_writer(target, RECORD_TABLE.with_metadata({_ABSORBED: marks.encode()})) as writer:
         for merged in merge_in_ranges(previous, new(), scan, workspace.images):
@@ -55,8 +55,31 @@ def collect_records(cache_key: str, output: str, scan: Scan) -> str:
     return target.name
 
 
-def _absorbed(table: Path) -> set[str]:
+def compact_results(workspace: Workspace, cache: ResultCache) -> None:
+    """Remove the results of shards that a table of earlier runs holds, once there are newer ones.
+
+    So what is left after many runs is one table, and the results of the last run that made something. Only a table that
+    is an hour old counts: no other run can still be about to write one that lacks these results.
+    """
+    table = _latest(workspace.records)
+    if table is None or not is_stale(table):
+        return
+    absorbed = _absorbed(table)
+    results = cache.listing(SHARD_KEY)
+    old = [entry[0] for entry in results if _mark(*entry) in absorbed]
+    if len(old) < len(results):
+        for name in old:
+            cache.forget(name)
+
+
+def _mark(name: str, size: int, mtime_ns: int) -> str:
+    return f"{name} {size} {mtime_ns}"
+
+
+def _absorbed(table: Path | None) -> set[str]:
     """Return the marks of the results that a record table holds."""
+    if table is None:
+        return set()
     with open_table(table) as file:
         return set((file.schema_arrow.metadata or {}).get(_ABSORBED, b"").decode().split("\n"))
 

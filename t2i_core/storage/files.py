@@ -83,8 +83,13 @@ def final_name(name: str) -> str | None:
 def remove_if_stale(path: Path) -> None:
     """Remove a file that no living run can still be using: one that is an hour old; if it may be removed."""
     with suppress(OSError):  # another run finished or removed it in the meantime; or the disk is only for reading
-        if time.time() - path.stat().st_mtime > STALE_SECONDS:
+        if is_stale(path):
             path.unlink()
+
+
+def is_stale(path: Path) -> bool:
+    """Return whether a file was written an hour ago or earlier."""
+    return time.time() - path.stat().st_mtime > STALE_SECONDS
 
 
 def entries(folder: str | Path) -> list[os.DirEntry[str]]:

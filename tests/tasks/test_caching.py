@@ -1,6 +1,8 @@
 """The result cache: which stored results count, the one reader of them, and which failures are worth a retry."""
 
 import json
+import os
+import time
 from dataclasses import asdict
 
 import pytest
@@ -9,6 +11,7 @@ from prefect.states import Failed
 from prefect.utilities.annotations import quote
 
 from t2i_core import errors
+from t2i_core.storage.files import STALE_SECONDS
 from tasks import caching, dataset, generation, manifest, models, records
 from tasks.caching import TASK_OPTIONS, ResultCache, VersionedKey, cache_key, data, is_transient
 from tasks.generation import ShardIncomplete
@@ -217,3 +220,24 @@ def test_only_a_transient_failure_is_tried_again(counting, in_flow, tmp_path, er
 def test_a_record_is_plain_json():
     record = asdict(image_record(image_spec(1)))
     assert json.loads(json.dumps(record))["status"] == "made"
+
+
+def test_results_beside_those_in_use_are_forgotten_once_nobody_can_be_reading_them(tmp_path):
+    cache = ResultCache(tmp_path, retries=0)
+    old = time.time() - STALE_SECONDS - 60
+    names = [
+        "plan-v5/used",
+        "plan-v5/other",
+        "plan-v5/young",
+        "manifest-v1/used",
+        "manifest-v1/other",
+        "speed-v1/other",
+    ]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+        if "young" not in name:
+            os.utime(tmp_path / name, (old, old))
+    cache.forget_others({"plan-v5/used", "manifest-v1/used", "records-v1/used"})
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"plan-v5/used", "plan-v5/young", "manifest-v1/used", "speed-v1/other"}

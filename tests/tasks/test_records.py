@@ -12,7 +12,7 @@ from t2i_core.storage.record_index import RecordIndex
 from t2i_core.storage.workspace import Workspace
 from tasks.caching import ResultCache
 from tasks.generation import SHARD_KEY
-from tasks.records import collect_records
+from tasks.records import collect_records, compact_results
 from tests.builders import failed_record, image_spec, store_image
 
 SPEC = image_spec(1)
@@ -143,3 +143,44 @@ def test_earlier_tables_are_removed_once_nobody_can_be_reading_them(workspace, c
     os.utime(workspace.records / "old.parquet", (long_ago, long_ago))
     collect("new")
     assert sorted(path.name for path in workspace.records.glob("*.parquet")) == ["new.parquet", "recent.parquet"]
+
+
+def test_many_nights_leave_one_table_and_the_results_of_the_last(workspace, shard_result, collect):
+    """Nothing is forgotten: neither what was made, nor what failed, nor the speeds that were measured."""
+    cache = ResultCache(workspace.results, retries=0)
+    speed = workspace.results / "speed-v1" / "measured"
+    speed.parent.mkdir(parents=True)
+    speed.write_text("{}")
+    made, nights = [], 60
+    for night in range(nights):
+        compact_results(workspace, cache)  # at the start, when nothing is new
+        made.append(store_image(workspace, image_spec(2 * night)))
+        shard_result(f"{night}a", 10 + night, made[-1])
+        shard_result(f"{night}b", 10 + night, failed_record(image_spec(2 * night + 1), f"night {night}"))
+        compact_results(workspace, cache)
+        index = collect(f"end{night}")
+        for path in workspace.records.glob("*.parquet"):
+            age = STALE_SECONDS + 60 + (path.stem != f"end{night}")
+            os.utime(path, (time.time() - age,) * 2)
+    assert sorted(path.name for path in (workspace.results / SHARD_KEY).iterdir()) == ["59a", "59b"]
+    assert sorted(key.decode() for key in index.keys) == sorted(record.key for record in made)
+    assert set(index.errors.values()) == {f"night {night}" for night in range(nights)}
+    assert speed.exists()
+    listing = cache.listing(SHARD_KEY)
+    compact_results(workspace, cache)  # a night without anything new
+    assert cache.listing(SHARD_KEY) == listing
+    assert set(collect("last").errors.values()) == set(index.errors.values())
+
+
+def test_results_stay_as_long_as_another_run_may_need_them(workspace, shard_result, collect):
+    cache = ResultCache(workspace.results, retries=0)
+    first = shard_result("a", 10, failed_record(SPEC, "one"))
+    compact_results(workspace, cache)
+    collect("first")
+    second = shard_result("b", 20, failed_record(image_spec(2), "two"))
+    compact_results(workspace, cache)
+    assert first.exists()  # the table is not an hour old
+    os.utime(workspace.records / "first.parquet", (time.time() - STALE_SECONDS - 60,) * 2)
+    compact_results(workspace, cache)
+    assert not first.exists() and second.exists()
+    assert set(collect("second").errors.values()) == {"one", "two"}
