@@ -10,10 +10,10 @@ from pathlib import Path
 
 
 class Done:
-    """A process that ended well: what it printed, its wall seconds, its peak memory."""
+    """A process that ended well: what it printed, its wall seconds, those of its CPU time, its peak memory."""
 
-    def __init__(self, output: str, seconds: float, peak_bytes: int) -> None:
-        self.output, self.seconds, self.peak_bytes = output, seconds, peak_bytes
+    def __init__(self, output: str, seconds: float, cpu_seconds: float, peak_bytes: int) -> None:
+        self.output, self.seconds, self.cpu_seconds, self.peak_bytes = output, seconds, cpu_seconds, peak_bytes
 
 
 def run(module: str, *arguments: object) -> Done:
@@ -27,7 +27,7 @@ def run(module: str, *arguments: object) -> Done:
             file.seek(0)
         if process.returncode != 0:
             raise SystemExit(f"{module} ended with {process.returncode}:\n{log.read()[-2000:]}")
-        return Done(output.read(), seconds, usage.ru_maxrss * 1024)
+        return Done(output.read(), seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 
 
 def seconds_to_first_image(folder: Path, module: str, *arguments: object) -> float:

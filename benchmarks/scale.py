@@ -1,0 +1,254 @@
+"""What a run costs besides its images, from ten thousand rows to a million: seconds and peak memory of its process.
+
+    python -m benchmarks.scale [--rows 10000 100000 1000000] [--phases plan first ...] [--folder DIR] [--slow]
+
+The model is a simulated accelerator that makes 64x64 images at once; Prefect, files and checks are real, with a server
+that runs already. Of each phase: wall seconds, seconds of CPU time (on a machine that does other work, too, these tell
+more), the peak of the process's memory, and how the seconds grow with the rows. With `--folder` the made-up images are
+kept, so that single phases can be run again. Phases:
+
+plan       --dry-run of a new data set
+first      until the first image of a new data set is there, with 0.1 s an image; `plan` is when it was read to its end
+submit     a part of a new data set with a few thousand images, which take no time
+adopt      all images are there, and their records are lost; the manifest is written
+unchanged  nothing has changed
+inserted   1,000 prompts inserted at random places; their images take no time
+
+`--slow` adds a millisecond to each call that looks for a file or a folder, as a network file system does.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.processes import Done, run
+from tests.prefect_server import serve
+
+PHASES = ("plan", "first", "submit", "adopt", "unchanged", "inserted")
+INSERTED = 1000
+SUBMITTED = 2000
+SLOW = Path(__file__).with_name("slow_files.c")
+
+
+class Runs:
+    """The flow over a made-up data set of so many rows, in a folder of its own."""
+
+    def __init__(self, folder: Path, rows: int, slow: bool) -> None:
+        self.rows, self.home = rows, folder / f"rows{rows}"
+        self.environment = {"LD_PRELOAD": str(slow_files(folder)), "SLOW_FILES": str(self.home)} if slow else {}
+        if not (self.home / "prompts.jsonl").exists():
+            run("benchmarks.made_up", rows, self.home)
+
+    def plan(self) -> dict[str, float]:
+        return self._flow("new", "--dry-run")
+
+    def first(self) -> dict[str, float]:
+        """Stop the run once it has read the data set to its end, and made an image."""
+        new = self._new()
+        started = time.perf_counter()
+        with tempfile.TemporaryFile("w+") as log:
+            arguments = self._arguments(new)
+            process = subprocess.Popen(self._command(0.1, *arguments), stdout=log, stderr=log, env=self._env())
+            times: dict[str, float] = {}
+            while len(times) < 2 and process.poll() is None:
+                time.sleep(0.05)
+                if "first" not in times and next((new / ".t2i/images").glob("*/*/*.png"), None):
+                    times["first"] = time.perf_counter() - started
+                if "plan" not in times and next((new / ".t2i/results").glob("plan-*/*"), None):
+                    times["plan"] = time.perf_counter() - started
+            process.send_signal(signal.SIGINT)
+            _, status, usage = os.wait4(process.pid, 0)
+            log.seek(0)
+            assert os.waitstatus_to_exitcode(status) == 130, log.read()[-2000:]
+        done = Done("", times["first"], usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+        return figures(done) | {"plan": times["plan"]}
+
+    def submit(self) -> dict[str, float]:
+        result = self._flow("new", f"--part=1/{max(1, self.rows // SUBMITTED)}")
+        return result | {"images/s": result.pop("images") / result["generate"]}
+
+    def adopt(self) -> dict[str, float]:
+        shutil.rmtree(self.home / "out/.t2i/records", ignore_errors=True)
+        shutil.rmtree(self.home / "out/.t2i/results", ignore_errors=True)
+        return self._checked(images_generated=0)
+
+    def unchanged(self) -> dict[str, float]:
+        return self._checked(images_generated=0)
+
+    def inserted(self) -> dict[str, float]:
+        dataset = self.home / "prompts.jsonl"
+        lines = dataset.read_text(encoding="utf-8").splitlines(keepends=True)
+        for number in range(INSERTED):
+            message = {"role": "user", "content": f"a drawing of object {number}, {len(lines)}"}
+            lines.insert(random.randrange(len(lines)), json.dumps({"conversations": [message]}) + "\n")
+        dataset.write_text("".join(lines), encoding="utf-8")
+        result = self._checked(images_generated=INSERTED)
+        work = json.loads((self.home / "out/run.json").read_text())["work"]
+        assert (work["images"], work["batches"]) == (INSERTED, INSERTED // work["batch_size"]), work
+        return result
+
+    def _checked(self, **expected: int) -> dict[str, float]:
+        result = self._flow("out")
+        counts = json.loads((self.home / "out/run.json").read_text())["accounting"]
+        assert counts["images_failed"] == counts["images_pending"] == 0, counts
+        assert {name: counts[name] for name in expected} == expected, counts
+        return result
+
+    def _flow(self, output: str, *more: str) -> dict[str, float]:
+        folder = self._new() if output == "new" else self.home / output
+        with environment(self.environment):
+            done = run("benchmarks.scale", "--child", "0", *self._arguments(folder), *more)
+        return figures(done) | json.loads(done.output.splitlines()[-1])
+
+    def _arguments(self, output: Path) -> list[str]:
+        return [f"--dataset={self.home / 'prompts.jsonl'}", f"--output={output}", "--model=demo"]
+
+    def _command(self, seconds: float, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "benchmarks.scale", "--child", str(seconds), *arguments]
+
+    def _env(self) -> dict[str, str]:
+        return os.environ | self.environment
+
+    def _new(self) -> Path:
+        new = self.home / "new"
+        shutil.rmtree(new, ignore_errors=True)
+        return new
+
+
+def figures(done: Done) -> dict[str, float]:
+    return {"seconds": done.seconds, "cpu": done.cpu_seconds, "peak MB": done.peak_bytes / 1e6}
+
+
+class environment:
+    """The environment of children with some more variables for the block."""
+
+    def __init__(self, more: dict[str, str]) -> None:
+        self.more = more
+
+    def __enter__(self) -> None:
+        os.environ |= self.more
+
+    def __exit__(self, *_: object) -> None:
+        for name in self.more:
+            del os.environ[name]
+
+
+def slow_files(folder: Path) -> Path:
+    """Return a library that makes a process wait for files as on a network file system, compiled to `folder`."""
+    library = folder / "slow_files.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", library, SLOW, "-ldl"], check=True)
+    return library
+
+
+def child(seconds: float, arguments: list[str]) -> int:
+    """Run the flow with a simulated accelerator; print, as JSON, seconds of its stages."""
+    import flows.generating
+    import tasks.dataset
+    import tasks.generation
+    import tasks.manifest
+    import tasks.records
+    from flows.cli import main
+
+    stages: dict[str, float] = {}
+
+    def timed(name, module, function):
+        inner = getattr(module, function)
+
+        def outer(*given, **named):
+            started = time.perf_counter()
+            try:
+                return inner(*given, **named)
+            finally:
+                stages[name] = stages.get(name, 0.0) + time.perf_counter() - started
+
+        setattr(module, function, outer)
+
+    timed("read", tasks.dataset, "write_plan")
+    timed("records", tasks.records, "collect_records")
+    timed("manifest", tasks.manifest, "write_manifest")
+    made = []
+    model = []
+
+    def load(*_):
+        from benchmarks.simulated import Case, SimulatedStages, made_up_image
+        from t2i_core.engine.batch_generator import BatchGenerator
+
+        class Stages(SimulatedStages):
+            def __init__(self):
+                super().__init__(Case(512, 1, 0))
+                self._images = [made_up_image(64, seed) for seed in range(8)]
+
+            def encode(self, spec):
+                pass
+
+            def denoise(self, specs, on_step):
+                time.sleep(seconds * len(specs))
+                return super().denoise([], on_step)
+
+            def decode(self, denoised, index, spec):
+                made.append(1)
+                return self._images[spec.seed % len(self._images)]
+
+        if not model:
+            model.append(BatchGenerator(Stages(), "simulated", {}))
+        return model[0]
+
+    tasks.generation.load_generator = load
+    generating = flows.generating.Generating.__call__
+
+    def generate(self, *given):
+        started = time.perf_counter()
+        try:
+            return generating(self, *given)
+        finally:
+            stages["generate"] = time.perf_counter() - started
+
+    flows.generating.Generating.__call__ = generate
+    code = main(arguments)
+    print(json.dumps(stages | ({"images": len(made)} if made else {})))
+    return code
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--child"]:
+        raise SystemExit(child(float(sys.argv[2]), sys.argv[3:]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--phases", nargs="*", choices=PHASES, default=PHASES)
+    parser.add_argument("--folder", type=Path, help="keep the made-up images here")
+    parser.add_argument("--slow", action="store_true", help="a millisecond for each look at a file")
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    options = parser.parse_args()
+    results: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as temporary, serve(Path(temporary) / "prefect"):
+        folder = options.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        print("| phase | rows | seconds | CPU seconds | peak MB | stages |\n|---|---|---|---|---|---|")
+        for rows in options.rows:
+            runs = Runs(folder.resolve(), rows, options.slow)
+            for phase in options.phases:
+                found = results[f"{phase}.{rows}"] = getattr(runs, phase)()
+                told = [f"{found[name]:.1f}" for name in ("seconds", "cpu")] + [f"{found['peak MB']:.0f}"]
+                stages = [
+                    f"{name} {value:.1f}" for name, value in found.items() if name not in ("seconds", "cpu", "peak MB")
+                ]
+                print(f"| {phase} | {rows:,} | {' | '.join(told)} | {', '.join(stages)} |", flush=True)
+    low, high = min(options.rows), max(options.rows)
+    for phase in options.phases if low < high else ():
+        growth = [results[f"{phase}.{high}"][name] - results[f"{phase}.{low}"][name] for name in ("cpu", "peak MB")]
+        time_, memory = (value / (high - low) * 1e6 for value in growth)
+        print(f"{phase}: {time_:.0f} µs and {memory:.0f} bytes a row")
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
