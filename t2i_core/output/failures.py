@@ -23,6 +23,6 @@ def failures_of(row: CatalogRow, dataset: str) -> Iterator[dict[str, Any]]:
                 "image": image.image,
                 "key": image.key,
                 "field": "prompt",
-                "value": shorten(image.spec.prompt),
+                "value": shorten(image.arguments["prompt"]),
                 "reason": image.error,
             }

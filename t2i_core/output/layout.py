@@ -65,6 +65,8 @@ class Layout:
         """Return the path of an image as the manifest gives it; None where there is no picture."""
         if image.picture is None:
             return None
-        if self.named:
-            return self.form.prefix + image.name
-        return self.form.prefix + images.location(image.picture, image.facts["format"] or PNG)
+        return self.path_of(image.name, image.picture, image.facts["format"], images)
+
+    def path_of(self, name: str, picture: str, form: str | None, images: ImageStore) -> str:
+        """Return the same for a name, and the key and the format of the picture that stands under it."""
+        return self.form.prefix + (name if self.named else images.location(picture, form or PNG))

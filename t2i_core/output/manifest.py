@@ -96,7 +96,7 @@ def _write_rows(catalog: Catalog, config: Config, layout: Layout, files: OwnFile
     """Write failures and manifest in one pass over the rows."""
     accounting = Accounting()
     with files.write(config.manifest_name) as manifest, files.write(FAILURES) as failures:
-        for row in catalog.rows(ACCOUNTING_FACTS):
+        for row in catalog.rows(ACCOUNTING_FACTS, columns=["prompt"]):
             text = _manifest_line(row, catalog, layout)
             if text is not None:
                 manifest.write((text + "\n").encode("utf-8"))

@@ -29,6 +29,8 @@ from t2i_core.storage.record_index import RecordIndex
 from t2i_core.storage.tables import read_chunks, read_rows
 from t2i_core.storage.workspace import Workspace
 
+# Of a spec: where its image belongs.
+_PLACE_COLUMNS = ("row", "condition", "image", "name", "key")
 # Of a spec: what a `Picture` says of it.
 _PICTURE_COLUMNS = ("prompt", "row", "image", "seed")
 
@@ -142,26 +144,39 @@ class Catalog:
         """Yield the image specs in data-set order, with the columns asked for; None: all of them."""
         return join(self.plan.specs_files(self.workspace.plans), self.index, columns)
 
-    def images(self, facts: Sequence[str] = ()) -> Iterator[CatalogImage]:
-        """Yield every image in data-set order; `facts` names columns of the record table."""
+    def images(self, facts: Sequence[str] = (), columns: Sequence[str] | None = None) -> Iterator[CatalogImage]:
+        """Yield every image in data-set order.
+
+        Args:
+            facts: names columns of the record table.
+            columns: of the plan, beside those that say where an image belongs; None: all of them.
+        """
         table = self.index.facts(list(dict.fromkeys(["key", "run", "format", *facts])))
-        for chunk in self.chunks():
+        for chunk in self.chunks(None if columns is None else [*_PLACE_COLUMNS, *columns]):
             found = iter(table.take(pa.array(chunk.index[chunk.present])).to_pylist())
             for arguments, present in zip(chunk.specs.to_pylist(), chunk.present.tolist(), strict=True):
                 yield self._image(arguments, next(found) if present else None)
 
-    def rows(self, facts: Sequence[str] = ()) -> Iterator[CatalogRow]:
-        """Yield every row in order, with its images."""
-        by_row = groupby(self.images(facts), key=lambda image: image.row)
+    def rows(self, facts: Sequence[str] = (), columns: Sequence[str] | None = None) -> Iterator[CatalogRow]:
+        """Yield every row in order, with its images; `facts` and `columns` as for `images`."""
+        by_row = groupby(self.images(facts, columns), key=lambda image: image.row)
         number, images = next(by_row, (None, iter(())))
-        columns = ["row", "line", "file", "json", "has_images", "rejection"]
-        for row in self._plan_rows(columns):
+        for row in self._plan_rows(["row", "line", "file", "json", "has_images", "rejection"]):
             own: tuple[CatalogImage, ...] = ()
             if row["row"] == number:
                 own = tuple(images)
                 number, images = next(by_row, (None, iter(())))
             row["rejection"] = Rejection(**json.loads(row["rejection"])) if row["rejection"] else None
             yield CatalogRow(**row, images=own)
+
+    def outcome(self, key: str, run: str | None) -> tuple[ImageState, str | None]:
+        """Return what an image of the data set is, and why it has no picture. `run`: that of its picture, if any."""
+        if run is not None:
+            return (ImageState.GENERATED if run == self.run else ImageState.REUSED), None
+        error = self.index.errors.get(key) or self.errors.get(key)
+        if error is None and not self.interrupted:
+            error = "not made, for no recorded reason; run again, and report it if it stays"
+        return (ImageState.FAILED if error else ImageState.PENDING), error
 
     def pictures(self, only: Collection[str] | None = None) -> Iterator[Picture]:
         """Yield the images that there are, in data-set order; with `only`, those whose key is among them."""
@@ -244,14 +259,7 @@ class Catalog:
                 yield digest(["preview", prompt, seed]), key
 
     def _image(self, arguments: Mapping[str, Any], facts: Mapping[str, Any] | None) -> CatalogImage:
-        error = None
-        if facts is not None:
-            state = ImageState.GENERATED if facts["run"] == self.run else ImageState.REUSED
-        else:
-            error = self.index.errors.get(arguments["key"]) or self.errors.get(arguments["key"])
-            if error is None and not self.interrupted:
-                error = "not made, for no recorded reason; run again, and report it if it stays"
-            state = ImageState.FAILED if error else ImageState.PENDING
+        state, error = self.outcome(arguments["key"], None if facts is None else facts["run"])
         return CatalogImage(
             row=arguments["row"],
             condition=arguments["condition"],

@@ -14,8 +14,15 @@ KEY = np.dtype("S64")  # hexadecimal digits
 Keys = npt.NDArray[np.bytes_]
 
 
-def as_keys(column: pa.Array) -> Keys:
-    """Return a column of keys as an array of `KEY`."""
+def as_keys(column: pa.Array | pa.ChunkedArray) -> Keys:
+    """Return a column of keys as an array of `KEY`: of keys of full length, without a copy."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    if len(column) and column.null_count == 0 and column.type == pa.string():
+        _, offsets, characters = column.buffers()
+        places = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1]
+        if (np.diff(places) == KEY.itemsize).all():
+            return np.frombuffer(characters, KEY, len(column), places[0])
     return np.array(column.to_pylist(), KEY)
 
 

@@ -72,7 +72,13 @@ class RecordIndex:
 
     def facts(self, columns: Sequence[str]) -> pa.Table:
         """Return columns of the record table, a row for each of `self.keys`."""
-        return self._table.read(list(columns)).take(pa.array(self._rows)).combine_chunks()
+        # Column by column: of each, two copies are in memory at a time, and never of all.
+        rows = None if len(self._rows) == self._table.metadata.num_rows else pa.array(self._rows)
+        found = {}
+        for name in columns:
+            column = self._table.read([name])[name].combine_chunks()
+            found[name] = column if rows is None else column.take(rows)
+        return pa.table(found)
 
     def _counts_as_made(self, chunk: pa.RecordBatch) -> npt.NDArray[np.bool_]:
         made = pc.equal(chunk["status"], Status.MADE.value)

@@ -193,9 +193,7 @@ def test_a_file_that_nobody_touched_since_it_was_written_is_not_looked_at(worksp
     scan = replace(scan, ctimes_ns=scan.mtimes_ns)
     known = [replace(record, ctime_ns=record.mtime_ns) for record in records]
     read.clear()
-    from dataclasses import asdict
-
-    assert len(record_table.merge_records(None, map(asdict, known), scan, workspace.images)) == 2
+    assert len(merged(workspace, known, scan=scan)) == 2
     assert len(read) == 2
 
 
