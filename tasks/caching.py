@@ -14,9 +14,10 @@ What was tried with Prefect 3.8.8 and explains this module:
 import json
 import logging
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from prefect.utilities.annotations import quote
 
 from t2i_core.errors import HubUnavailable, MeasureFailed, Stopped, UserError
 from t2i_core.hashing import digest
-from t2i_core.storage.files import remove_if_stale
+from t2i_core.storage.files import entries, in_threads, portions_of, remove_if_stale
 from t2i_core.system_errors import is_lasting
 
 log = logging.getLogger(__name__)
@@ -170,11 +171,17 @@ class ResultCache:
 
     def listing(self, version: str) -> list[tuple[str, int, int]]:
         """Return (name, size, mtime_ns) of every stored result of `version`, sorted; one directory scan."""
-        try:
-            entries: Iterator[os.DirEntry[str]] = os.scandir(self.folder / version)
-        except FileNotFoundError:
-            return []
-        return sorted((f"{version}/{e.name}", e.stat().st_size, e.stat().st_mtime_ns) for e in entries if e.is_file())
+
+        def listed(files: list[os.DirEntry[str]]) -> list[tuple[str, int, int]]:
+            result = []
+            for file in files:
+                with suppress(FileNotFoundError):  # another run has compacted it
+                    if file.is_file():
+                        result.append((f"{version}/{file.name}", file.stat().st_size, file.stat().st_mtime_ns))
+            return result
+
+        found = in_threads(listed, portions_of(entries(self.folder / version)))
+        return sorted(chain.from_iterable(found))
 
 
 class _Refused(Exception):

@@ -3,7 +3,7 @@
 import os
 import re
 from array import array
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from t2i_core.output.bare_copies import BareCopies
 from t2i_core.output.named_copies import NamedCopies
-from t2i_core.storage.files import final_name, remove_if_stale
+from t2i_core.storage.files import final_name, in_threads, portions_of, remove_if_stale
 from t2i_core.storage.formats import read_header
 from t2i_core.storage.keys import find
 from t2i_core.storage.workspace import Workspace
@@ -125,19 +125,9 @@ class NamedLinks:
     def _entries(self) -> Iterator[tuple[str, os.DirEntry[str]]]:
         """Yield the files that are named like images of ours: (name relative to the output, entry)."""
         with os.scandir(self._root) as folders:
-            for folder in folders:
-                if not (_FOLDER.fullmatch(folder.name) and folder.is_dir(follow_symlinks=False)):
-                    continue
-                with os.scandir(folder.path) as files:
-                    for file in files:
-                        final = final_name(file.name)
-                        name = final or file.name
-                        if not (name.startswith(folder.name) and _FILE.fullmatch(name)):
-                            continue
-                        if final is not None:
-                            remove_if_stale(Path(file.path))
-                        else:
-                            yield f"{folder.name}/{name}", file
+            ours = [one for one in folders if _FOLDER.fullmatch(one.name) and one.is_dir(follow_symlinks=False)]
+        for found in in_threads(_named_files, portions_of(ours)):
+            yield from found
 
     def _found(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
         """Return the hash of every name, sorted, and its inode; a collision leaves a name to be linked once more.
@@ -150,3 +140,19 @@ class NamedLinks:
             inodes.append(entry.inode())
         order = np.argsort(np.frombuffer(hashes, np.int64))
         return np.frombuffer(hashes, np.int64)[order], np.frombuffer(inodes, np.uint64)[order]
+
+
+def _named_files(folders: Sequence[os.DirEntry[str]]) -> list[tuple[str, os.DirEntry[str]]]:
+    found = []
+    for folder in folders:
+        with os.scandir(folder.path) as files:
+            for file in files:
+                final = final_name(file.name)
+                name = final or file.name
+                if not (name.startswith(folder.name) and _FILE.fullmatch(name)):
+                    continue
+                if final is not None:
+                    remove_if_stale(Path(file.path))
+                else:
+                    found.append((f"{folder.name}/{name}", file))
+    return found

@@ -3,14 +3,21 @@
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from t2i_core.storage.promises import unless_lacking
 
+T = TypeVar("T")
+R = TypeVar("R")
+
 STALE_SECONDS = 3600
+# Calls that wait for a network file system at the same time; on a local disk they take no longer than one by one.
+WAITING = 64
 _TEMPORARY = re.compile(r"\.(.+)\.\d+-\d+\.tmp")
 
 
@@ -99,3 +106,18 @@ def entries(folder: str | Path) -> list[os.DirEntry[str]]:
             return sorted(found, key=lambda entry: entry.name)
     except (FileNotFoundError, NotADirectoryError):
         return []  # removed by another run, or no folder of ours
+
+
+def in_threads(call: Callable[[T], R], portions: Iterable[T]) -> Iterator[R]:
+    """Yield `call` of each portion, in order, many at a time. A portion is worth a thread: some dozen files."""
+    rest = iter(portions)
+    with ThreadPoolExecutor(WAITING, thread_name_prefix="files") as pool:
+        while some := list(islice(rest, 4 * WAITING)):
+            yield from pool.map(call, some)
+
+
+def portions_of(items: Iterable[T], size: int = 64) -> Iterator[list[T]]:
+    """Yield lists of `size` items, the last one shorter."""
+    rest = iter(items)
+    while portion := list(islice(rest, size)):
+        yield portion

@@ -9,16 +9,24 @@ import os
 import re
 import shutil
 from array import array
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from t2i_core.storage.files import atomic_write, entries, is_temporary, naming, remove_if_stale, temporary_beside
+from t2i_core.storage.files import (
+    atomic_write,
+    entries,
+    in_threads,
+    is_temporary,
+    naming,
+    remove_if_stale,
+    temporary_beside,
+)
 from t2i_core.storage.formats import read_header
 from t2i_core.storage.keys import KEY, Keys
 from t2i_core.storage.promises import is_lacking, unless_lacking
@@ -144,31 +152,10 @@ class ImageStore:
 
         Temporary files that a killed process left behind are removed on the way, once they are an hour old.
         """
-        keys = bytearray()
-        sizes, mtimes_ns, inodes, ctimes_ns = array("q"), array("q"), array("Q"), array("q")
-        for entry in self._entries():
-            if _IMAGE.fullmatch(entry.name):
-                status, key = entry.stat(), entry.name[: KEY.itemsize].encode()
-                if keys.endswith(key):  # two files, where a run was killed that wrote another format: one counts
-                    for column in (sizes, mtimes_ns, inodes, ctimes_ns):
-                        column.pop()
-                    status = self.path(key.decode()).stat()
-                else:
-                    keys += key
-                sizes.append(status.st_size)
-                mtimes_ns.append(status.st_mtime_ns)
-                inodes.append(status.st_ino)
-                ctimes_ns.append(status.st_ctime_ns)
-            elif is_temporary(entry.name):
-                remove_if_stale(Path(entry.path))
-        return Scan(
-            np.frombuffer(keys, KEY),
-            np.frombuffer(sizes, np.int64),
-            np.frombuffer(mtimes_ns, np.int64),
-            np.frombuffer(inodes, np.uint64),
-            np.frombuffer(ctimes_ns, np.int64),
-            np.ones(len(ctimes_ns), bool),
-        )
+        folders = [entry.path for entry in entries(self.root / ".t2i/images")]
+        # In key order: folders are named by the first digits of their keys.
+        parts = list(in_threads(self._scan_folder, folders)) or [self._scan_folder(None)]
+        return Scan(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
     @staticmethod
     def _link_or_copy(source: Path, target: Path) -> None:
@@ -195,11 +182,33 @@ class ImageStore:
             if format != but:
                 self._path(key, format).unlink(missing_ok=True)
 
-    def _entries(self) -> Iterator[os.DirEntry[str]]:
-        """Yield the files in key order: the folders are named by the first digits of their keys."""
-        for first in entries(self.root / ".t2i/images"):
-            for second in entries(first.path):
-                yield from entries(second.path)
+    def _scan_folder(self, folder: str | None) -> tuple[npt.NDArray[Any], ...]:
+        """Return the columns of a `Scan`, of the images in the folders within `folder`."""
+        keys = bytearray()
+        sizes, mtimes_ns, inodes, ctimes_ns = array("q"), array("q"), array("Q"), array("q")
+        for entry in chain.from_iterable(entries(inner.path) for inner in (entries(folder) if folder else ())):
+            if _IMAGE.fullmatch(entry.name):
+                status, key = entry.stat(), entry.name[: KEY.itemsize].encode()
+                if keys.endswith(key):  # two files, where a run was killed that wrote another format: one counts
+                    for column in (sizes, mtimes_ns, inodes, ctimes_ns):
+                        column.pop()
+                    status = self.path(key.decode()).stat()
+                else:
+                    keys += key
+                sizes.append(status.st_size)
+                mtimes_ns.append(status.st_mtime_ns)
+                inodes.append(status.st_ino)
+                ctimes_ns.append(status.st_ctime_ns)
+            elif is_temporary(entry.name):
+                remove_if_stale(Path(entry.path))
+        return (
+            np.frombuffer(keys, KEY),
+            np.frombuffer(sizes, np.int64),
+            np.frombuffer(mtimes_ns, np.int64),
+            np.frombuffer(inodes, np.uint64),
+            np.frombuffer(ctimes_ns, np.int64),
+            np.ones(len(ctimes_ns), bool),
+        )
 
 
 def _stored_file(path: Path, format: str) -> StoredFile:

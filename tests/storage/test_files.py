@@ -1,6 +1,7 @@
 """Files appear whole or not at all; what a killed process leaves is removed once it is an hour old."""
 
 import os
+import threading
 import time
 
 import pytest
@@ -10,7 +11,9 @@ from t2i_core.storage.files import (
     STALE_SECONDS,
     atomic_write,
     entries,
+    in_threads,
     is_temporary,
+    portions_of,
     remove_if_stale,
     temporary_beside,
     write_text,
@@ -132,3 +135,21 @@ def test_entries_are_sorted_and_a_folder_that_is_not_there_has_none(tmp_path):
     assert [entry.name for entry in entries(tmp_path)] == names
     assert entries(tmp_path / "none") == []
     assert entries(tmp_path / "000") == []
+
+
+def test_calls_in_threads_come_back_in_order_and_wait_together():
+    together = threading.Barrier(3)
+
+    def call(portion):
+        if portion[0] < 6:
+            together.wait(30)
+        return sum(portion)
+
+    found = in_threads(call, portions_of(range(1000), 2))
+    assert list(found) == [sum(range(start, start + 2)) for start in range(0, 1000, 2)]
+
+
+def test_an_error_in_a_thread_is_raised():
+    with pytest.raises(ZeroDivisionError):
+        list(in_threads(lambda number: 1 // number, [1, 0]))
+    assert list(in_threads(len, portions_of([], 2))) == []
