@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: run test browser-test check constraints mutants bench gpu-check gpu-speed clean
+.PHONY: run test browser-test check constraints mutants bench bench-scale gpu-check gpu-speed clean
 .DEFAULT_GOAL := run
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -42,6 +42,9 @@ browser-test: $(INSTALLED)  ## the gallery in Chromium: CHROMIUM=path, or the on
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.flow
+
+bench-scale: $(INSTALLED)  ## what a run costs besides its images, up to a million rows: 10 GB of disk, half an hour
+	$(BIN)/python -m benchmarks.scale
 
 gpu-speed: $(INSTALLED)  ## on a machine with a GPU: speed with random weights, nothing downloaded, ten minutes
 	$(BIN)/python -m benchmarks.gpu_speed

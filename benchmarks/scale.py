@@ -2,8 +2,8 @@
 
     python -m benchmarks.scale [--rows 10000 100000 1000000] [--phases plan first ...] [--folder DIR] [--slow]
 
-The model is a simulated accelerator that makes 64x64 images at once; Prefect, files and checks are real, with a server
-that runs already. Of each phase: wall seconds, seconds of CPU time (on a machine that does other work, too, these tell
+The model is simulated and makes 64x64 images in no time; Prefect, files and checks are real, with a server that runs
+already. Of each phase: wall seconds, seconds of CPU time (on a machine that does other work, too, these tell
 more), the peak of the process's memory, and how the seconds grow with the rows. With `--folder` the made-up images are
 kept, so that single phases can be run again. Phases:
 
@@ -29,7 +29,11 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.processes import Done, run
+from t2i_core.errors import Stopped
+from t2i_core.generation.interface import GeneratedImage, Pixels
 from tests.prefect_server import serve
 
 PHASES = ("plan", "first", "submit", "adopt", "unchanged", "inserted")
@@ -64,10 +68,10 @@ class Runs:
                     times["first"] = time.perf_counter() - started
                 if "plan" not in times and next((new / ".t2i/results").glob("plan-*/*"), None):
                     times["plan"] = time.perf_counter() - started
-            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
             _, status, usage = os.wait4(process.pid, 0)
             log.seek(0)
-            assert os.waitstatus_to_exitcode(status) == 130, log.read()[-2000:]
+            assert os.waitstatus_to_exitcode(status) in (143, -signal.SIGTERM), log.read()[-2000:]
         done = Done("", times["first"], usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
         return figures(done) | {"plan": times["plan"]}
 
@@ -148,9 +152,36 @@ def slow_files(folder: Path) -> Path:
     return library
 
 
+class Generator:
+    """A model that makes 64x64 images in no time, or in so many seconds each: `ImageGenerator`, without torch."""
+
+    device = "simulated"
+    versions: dict[str, str] = {}  # noqa: RUF012 - of no library
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        rng = np.random.default_rng(0)
+        self.pixels = [rng.integers(0, 256, (64, 64, 3), np.uint8) for _ in range(8)]
+        self.made = 0
+
+    def generate(self, batches, batch_size, should_stop, timings, on_step):
+        for batch in batches:
+            time.sleep(self.seconds * len(batch))
+            if should_stop():
+                raise Stopped
+            self.made += len(batch)
+            yield [self.image(spec) for spec in batch]
+
+    def image(self, spec) -> GeneratedImage:
+        values = self.pixels[spec.seed % len(self.pixels)]
+        low, high = values.min((0, 1)) / np.float32(255), values.max((0, 1)) / np.float32(255)
+        return GeneratedImage(lambda: Pixels(values, low, high), lambda: self.seconds, 4, False)
+
+
 def child(seconds: float, arguments: list[str]) -> int:
-    """Run the flow with a simulated accelerator; print, as JSON, seconds of its stages."""
+    """Run the flow with a simulated model; print, as JSON, seconds of its stages."""
     import flows.generating
+    import flows.text2image
     import tasks.dataset
     import tasks.generation
     import tasks.manifest
@@ -159,8 +190,8 @@ def child(seconds: float, arguments: list[str]) -> int:
 
     stages: dict[str, float] = {}
 
-    def timed(name, module, function):
-        inner = getattr(module, function)
+    def timed(name: str, place: object, function: str) -> None:
+        inner = getattr(place, function)
 
         def outer(*given, **named):
             started = time.perf_counter()
@@ -169,51 +200,17 @@ def child(seconds: float, arguments: list[str]) -> int:
             finally:
                 stages[name] = stages.get(name, 0.0) + time.perf_counter() - started
 
-        setattr(module, function, outer)
+        setattr(place, function, outer)
 
     timed("read", tasks.dataset, "write_plan")
     timed("records", tasks.records, "collect_records")
     timed("manifest", tasks.manifest, "write_manifest")
-    made = []
-    model = []
-
-    def load(*_):
-        from benchmarks.simulated import Case, SimulatedStages, made_up_image
-        from t2i_core.engine.batch_generator import BatchGenerator
-
-        class Stages(SimulatedStages):
-            def __init__(self):
-                super().__init__(Case(512, 1, 0))
-                self._images = [made_up_image(64, seed) for seed in range(8)]
-
-            def encode(self, spec):
-                pass
-
-            def denoise(self, specs, on_step):
-                time.sleep(seconds * len(specs))
-                return super().denoise([], on_step)
-
-            def decode(self, denoised, index, spec):
-                made.append(1)
-                return self._images[spec.seed % len(self._images)]
-
-        if not model:
-            model.append(BatchGenerator(Stages(), "simulated", {}))
-        return model[0]
-
-    tasks.generation.load_generator = load
-    generating = flows.generating.Generating.__call__
-
-    def generate(self, *given):
-        started = time.perf_counter()
-        try:
-            return generating(self, *given)
-        finally:
-            stages["generate"] = time.perf_counter() - started
-
-    flows.generating.Generating.__call__ = generate
+    timed("generate", flows.generating.Generating, "__call__")
+    generator = Generator(seconds)
+    tasks.generation.load_generator = lambda *_: generator
+    flows.text2image.check_machine = lambda resolved: None  # it would import torch
     code = main(arguments)
-    print(json.dumps(stages | ({"images": len(made)} if made else {})))
+    print(json.dumps(stages | ({"images": generator.made} if generator.made else {})))
     return code
 
 

@@ -292,5 +292,5 @@ def test_a_file_of_another_format_is_adopted_and_then_known(workspace, form, mon
     assert table["format"].to_pylist() == [form]
     assert (table["decoded_sha256"][0].as_py() is None) == (form == "webp")
     assert table["pixels_sha256"].to_pylist() == [record.pixels_sha256]
-    monkeypatch.setattr(record_table, "decode_image", lambda data: pytest.fail("decoded"))
+    monkeypatch.setattr(adoption, "decode_image", lambda data: pytest.fail("decoded"))
     assert merged(workspace, previous=table) == table
