@@ -1,18 +1,25 @@
 """The measured speed of a model, and the batch size that `batch_size: auto` takes from it."""
 
+import logging
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from flows.checks import device_of
 from flows.runners import Workers
 from t2i_core.config import Config
+from t2i_core.errors import MeasureFailed
 from t2i_core.generation.interface import LoadConfig, Speed
+from t2i_core.planning.pending import Pending
 from t2i_core.spec import GenerationSettings, ImageSpec
 from tasks.caching import ResultCache, cache_key
 from tasks.generation import SPEED_KEY, measure_speed_task
 
+log = logging.getLogger(__name__)
+
 # The fields of settings that came after outputs held keys of speeds, with their defaults.
 YOUNGER = {"attention": None, "tf32": False, "step_cache": None, "scheduler_options": None}
+# The batch size until `auto` has been measured.
+UNMEASURED_BATCH_SIZE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +37,17 @@ class SpeedCache:
             return self.config.batch_size
         stored = self.cache.read(f"{SPEED_KEY}/{self._key(None)}")
         return Speed.from_json(stored).batch_size if stored else None
+
+    def measured_batch_size(self, pending: Pending, load_config: LoadConfig) -> int:
+        """Return how many images a batch has: as configured, or for `auto` as it was or is now measured."""
+        if self.config.batch_size != "auto":
+            return self.config.batch_size
+        try:
+            return self.measure(pending.first(), load_config).batch_size
+        except MeasureFailed as error:
+            otherwise = self.batch_size() or UNMEASURED_BATCH_SIZE
+            log.warning("batches   of %d, for none could be measured: %s", otherwise, error)
+            return otherwise
 
     def measure(self, spec: ImageSpec, load_config: LoadConfig) -> Speed:
         """Measure once what an image like `spec` costs: in batches as configured, or for `auto` in the fastest ones.

@@ -42,11 +42,11 @@ from flows.records import records_key, scan_images
 from flows.resolve import Resolved, fetch, load_elsewhere, pixel_packages, resolve
 from flows.runners import RunToJoin, find_workers
 from flows.signature import takes_options
-from flows.speed import SpeedCache
+from flows.speed import UNMEASURED_BATCH_SIZE, SpeedCache
 from flows.system_errors import as_users
 from t2i_core.config import Config
 from t2i_core.dataset.sources import find_parts, fingerprint, hashed
-from t2i_core.errors import MeasureFailed, UserError
+from t2i_core.errors import UserError
 from t2i_core.generation.image_writer import RunContext
 from t2i_core.generation.interface import LoadConfig
 from t2i_core.output.accounting import Accounting, exceeds
@@ -85,8 +85,6 @@ log = logging.getLogger("flows.text2image")
 STOP_SECONDS = 15
 # So long a run waits for its plan before it makes images of what is planned by then.
 EARLY_SECONDS = 3.0
-# The batch size until `auto` has been measured.
-UNMEASURED_BATCH_SIZE = 4
 
 
 class Text2Image:
@@ -199,7 +197,7 @@ class Text2Image:
         """Make what is pending; return the work as it was then counted."""
         self.advise(resolved, catalog)
         load_config, pending = self.fetch(resolved), self.inventory.pending(catalog)
-        batch_size = self.measured_batch_size(pending, load_config, speeds)
+        batch_size = speeds.measured_batch_size(pending, load_config)
         if batch_size != work.batch_size:
             work = self.inventory.estimate(catalog, batch_size)
         warn_of_disk(*disk_space(work, catalog))
@@ -216,7 +214,7 @@ class Text2Image:
             return None
         log.info("plan      the data set is still read; images of its first rows are made meanwhile")
         load_config = self.fetch(resolved)
-        batch_size = self.measured_batch_size(pending, load_config, speeds)
+        batch_size = speeds.measured_batch_size(pending, load_config)
 
         def count(plan: Plan) -> WorkEstimate:
             catalog = Catalog(self.workspace, plan, index, scan, self.run)
@@ -235,17 +233,6 @@ class Text2Image:
         """Say which prompts the model's text encoders would cut or cannot read."""
         for line in lines_about_prompts(resolved, catalog):
             log.warning(line)
-
-    def measured_batch_size(self, pending: Pending, load_config: LoadConfig, speeds: SpeedCache) -> int:
-        """Return how many images a batch has: as configured, or for `auto` as it was or is now measured."""
-        if self.config.batch_size != "auto":
-            return self.config.batch_size
-        try:
-            return speeds.measure(pending.first(), load_config).batch_size
-        except MeasureFailed as error:
-            otherwise = speeds.batch_size() or UNMEASURED_BATCH_SIZE
-            log.warning("batches   of %d, for none could be measured: %s", otherwise, error)
-            return otherwise
 
     def make(
         self,
