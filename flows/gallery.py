@@ -45,12 +45,24 @@ def show_gallery(config: Config, workspace: Workspace, cache: ResultCache, image
     """
     if not has_gallery(config.gallery, images):
         return
+    if _write_or_warn(workspace, cache) and config.prune:
+        prune_thumbnails(workspace)
+
+
+def renew_gallery(workspace: Workspace, cache: ResultCache) -> None:
+    """Write the gallery anew where there is one, after `images.parquet` got other columns."""
+    if gallery_folder(workspace).state() is not None:
+        _write_or_warn(workspace, cache)
+
+
+def _write_or_warn(workspace: Workspace, cache: ResultCache) -> bool:
+    """Return whether the gallery shows what the output holds now."""
     try:
         log.info("\n".join(make_gallery(read_finished(workspace), cache, MISSING_THUMBNAILS)))
-        if config.prune:
-            prune_thumbnails(workspace)
     except UserError as error:
         log.warning("gallery   not written: %s", error)
+        return False
+    return True
 
 
 def make_gallery(finished: FinishedOutput, cache: ResultCache, most_thumbnails: int | None = None) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any
 from prefect.client.schemas.objects import State
 
 from flows.finished import open_catalog
+from flows.gallery import renew_gallery
 from flows.outcomes import ended, refused
 from flows.scorers import ScorerGroup, open_scorers
 from flows.signature import takes_options
@@ -68,6 +69,7 @@ class Score:
         lines += [f"failed    {name}: {count} images, {self.reasons[name]}" for name, count in self.failures.items()]
         lines.append(f"table     {finished.provenance}")
         log.info("\n".join(lines))
+        renew_gallery(self.workspace, self.cache)
         failed = f", {self.failures.total()} failures" if self.failures else ""
         return ended(f"{scored} images scored{failed}", too_many=bool(self.failures))
 

@@ -9,6 +9,7 @@ import pytest
 
 from flows.command import ExitCode
 from flows.gallery import gallery
+from flows.score import score
 from t2i_core.storage.thumbnail_store import ThumbnailStore
 from tests.conftest import ROOT
 
@@ -102,3 +103,17 @@ def test_the_command_line_writes_a_gallery_and_refuses_what_is_no_output(run, ou
     assert refused.returncode == ExitCode.WRONG_USE
     assert "nowhere is no folder" in refused.stderr
     assert "server" not in refused.stdout
+
+
+def test_scores_are_in_the_gallery_as_soon_as_images_are_scored(run, output, prompts):
+    run(dataset=prompts("a fox", "a cat"))
+    assert score(output=str(output.folder), score=["stats"], return_state=True).is_completed()
+    text = page(output).read_text("utf-8")
+    assert '"score_sharpness"' in text
+    assert '"looks": ["colour", "detail"]' in text
+
+
+def test_scoring_writes_no_gallery_where_there_is_none(run, output, prompts):
+    run(dataset=prompts("a fox"), gallery="never")
+    assert score(output=str(output.folder), score=["stats"], return_state=True).is_completed()
+    assert not page(output).exists()
