@@ -1,15 +1,15 @@
-"""Whether several processes make as many times the images: `--workers`, `--part`, and the demo model with a thread each.
+"""Whether several processes make as many times the images: `--workers`, `--part`, the demo model with a thread each.
 
     python -m benchmarks.workers [--ways workers parts demo] [--counts 1 2 4 8] [--seconds 0.2] [--images 160]
 
-Whole flows run as real processes, with a Prefect server of their own. For `workers` and `parts` the model is simulated:
-it sleeps `--seconds` for each image, so that a few cores can serve eight of it, and makes images of 64x64. `demo` is the
-bundled model, with a thread for each process. `--images` are those of each process; for `demo`, all take the same time.
+Whole flows run as real processes, with a Prefect server of their own. For `workers` and `parts` the model is
+simulated: it sleeps `--seconds` for each image, so that a few cores can serve eight of it, and makes images of 64x64.
+`demo` is the bundled model, with a thread for each process. `--images` are those of each process.
 
 Of each run, in seconds: `begin`, from the start of the command until the first process generates; `all`, until all
-do; `end`, from the last image to the end of the command. Of what is between `all` and the last image: `images/s`, and how
-many times the first run's that is (`times`). `steady` is the same up to when the first process has nothing left to do,
-and `busy` the share of that time in which the model works. `batch` is how long a batch took over what it should take.
+do; `end`, from the last image to the end of the command. Of what is between `all` and the last image: `images/s`, and
+how many times the first run's that is (`times`). `steady` is the same up to when the first process has nothing left to
+do, and `busy` the share of that time in which the model works. `batch` is how long a batch took over what it should.
 
 Of Prefect's server, asked once a second: how long after its end a task run is seen as `Completed` (`lag`: median and
 maximum), how long after its start a flow run is seen (`flow lag`), and how long after the end of the command the last
@@ -31,6 +31,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import tasks.generation
+from tasks.process import import_engine
 from tests.prefect_server import serve
 
 WAYS = ("workers", "parts", "demo")
@@ -88,7 +89,7 @@ _load = tasks.generation.load_generator
 def load_generator(load_config, run=None) -> Logged:
     """Return the simulated model or the real one, loaded once a process."""
     if "model" not in _loaded:
-        tasks.generation.import_engine()  # as all processes of a real run do
+        import_engine()  # as all processes of a real run do
         seconds = float(os.environ[SECONDS])
         _loaded["model"] = Logged(simulated(seconds) if seconds else _load(load_config, run))
     return _loaded["model"]
@@ -191,7 +192,8 @@ def run_all(arguments: list[list[str]], environment: dict[str, str], folder: Pat
             processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
     for number, process in enumerate(processes):
         if process.wait() != 0:
-            raise SystemExit(f"a flow ended with {process.returncode}:\n{(folder / f'{number}.txt').read_text()[-2000:]}")
+            text = (folder / f"{number}.txt").read_text()
+            raise SystemExit(f"a flow ended with {process.returncode}:\n{text[-2000:]}")
 
 
 # When a batch began and ended, and how many images it has.

@@ -97,7 +97,7 @@ def _before_run(config: Config, *, own: bool) -> None:
     if not own:
         return
     from t2i_core.storage.workspace import Workspace
-    from tasks.generation import import_engine
+    from tasks.process import import_engine
     from tasks.server import give_own_database
 
     if config.part:

@@ -189,7 +189,10 @@ class Generating:
         loads = Counter(flight.place for flight in self._flights.values())
         alone = {flight.place for flight in self._flights.values() if flight.work.alone}
         with_room = [place for place in places if loads[place] < WINDOW and place not in alone]
-        with_room.sort(key=lambda place: loads[place])
+        in_hand: Counter[str] = Counter()
+        for flight in self._flights.values():
+            in_hand[flight.place] += len(flight.work.shard.batches)
+        with_room.sort(key=lambda place: in_hand[place])
         if not with_room:
             return None
         for work in self._again:

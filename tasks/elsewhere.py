@@ -20,7 +20,7 @@ from t2i_core.generation.interface import LoadConfig
 from t2i_core.models.local_files import ModelSource, fetch_and_verify
 from t2i_core.storage.run_marks import RunMarks
 from t2i_core.storage.workspace import Workspace
-from tasks.process import THIS_PROCESS
+from tasks.process import THIS_PROCESS, import_engine
 from tasks.server import why_unreachable
 from tasks.settings import apply_settings, show_own_lines
 
@@ -115,7 +115,7 @@ class Introduction:
 
 
 def introduce(run: str, root: Path, api_url: str, device: str, packages: Sequence[str]) -> Introduction:
-    """Return what the flow must know of this process before it gives it a shard of `run`.
+    """Return what the flow must know of this process before it gives it a shard of `run`; get ready for shards.
 
     Args:
         root: the output.
@@ -127,6 +127,7 @@ def introduce(run: str, root: Path, api_url: str, device: str, packages: Sequenc
         ConfigError: for a device that is not there.
     """
     _set_up()
+    import_engine()  # while the flow still plans, and not with the first shard
     from t2i_core.engine.device import title_of_device
 
     marks, deadline = RunMarks(Workspace(root).running, run), time.monotonic() + SEE_SECONDS

@@ -17,7 +17,7 @@ from t2i_core.spec import ImageSpec
 from t2i_core.storage.image_store import ImageStore
 from tasks.caching import TASK_OPTIONS, VersionedKey
 from tasks.elsewhere import here, join_run
-from tasks.process import THIS_PROCESS
+from tasks.process import THIS_PROCESS, import_engine
 
 if TYPE_CHECKING:  # torch and diffusers take seconds to import: they are, only where something is made
     from t2i_core.engine.batch_generator import BatchGenerator
@@ -74,14 +74,6 @@ def measure_speed_task(
     """Return what an image like `spec` costs in batches of `batch_size`; None: in the batches that are fastest."""
 
     return _measure(load_config, spec, batch_size)
-
-
-def import_engine() -> None:
-    """Import the engine, and with it torch and diffusers: some seconds."""
-    from t2i_core.engine.quiet import silence_libraries
-
-    silence_libraries()  # before diffusers is imported
-    import t2i_core.engine.load  # noqa: F401
 
 
 def load_generator(load_config: LoadConfig, run: str | None = None) -> "BatchGenerator":

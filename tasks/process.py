@@ -151,6 +151,14 @@ class ThisProcess:
             return self._changed.wait_for(lambda: not self._running, seconds)
 
 
+def import_engine() -> None:
+    """Import the engine, and with it torch and diffusers: some seconds."""
+    from t2i_core.engine.quiet import silence_libraries
+
+    silence_libraries()  # before diffusers is imported
+    import t2i_core.engine.load  # noqa: F401
+
+
 def _age() -> float:
     """Return the seconds since this process was started."""
     created = psutil.Process().create_time()

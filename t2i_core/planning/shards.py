@@ -12,6 +12,9 @@ from t2i_core.hashing import digest
 from t2i_core.planning.pending import ImageRequest, Pending
 from t2i_core.spec import SHARED_ARGUMENTS
 
+# A shard is at most so small a part of what a process has still to make: more parts than shards that it has in hand.
+SHARE = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Shard:
@@ -68,11 +71,13 @@ class WorkEstimate:
 def shard_sizes(batches: int, save_interval: int, workers: int = 1) -> list[int]:
     """Return how many batches each shard has, up to `save_interval`.
 
-    Where several processes work, the last shards are smaller: at the end, none of them waits long for another.
+    Where several processes work, the last shards are smaller: at the end, none of them waits long for another. Each has
+    three shards in hand, which others cannot take: they are no more than its share, even if it is the first that is
+    ready, where there are three batches for each process or more.
     """
     sizes = []
     while batches:
-        sizes.append(min(save_interval, batches if workers == 1 else -(-batches // (2 * workers))))
+        sizes.append(min(save_interval, batches if workers == 1 else max(1, batches // (SHARE * workers))))
         batches -= sizes[-1]
     return sizes
 

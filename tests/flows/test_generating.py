@@ -137,6 +137,17 @@ def test_all_shards_are_made_with_a_bounded_number_in_flight(generate):
     assert made.timings == {"check": 20.0}
 
 
+def test_the_next_shard_goes_to_the_process_with_the_fewest_batches_in_hand(generate):
+    def answer(*_):
+        while engine.submitted.total() < 5:
+            time.sleep(0.001)
+        return DONE
+
+    engine = Processes(answer)
+    generate(answer, 8, 2, 2, 2, 2, engine=engine)
+    assert [place for (place,) in engine.where.values()] == ["p0", "p1", "p1", "p1", "p0"]
+
+
 def test_a_slow_shard_at_the_head_holds_none_up(generate):
     others = threading.Event()
     ended = []

@@ -168,11 +168,15 @@ def test_the_digest_of_a_shard_is_a_promise(batches):
     assert Shard(1, 1, 2, batches).digest == "e1f0a6d880a64aa8120b62f1678bbe1156e0ea1e9ab2a841b457f725c248c54b"
 
 
-@pytest.mark.parametrize(
-    ("workers", "sizes"), [(1, [10, 10, 5]), (2, [7, 5, 4, 3, 2, 1, 1, 1, 1]), (8, [2] * 5 + [1] * 15)]
-)
+@pytest.mark.parametrize(("workers", "sizes"), [(1, [10, 10, 5]), (2, [3, 2, 2, 2, 2] + [1] * 14), (8, [1] * 25)])
 def test_for_several_workers_the_last_shards_are_smaller(workers, sizes):
     assert shard_sizes(25, 10, workers) == sizes
+
+
+@given(st.integers(2, 16), st.integers(3, 400))
+def test_the_first_process_that_is_ready_takes_no_more_than_its_share(workers, batches_each):
+    batches = workers * batches_each + workers // 2
+    assert sum(shard_sizes(batches, 1000, workers)[:3]) <= batches / workers
 
 
 def test_a_shard_is_halved_down_to_one_image(batches):
