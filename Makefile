@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: run test browser-test check constraints mutants bench bench-scale gpu-check gpu-speed clean
+.PHONY: run test browser-test docs check constraints mutants bench bench-scale gpu-check gpu-speed clean
 .DEFAULT_GOAL := run
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -39,6 +39,11 @@ browser-test: $(INSTALLED)  ## the gallery in Chromium: CHROMIUM=path, or the on
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
 	$(BIN)/python -m pytest browser_tests
 
+docs: $(INSTALLED)  ## the site of the documentation in build/site; a broken link is an error
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(BIN)/python -m docsite build/docs
+	$(BIN)/python -m sphinx -q -W --keep-going -c docsite/sphinx -d build/doctrees build/docs build/site
+
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.flow
@@ -56,7 +61,7 @@ constraints:  ## resolve the ranges of pyproject.toml anew, in a fresh environme
 	rm -rf build/constraints
 	$(PYTHON) -m venv build/constraints
 	build/constraints/bin/python -m pip install --quiet --disable-pip-version-check \
-	  "$$(grep '^torch==' constraints.txt)" -e '.[dev,hf,dask]'
+	  "$$(grep '^torch==' constraints.txt)" -e '.[dev,hf,dask,docs]'
 	{ grep '^#' constraints.txt; build/constraints/bin/python -m pip freeze --exclude-editable; } > build/constraints.txt
 	mv build/constraints.txt constraints.txt
 

@@ -11,7 +11,7 @@ _AGAIN = "what is there is kept: run the same command again"
 _MAKE_ROOM = "what is there is kept: make room and run the same command again"
 _PERMISSIONS = "check its permissions, and whose it is"
 # Errors that every further file would meet, too: it would be a waste to go on, or to try again.
-_FIXES = {
+FIXES = {
     errno.ENOSPC: _MAKE_ROOM,
     errno.EDQUOT: _MAKE_ROOM,
     errno.EROFS: "it is only for reading; name another folder",
@@ -27,7 +27,7 @@ _FIXES = {
     errno.ENFILE: "allow more open files on this machine",
 }
 # What may be over in a moment, and is the user's all the same: a disk or a network that fails, a file that went away.
-_PASSING = {
+PASSING = {
     errno.EIO: f"the disk or the network failed; {_AGAIN}",
     errno.ESTALE: f"the network drive was changed; {_AGAIN}",
     errno.ENOENT: f"it was removed while the run used it; {_AGAIN}",
@@ -36,7 +36,7 @@ _PASSING = {
 
 def is_lasting(error: OSError) -> bool:
     """Return whether an error of the operating system would come again, so that no retry mends it."""
-    return error.errno in _FIXES
+    return error.errno in FIXES
 
 
 def as_user_error(error: OSError, places: Mapping[str, Path]) -> UserError | None:
@@ -44,7 +44,7 @@ def as_user_error(error: OSError, places: Mapping[str, Path]) -> UserError | Non
 
     `places`: option -> the path that it names. The error belongs to the option whose path it lies in.
     """
-    fix = _FIXES.get(error.errno or 0) or _PASSING.get(error.errno or 0)
+    fix = FIXES.get(error.errno or 0) or PASSING.get(error.errno or 0)
     path = error.filename2 or error.filename
     if fix is None or not isinstance(path, str | bytes):
         return None

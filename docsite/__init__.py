@@ -1,0 +1,1 @@
+"""The site of the documentation (`make docs`): pages made from the code, and the checks of links."""
