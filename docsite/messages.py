@@ -88,10 +88,10 @@ def all_messages(root: Path) -> list[Message]:
     files = [file for package in PACKAGES for file in sorted((root / package).rglob("*.py"))]
     trees = {file.relative_to(root).as_posix(): ast.parse(file.read_text(encoding="utf-8")) for file in files}
     kinds = _error_classes(trees.values())
-    constants = _constants(trees.values())
+    constants = {module: _constants(tree) for module, tree in trees.items()}
     found: dict[str, Message] = {}
     for module, tree in trees.items():
-        for message in _of_module(module, tree, kinds, constants):
+        for message in _of_module(module, tree, kinds, {**_imported(tree, constants), **constants[module]}):
             found.setdefault(message.text, message)
     return list(found.values())
 
@@ -135,31 +135,43 @@ def _is_error(base: ast.expr) -> bool:
     return name.endswith(("Error", "Exception", "Failure")) or name in ("HubUnavailable", "BadRow")
 
 
-def _constants(trees: Iterable[ast.Module]) -> dict[str, ast.expr]:
-    """Return the constants of all modules that are texts, by name; a name that means two texts is left out."""
-    found: dict[str, list[ast.expr]] = {}
-    for tree in trees:
-        for node in tree.body:
-            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-                found.setdefault(node.targets[0].id, []).append(node.value)
-    return {name: values[0] for name, values in found.items() if len(values) == 1 and name.isupper()}
+def _constants(tree: ast.Module) -> dict[str, ast.expr]:
+    """Return the constants of a module, by name."""
+    found = {}
+    for node in tree.body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                found[name] = value
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                found[name] = value
+            case ast.Assign(targets=[ast.Tuple(elts=names)], value=ast.Tuple(elts=values)):  # LOW, HIGH = 8, 16384
+                found.update(
+                    (name.id, value) for name, value in zip(names, values, strict=True) if isinstance(name, ast.Name)
+                )
+    return found
+
+
+def _imported(tree: ast.Module, constants: Mapping[str, Mapping[str, ast.expr]]) -> dict[str, ast.expr]:
+    """Return the constants that a module imports from others, by name."""
+    found = {}
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            there = constants.get(f"{node.module.replace('.', '/')}.py", {})
+            found.update({alias.name: there[alias.name] for alias in node.names if alias.name in there})
+    return found
 
 
 def _assigned(function: ast.FunctionDef) -> dict[str, list[ast.expr]]:
     """Return what is assigned to each name of a function, and appended to each list."""
     found: dict[str, list[ast.expr]] = {}
     for node in ast.walk(function):
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            found.setdefault(node.targets[0].id, []).append(node.value)
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
-            found.setdefault(node.target.id, []).append(node.value)
-        elif (
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Attribute)
-            and node.func.attr == "append"
-            and isinstance(node.func.value, ast.Name)
-        ):
-            found.setdefault(node.func.value.id, []).append(ast.List(node.args))
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                found.setdefault(name, []).append(value)
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                found.setdefault(name, []).append(value)
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="append"), args=items):
+                found.setdefault(name, []).append(ast.List(items))
     return found
 
 
