@@ -15,6 +15,7 @@ import sys
 import time
 from concurrent.futures import Future
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 from prefect.client.schemas.objects import State
@@ -28,7 +29,7 @@ from flows.checks import announce_download, announce_guess, check_machine, check
 from flows.dry_run import show_dry_run
 from flows.gallery import show_gallery
 from flows.generating import Generating
-from flows.housekeeping import current_results, prune, remove_old_plans
+from flows.housekeeping import current_results, hold_plan, prune, remove_old_plans
 from flows.inventory import Inventory, plan_sentence
 from flows.launchers import find_part, with_own_device
 from flows.outcomes import ended, finished, refused
@@ -52,7 +53,7 @@ from t2i_core.generation.interface import LoadConfig
 from t2i_core.output.accounting import Accounting, exceeds
 from t2i_core.output.identity import claim_output, open_output
 from t2i_core.output.layout import Layout, has_gallery
-from t2i_core.output.manifest import check_names, manifest_is_right, write_manifest
+from t2i_core.output.manifest import check_names, is_last_manifest, manifest_is_right, write_manifest
 from t2i_core.output.part_marks import PartMarks, PartState
 from t2i_core.output.references import find_images
 from t2i_core.planning.catalog import Catalog
@@ -64,6 +65,7 @@ from t2i_core.reports.estimate import disk_space
 from t2i_core.reports.pictures import delete_damaged
 from t2i_core.reports.report import Report, write_report
 from t2i_core.storage.formats import Encoding
+from t2i_core.storage.leases import Lease
 from t2i_core.storage.record_index import RecordIndex
 from t2i_core.storage.run_marks import RunMarks
 from t2i_core.storage.tables import use_system_allocator
@@ -96,6 +98,7 @@ class Text2Image:
         self.run = str(flow_run.get_id())
         self.runner = runner_process()
         self.workspace = Workspace(config.output)
+        self.lease = Lease(self.workspace.leases, self.run)
         self.cache = ResultCache(self.workspace.results, config.retries)
         self.startup_seconds = THIS_PROCESS.startup_seconds()
         self.started = time.perf_counter()
@@ -121,13 +124,16 @@ class Text2Image:
         identity = open_output(self.workspace, self.config, fingerprint(found))
         resolved = resolve(self.config, self.cache, identity.commits)
         announce_guess(resolved)
-        with Planning(resolved, found, self.workspace, self.cache) as planning:
+        planning = Planning(resolved, found, self.workspace, self.cache)
+        hold_plan(self.workspace, self.lease, planning.digest)
+        with planning:
             if not self.config.only_looks and planning.is_new():
                 self.start_workers(resolved)  # a new plan has new images
             waits = self.config.only_looks or self.config.preview or self.config.only
             plan = planning.plan() if waits else planning.begun(EARLY_SECONDS)
             if not self.config.only_looks:
-                claim_output(self.workspace, replace(identity, commits=resolved.commits))
+                identity = replace(identity, commits=resolved.commits)
+                claim_output(self.workspace, identity, take_over=self.config.replace)
                 self.workspace.remove_stale_files()
                 self.mark(PartState.RUNNING)
             catalog = self.inventory.collect(plan) if plan else None
@@ -300,8 +306,9 @@ class Text2Image:
             self.workspace.checked_images.carry_over(catalog.scan, self.workspace.images.scan())
         report = self.report("finished", resolved, catalog, work, accounting)
         if self.config.prune:
-            prune(self.workspace, report.unreferenced)
-        remove_old_plans(catalog)
+            is_mine = partial(is_last_manifest, stored["files"], self.workspace, self.config)
+            report = replace(report, not_pruned=prune(catalog, report.unreferenced, self.lease, is_mine))
+        remove_old_plans(catalog, self.lease)
         self.cache.forget_others(current_results(catalog, key))
         report_task(*data(report, catalog, same_images))
         log.log(logging.ERROR if report.too_many_failures else logging.INFO, report.summary())
@@ -380,7 +387,9 @@ def _text2image(**values: Any) -> Any:  # a `State[Any]`, which another process 
     use_system_allocator()
     try:
         with with_place_to_write(Config.from_values(values)) as config:
-            return Text2Image(config)()
+            run = Text2Image(config)
+            with run.lease:
+                return run()
     except (UserError, OSError) as error:
         return refused(as_users(error, values))
 

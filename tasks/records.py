@@ -8,6 +8,7 @@ from prefect import task
 
 from t2i_core.storage.files import is_stale, remove_if_stale
 from t2i_core.storage.image_store import Scan
+from t2i_core.storage.leases import in_use
 from t2i_core.storage.record_merge import merge_in_ranges
 from t2i_core.storage.records import RECORD_TABLE
 from t2i_core.storage.tables import open_table, table_writer
@@ -49,9 +50,10 @@ def collect_records(cache_key: str, output: str, scan: Scan) -> str:
     with table_writer(target, RECORD_TABLE.with_metadata({_ABSORBED: marks.encode()})) as writer:
         for merged in merge_in_ranges(previous, new(), scan, workspace.images):
             writer.write_table(merged.replace_schema_metadata({_ABSORBED: marks.encode()}))
-    for path in workspace.records.glob("*.parquet"):
-        if path != target:
-            remove_if_stale(path)  # not at once: another run may be about to read it
+    if len(in_use(workspace.leases)) < 2:  # beside this run, no other that reads a table, however old
+        for path in workspace.records.glob("*.parquet"):
+            if path != target:
+                remove_if_stale(path)
     return target.name
 
 

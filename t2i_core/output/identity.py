@@ -64,12 +64,8 @@ def open_output(workspace: Workspace, config: Config, fingerprint: str) -> Outpu
     identity = check_files(workspace, config)
     if identity is None:
         return OutputIdentity(dataset, fingerprint)
-    same = fingerprint == identity.fingerprint or _is_same(config.dataset_names, identity.dataset)
-    if not same and not config.replace:
-        raise OutputError(
-            f"output: {workspace.root} holds the images of {_title(identity.dataset)}; "
-            "choose another --output, or add --replace to let this data set take it over"
-        )
+    if not config.replace:
+        _refuse_another_data_set(workspace, identity, config.dataset_names, fingerprint)
     _refuse_to_shrink(workspace, identity, config)
     return replace(identity, dataset=dataset, fingerprint=fingerprint)
 
@@ -93,10 +89,17 @@ def check_files(workspace: Workspace, config: Config) -> OutputIdentity | None:
     return identity
 
 
-def claim_output(workspace: Workspace, identity: OutputIdentity) -> None:
-    """Write down what the folder is for from now on, and begin to note which files are written."""
+def claim_output(workspace: Workspace, identity: OutputIdentity, *, take_over: bool = False) -> None:
+    """Write down what the folder is for from now on, and begin to note which files are written.
+
+    Raises:
+        OutputError: a run over another data set claimed the folder since `open_output`; not with `take_over`.
+    """
     with workspace.lock():
-        current = _read(workspace)  # another run may have written a manifest since `open_output`
+        current = _read(workspace)  # another run may have claimed the folder, or written a manifest
+        if current is not None and not take_over:
+            names = [identity.dataset] if isinstance(identity.dataset, str) else identity.dataset
+            _refuse_another_data_set(workspace, current, names, identity.fingerprint)
         OwnFiles(workspace, trusted=_names_of(current)).begin(_names_of(current or identity))
         _write(workspace, replace(identity, manifest=current.manifest if current else identity.manifest))
 
@@ -168,6 +171,17 @@ def _recovered(workspace: Workspace, config: Config) -> OutputIdentity | None:
 
 def _write(workspace: Workspace, identity: OutputIdentity) -> None:
     write_text(workspace.hidden / IDENTITY, json.dumps(asdict(identity), indent=1, ensure_ascii=False) + "\n")
+
+
+def _refuse_another_data_set(
+    workspace: Workspace, identity: OutputIdentity, names: list[str], fingerprint: str
+) -> None:
+    """Refuse a folder that is for another data set than that of `names`, with this fingerprint."""
+    if fingerprint != identity.fingerprint and not _is_same(names, identity.dataset):
+        raise OutputError(
+            f"output: {workspace.root} holds the images of {_title(identity.dataset)}; "
+            "choose another --output, or add --replace to let this data set take it over"
+        )
 
 
 def _refuse_to_shrink(workspace: Workspace, identity: OutputIdentity, config: Config) -> None:

@@ -44,13 +44,18 @@ def check_names(catalog: Catalog, config: Config) -> None:
 
 def manifest_is_right(files: dict[str, list[int]], catalog: Catalog, config: Config) -> bool:
     """Return whether the files are as `files_written` saw them, and every name still stands for its image."""
-    try:
-        if files_written(catalog.workspace, config) != files:
-            return False
-    except FileNotFoundError:
+    if not is_last_manifest(files, catalog.workspace, config):
         return False
     layout = Layout.of(config, catalog.plan.images)
     return not _link_changes(catalog, layout, _links(catalog.workspace, config))
+
+
+def is_last_manifest(files: dict[str, list[int]], workspace: Workspace, config: Config) -> bool:
+    """Return whether the files are as `files_written` saw them: no other run wrote its own since."""
+    try:
+        return files_written(workspace, config) == files
+    except FileNotFoundError:
+        return False
 
 
 def files_written(workspace: Workspace, config: Config) -> dict[str, list[int]]:

@@ -56,6 +56,11 @@ def specs_file(plans: Path, digest: str, segment: int) -> Path:
     return plans / f"{digest}-{segment:03}.specs.parquet"
 
 
+def digest_of(path: Path) -> str:
+    """Return the digest of the plan that a file belongs to; of releases without segments, too."""
+    return path.name.partition(".")[0].partition("-")[0]
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A reference to a plan on disk, with its totals; small enough for a task result."""

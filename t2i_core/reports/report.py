@@ -41,6 +41,7 @@ class Report:
     timings: dict[str, float]  # seconds by stage, added up over threads
     unreferenced: Unreferenced
     workers: int = 1  # processes that made something
+    not_pruned: str = ""  # why `prune` deleted nothing, where it did not
 
     @property
     def images_per_second(self) -> float:
@@ -109,7 +110,9 @@ class Report:
     def _unused(self) -> list[str]:
         """Return the line about images that the manifest does not name. A limited run read too little to say so."""
         unused = self.unreferenced
-        if self.config.prune:
+        if self.not_pruned:
+            return [f"pruned    nothing: {self.not_pruned}"]
+        if self.config.prune and self.state == "finished":
             return [f"pruned    {prunable(unused)}"]
         if not unused.keys or self.config.limit:
             return []

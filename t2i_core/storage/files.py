@@ -95,7 +95,11 @@ def remove_if_stale(path: Path) -> None:
 
 
 def is_stale(path: Path) -> bool:
-    """Return whether a file was written an hour ago or earlier."""
+    """Return whether a file was neither written nor touched within the hour.
+
+    Raises:
+        OSError: it is gone.
+    """
     return time.time() - path.stat().st_mtime > STALE_SECONDS
 
 

@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -83,8 +83,8 @@ class RunMarks:
         return counts
 
 
-def remove_stale_marks(folder: Path) -> None:
-    """Remove the marks of runs that were killed, once nothing was noted in them for an hour."""
+def remove_stale_marks(folder: Path, living: Collection[str]) -> None:
+    """Remove the marks of runs that were killed, once nothing was noted in them for an hour. `living`: other runs."""
     for entry in entries(folder):
-        if time.time() - entry.stat().st_mtime > STALE_SECONDS:
+        if entry.name not in living and time.time() - entry.stat().st_mtime > STALE_SECONDS:
             shutil.rmtree(entry.path, ignore_errors=True)

@@ -6,11 +6,11 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from t2i_core.storage.checked_files import CheckedFiles, CheckedImages
 from t2i_core.storage.files import entries, final_name, remove_if_stale
 from t2i_core.storage.image_store import ImageStore
+from t2i_core.storage.leases import in_use
+from t2i_core.storage.output_lock import OutputLock
 from t2i_core.storage.promises import is_lacking
 from t2i_core.storage.run_marks import remove_stale_marks
 
@@ -27,6 +27,7 @@ class Workspace:
         self.records = self.hidden / "records"
         self.manifests = self.hidden / "manifests"
         self.running = self.hidden / "running"
+        self.leases = self.hidden / "in-use"
         self.written = self.hidden / "written"
         self.checked_images = CheckedImages(self.hidden / "checked-images", self.images)
         self.checked_names = CheckedFiles(self.hidden / "checked-names")
@@ -35,11 +36,12 @@ class Workspace:
     def lock(self) -> AbstractContextManager[Any]:
         """Return the lock that is held while names and manifest change, so that two runs do not mix theirs.
 
-        The operating system frees it when its process is killed. Where it knows no locks, nothing is held.
+        The operating system frees it when its process is killed. Where it knows no locks, nothing is held. Whoever
+        waits for it is told after seconds who holds it.
         """
         self.hidden.mkdir(parents=True, exist_ok=True)
         file = self.hidden / "lock"
-        return FileLock(file) if _knows_locks(file) else nullcontext()
+        return OutputLock(file) if _knows_locks(file) else nullcontext()
 
     def remove_stale_files(self) -> None:
         """Remove temporary files that a killed process left behind, once they are an hour old.
@@ -47,12 +49,16 @@ class Workspace:
         Those beside images are removed by `ImageStore.scan`. Where people see them, only those of names that are noted:
         others may be the user's.
         """
-        for folder in (self.root, self.hidden, self.written, self.plans, self.records, self.manifests, self.scores):
+        folders = (
+            *(self.root, self.hidden, self.written, self.plans, self.records, self.manifests, self.scores),
+            self.leases,
+        )
+        for folder in folders:
             for entry in entries(folder):
                 final = final_name(entry.name)
                 if final is not None and (folder != self.root or (self.written / final).is_file()):
                     remove_if_stale(Path(entry.path))
-        remove_stale_marks(self.running)
+        remove_stale_marks(self.running, {run.run for run in in_use(self.leases)})
 
 
 def _knows_locks(file: Path) -> bool:

@@ -84,7 +84,22 @@ def test_with_replace_another_data_set_takes_the_folder_over(free, config, datas
     identity = open_output(free, config(dataset=str(other), replace=True), "two")
     assert identity == replace(claimed, dataset=str(other), fingerprint="two")
     assert stored(free)["dataset"] == str(dataset)  # until it is claimed
-    claim_output(free, identity)
+    claim_output(free, identity, take_over=True)
+    assert stored(free)["dataset"] == str(other)
+
+
+def test_of_two_data_sets_that_begin_in_a_new_folder_at_once_the_second_is_refused(free, config, dataset):
+    other = dataset.with_name("other.jsonl")
+    other.write_text("{}\n{}\n")
+    first = open_output(free, config(dataset=str(dataset)), "one")
+    second = open_output(free, config(dataset=str(other)), "two")
+    edited = open_output(free, config(dataset=str(dataset)), "three")
+    claim_output(free, first)
+    with pytest.raises(OutputError, match=r"holds the images of .*prompts\.jsonl; choose another --output"):
+        claim_output(free, second)
+    assert stored(free)["dataset"] == str(dataset)
+    claim_output(free, edited)
+    claim_output(free, second, take_over=True)
     assert stored(free)["dataset"] == str(other)
 
 

@@ -131,6 +131,9 @@ def test_unused_images_and_earlier_manifests_are_told_and_so_is_what_was_deleted
     )
     said = lines(report(unreferenced=unused, prune=True))
     assert said["pruned"] == f"2 stored images, 2.5 MB{told}"
+    said = lines(report(unreferenced=unused, prune=True, not_pruned="another run uses this output"))
+    assert said["pruned"] == "nothing: another run uses this output"
+    assert "unused" in lines(report(unreferenced=unused, prune=True, state="interrupted"))
     assert "unused" not in said
 
 

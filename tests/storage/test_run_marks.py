@@ -6,6 +6,7 @@ import time
 import pytest
 
 from t2i_core.storage import run_marks
+from t2i_core.storage.leases import Lease
 from t2i_core.storage.run_marks import RunMarks, remove_stale_marks
 from t2i_core.storage.workspace import Workspace
 
@@ -54,6 +55,10 @@ def test_marks_of_a_killed_run_are_removed_after_an_hour(tmp_path):
     young.begin()
     hour_ago = time.time() - 3700
     os.utime(workspace.running / "old", (hour_ago, hour_ago))
+    with Lease(workspace.leases, "old") as lease:
+        lease.begin("plan")
+        workspace.remove_stale_files()
+        assert (workspace.running / "old").exists()  # it lives: its processes would stop
     workspace.remove_stale_files()
     assert [path.name for path in workspace.running.iterdir()] == ["young"]
 
@@ -65,7 +70,7 @@ def test_signs_of_life_are_seen_and_keep_the_marks_of_a_long_run(marks, tmp_path
         os.utime(path, (hour_ago, hour_ago))
     marks.sign()
     assert marks.last_sign() > first
-    remove_stale_marks(tmp_path / "running")
+    remove_stale_marks(tmp_path / "running", ())
     assert not marks.says_stop()
 
 
