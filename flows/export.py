@@ -31,6 +31,7 @@ from t2i_core.planning.catalog import Catalog
 from t2i_core.storage.tables import use_system_allocator
 from tasks.caching import ResultCache, cache_key
 from tasks.exports import export_task
+from tasks.server_wait import WAIT
 from tasks.settings import ConfiguredFlow, apply_settings
 
 # Not `__name__`: `prefect flow serve` loads this file under another module name.
@@ -41,6 +42,7 @@ RETRIES = 3
 def _run(options: ExportOptions) -> State[Any]:
     """Export, unless the export is there already."""
     check_options(options)
+    WAIT.begin(options.server_wait)
     finished, catalog = open_catalog(options.output)
     if finished.interrupted:
         log.warning("stopped   the last run was stopped; images that it did not make are left out")
@@ -63,7 +65,7 @@ def _key(options: ExportOptions, finished: FinishedOutput, catalog: Catalog, cho
     provenance = finished.provenance.stat()
     return cache_key(
         [catalog.plan.digest, catalog.index.name, provenance.st_size, provenance.st_mtime_ns],
-        [options.model_dump(), str(target_folder(options).absolute())],
+        [options.model_dump(exclude={"server_wait"}), str(target_folder(options).absolute())],
         file_sha256(Path(options.questions)) if options.questions else None,
         digest([choice.codes.tobytes().hex(), choice.reasons]),
     )

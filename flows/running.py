@@ -2,20 +2,23 @@
 
 import atexit
 import importlib
+import logging
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from flows.command import ExitCode
+from t2i_core.errors import UserError
 
 
 def run_flow(name: str, values: Mapping[str, Any], *, verbose: bool, before: Callable[[bool], None]) -> int:
     """Run the flow `name` (module:flow) with `values`; return the exit code.
 
     Prefect and the flow are imported here, so that --help and a wrong flag are answered at once. `before(own)` is
-    called before the flow starts; `own`: Prefect will start a server for it.
+    called before the flow starts; `own`: a server is started for it.
     """
     try:
         return _leave(_run(name, values, verbose=verbose, before=before))
@@ -30,22 +33,52 @@ def refuse(message: str) -> int:
 
 
 def _run(name: str, values: Mapping[str, Any], *, verbose: bool, before: Callable[[bool], None]) -> int:
-    from flows.outcomes import exit_code
-
+    # Prefect says so while it is imported, as the run does where it matters.
+    warnings.filterwarnings("ignore", "Failed to create the Prefect home")
     try:
-        module, _, flow = name.partition(":")
-        function = getattr(importlib.import_module(module), flow)
         from tasks.process import THIS_PROCESS
         from tasks.settings import apply_settings, show_lines_in_terminal
 
         THIS_PROCESS.started_for_run = True
         apply_settings()
         show_lines_in_terminal(verbose=verbose)
-        if problem := _prepare_server(before):
-            return refuse(problem)
-        state = function(**values, return_state=True)
+        wait_for_server = _prepare_server(before)
+        module, _, flow = name.partition(":")
+        function = getattr(importlib.import_module(module), flow)
+        wait_for_server()
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
+    except UserError as error:
+        return refuse(str(error))
+    return _run_to_its_end(function, values)
+
+
+def _run_to_its_end(flow: Any, values: Mapping[str, Any]) -> int:
+    """Run a flow; return the exit code for its end, whether or not Prefect's server comes to know of that end."""
+    from flows.outcomes import exit_code, noting
+    from tasks.server_wait import WAIT, is_of_server, reason
+
+    with noting(flow) as noted:
+        try:
+            state = flow(**values, return_state=True)
+        except KeyboardInterrupt:
+            WAIT.leave_now()
+            if WAIT.why or noted.state is not None:
+                _say_unknown("it was not waited for")
+            if noted.state is None:
+                return ExitCode.INTERRUPTED
+            state = noted.state
+        except Exception as error:
+            if not noted.began:
+                if is_of_server(error):
+                    return refuse(
+                        f"Prefect's server cannot run the flow ({reason(error)}); see what it says, or its log"
+                    )
+                raise
+            _say_unknown(WAIT.why_unknown() or reason(error))
+            if noted.interrupted is not None:
+                return noted.interrupted
+            state = noted.final_state()
     code = exit_code(state)
     if code == ExitCode.WRONG_USE:
         return refuse(state.message or "")
@@ -57,26 +90,35 @@ def _run(name: str, values: Mapping[str, Any], *, verbose: bool, before: Callabl
     return code
 
 
-def _prepare_server(before: Callable[[bool], None]) -> str:
-    """Return why Prefect's server does not answer; empty if it does, or if all is set for a server of the run's own."""
-    from tasks.server import claim_own_server, end_orphans, needs_own_server, why_silent
+def _say_unknown(why: str) -> None:
+    print(f"prefect   does not know how this run ended: {why}", flush=True)
 
-    own = needs_own_server()
-    if not own and (silent := why_silent()):
-        return silent
-    if own:
-        print(
-            "server    starting one for this run; to keep one for all: prefect server start, and "
-            "prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api",
-            flush=True,
-        )
-        if ended := end_orphans():
-            print(f"server    ended {ended} that killed runs had left behind", flush=True)
-        claim_own_server()
-        # Prefect ends its server when Python ends; on SIGTERM it would let the signal end Python at once.
-        signal.signal(signal.SIGTERM, _exit)
-    before(own)
-    return ""
+
+def _prepare_server(before: Callable[[bool], None]) -> Callable[[], None]:
+    """Begin to start a server where none is named; return what waits until it answers.
+
+    Raises:
+        UserError: the server that is named cannot be used, or none can be started; in one line.
+    """
+    from tasks.server import OwnServer, check_home, end_orphans, needs_own_server, why_unusable
+
+    if not needs_own_server():
+        if why := why_unusable():
+            raise UserError(why)
+        before(False)
+        return lambda: None
+    check_home()
+    print(
+        "server    starting one for this run; to keep one for all: prefect server start, and "
+        "prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api",
+        flush=True,
+    )
+    if ended := end_orphans():
+        print(f"server    ended {ended} that killed runs had left behind", flush=True)
+    # The server ends when Python ends; on SIGTERM Python would end at once.
+    signal.signal(signal.SIGTERM, _exit)
+    before(True)
+    return OwnServer().wait_until_it_answers
 
 
 def _exit(number: int, frame: object) -> None:
@@ -85,14 +127,22 @@ def _exit(number: int, frame: object) -> None:
 
 
 def _leave(code: int) -> int:
-    """Return the exit code; leave at once where the device is in the midst of a step that nobody waits for.
+    """Return the exit code; leave at once where Python would wait for what nobody waits for any more.
 
-    Python would wait for the device's thread, for minutes with a slow model.
+    That is the device in the midst of a step, for minutes with a slow model, and what Prefect still has to send to a
+    server that does not answer.
     """
     from tasks.process import THIS_PROCESS
+    from tasks.server_wait import WAIT, everything_sent
 
-    if THIS_PROCESS.device_is_busy:
-        atexit._run_exitfuncs()  # Prefect's: it ends its own server, and sends its last log lines
+    try:
+        sent = everything_sent()
+    except KeyboardInterrupt:
+        sent = False
+    if not sent or THIS_PROCESS.device_is_busy:
+        if WAIT.given_up:
+            atexit.unregister(logging.shutdown)  # it would wait for the last log lines
+        atexit._run_exitfuncs()  # Prefect's sends its last log lines; the server of the run ends
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -15,7 +15,6 @@ import sys
 import time
 from concurrent.futures import Future
 from dataclasses import asdict, replace
-from functools import partial
 from typing import Any
 
 from prefect.client.schemas.objects import State
@@ -77,8 +76,9 @@ from tasks.process import THIS_PROCESS
 from tasks.progress import progress
 from tasks.records import collect_records
 from tasks.reports import name_flow_run, publish_now, publish_task, report_task
+from tasks.server_wait import WAIT
 from tasks.settings import ConfiguredFlow, apply_settings
-from tasks.stopping import CancelledInPrefect, heeding_cancel, ignoring_sigterm, runner_process
+from tasks.stopping import CancelledInPrefect, heeding_cancel, ignoring_sigterm, runner_process, second_means_now
 
 # Not `__name__`: `prefect flow serve` loads this file under another module name.
 log = logging.getLogger("flows.text2image")
@@ -108,11 +108,12 @@ class Text2Image:
         self.inventory = Inventory(config, self.part, self.run, self.workspace, self.cache, workers)
 
     def __call__(self) -> State[Any]:
-        """Run the stages; leave no process behind."""
+        """Run the stages; leave neither a process nor a lease behind."""
         try:
             return self.stages()
         finally:
             self.generating.end()
+            self.lease.end()
 
     def stages(self) -> State[Any]:
         """Run the stages, like a table of contents."""
@@ -132,8 +133,7 @@ class Text2Image:
             waits = self.config.only_looks or self.config.preview or self.config.only
             plan = planning.plan() if waits else planning.begun(EARLY_SECONDS)
             if not self.config.only_looks:
-                identity = replace(identity, commits=resolved.commits)
-                claim_output(self.workspace, identity, take_over=self.config.replace)
+                claim_output(self.workspace, replace(identity, commits=resolved.commits), take_over=self.config.replace)
                 self.workspace.remove_stale_files()
                 self.mark(PartState.RUNNING)
             catalog = self.inventory.collect(plan) if plan else None
@@ -176,10 +176,12 @@ class Text2Image:
                 return end_part(self.part, replace(catalog, errors=self.generating.errors), self.config.max_failures)
             return self.finish(resolved, catalog, work)
         except CancelledInPrefect:
-            return Cancelled(message=self.stop(resolved, planning, work))
+            with second_means_now(self.config):
+                return Cancelled(message=self.stop(resolved, planning, work))
         except (KeyboardInterrupt, TerminationSignal):
             if not self.config.only_looks:
-                self.stop(resolved, planning, work)
+                with second_means_now(self.config):
+                    self.stop(resolved, planning, work)
             raise
 
     def fetch(self, resolved: Resolved) -> LoadConfig:
@@ -306,7 +308,10 @@ class Text2Image:
             self.workspace.checked_images.carry_over(catalog.scan, self.workspace.images.scan())
         report = self.report("finished", resolved, catalog, work, accounting)
         if self.config.prune:
-            is_mine = partial(is_last_manifest, stored["files"], self.workspace, self.config)
+
+            def is_mine() -> bool:
+                return is_last_manifest(stored["files"], self.workspace, self.config)
+
             report = replace(report, not_pruned=prune(catalog, report.unreferenced, self.lease, is_mine))
         remove_old_plans(catalog, self.lease)
         self.cache.forget_others(current_results(catalog, key))
@@ -314,7 +319,7 @@ class Text2Image:
         log.log(logging.ERROR if report.too_many_failures else logging.INFO, report.summary())
         show_gallery(self.config, self.workspace, self.cache, catalog.plan.images)
         shown = publish_task(*data(report, catalog), return_state=True)
-        if not shown.is_completed():
+        if not shown.is_completed() and not WAIT.given_up:
             log.warning("the summary is not in Prefect: %s", shown.message)
         if self.inventory.again is not None and (left := not_made_again(catalog, self.inventory.again)):
             allowed = self.config.max_failures
@@ -387,9 +392,8 @@ def _text2image(**values: Any) -> Any:  # a `State[Any]`, which another process 
     use_system_allocator()
     try:
         with with_place_to_write(Config.from_values(values)) as config:
-            run = Text2Image(config)
-            with run.lease:
-                return run()
+            WAIT.begin(config.server_wait)
+            return Text2Image(config)()
     except (UserError, OSError) as error:
         return refused(as_users(error, values))
 

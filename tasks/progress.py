@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from tasks.process import THIS_PROCESS
 from tasks.reports import data_set_name, not_shown
+from tasks.server_wait import WAIT
 
 # Between two looks at what has changed.
 LOOK_SECONDS = 0.5
@@ -173,10 +174,11 @@ def _show_in_prefect(ended: threading.Event, shown: Progress, key: str) -> None:
             text += shown.speed() or (f", {shown.step()}" if shown.step() else "")
         percent = round(100 * shown.done / shown.total, 1) if shown.total else 0.0
         try:
-            if artifact is None:
-                artifact = create_progress_artifact(percent, key=key, description=text)
-            else:
-                update_progress_artifact(artifact, percent, description=text)
+            with WAIT.not_waiting():
+                if artifact is None:
+                    artifact = create_progress_artifact(percent, key=key, description=text)
+                else:
+                    update_progress_artifact(artifact, percent, description=text)
         except Exception as error:  # the server may be back for the next update
             not_shown("the progress", error)
             last = last or ended.wait(ARTIFACT_INTERVAL_SECONDS)

@@ -16,6 +16,7 @@ from t2i_core.config import Config
 from t2i_core.planning.catalog import Catalog
 from t2i_core.reports.report import Report, write_report
 from t2i_core.reports.summary_page import failure_rows, summary_markdown
+from tasks.server_wait import WAIT, is_silence
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +43,9 @@ def name_flow_run(config: Config, prompts: int | None = None) -> None:
     """Give the flow run its name and its tags; once more when the number of prompts is known."""
     tags = {*flow_run.get_tags(), f"model:{_slug(config.model)}", f"data-set:{data_set_name(config.dataset_names)}"}
     try:
-        client = get_client(sync_client=True)
-        client.update_flow_run(UUID(flow_run.get_id()), name=run_name(config.model, prompts), tags=sorted(tags))
+        with WAIT.not_waiting():
+            client = get_client(sync_client=True)
+            client.update_flow_run(UUID(flow_run.get_id()), name=run_name(config.model, prompts), tags=sorted(tags))
     except Exception as error:
         not_shown("the run's name", error)
 
@@ -60,6 +62,7 @@ def report_task(report: Report, catalog: Catalog, same_images: bool) -> None:
     cache_policy=NO_CACHE,
     persist_result=False,
     retries=3,
+    retry_condition_fn=lambda task, run, state: not WAIT.given_up,
     retry_delay_seconds=[2, 10, 30],
     retry_jitter_factor=0.5,
 )
@@ -77,6 +80,7 @@ def publish_now(report: Report, catalog: Catalog) -> None:
 
 
 def _publish(report: Report, catalog: Catalog) -> None:
+    WAIT.run_ends()
     name = data_set_name(report.config.dataset_names)
     create_markdown_artifact(summary_markdown(report, catalog), key=f"summary-{name}", description=report.message())
     if report.accounting.failures:
@@ -89,7 +93,8 @@ def _publish(report: Report, catalog: Catalog) -> None:
 
 def not_shown(what: str, error: Exception) -> None:
     """Log that something is missing in Prefect. It is not worth an image, and the server may be away for a while."""
-    log.warning("%s could not be shown in Prefect: %s: %s", what, type(error).__name__, error)
+    level = logging.DEBUG if is_silence(error) else logging.WARNING  # of a silence it is said once
+    log.log(level, "%s could not be shown in Prefect: %s: %s", what, type(error).__name__, error)
 
 
 def _slug(text: str) -> str:

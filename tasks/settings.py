@@ -14,6 +14,8 @@ from prefect.settings import get_current_settings
 
 from t2i_core.engine.waiting import limit_spinning
 from t2i_core.errors import UserError
+from t2i_core.options.server import SERVER_WAIT
+from tasks.server_wait import WAIT, bound_all_requests
 
 DEFAULTS = {
     # On a fresh home or a slow disk the ephemeral server needs longer than Prefect's 20 s.
@@ -22,11 +24,12 @@ DEFAULTS = {
     "DO_NOT_TRACK": "1",
     # Of the server that a run starts for itself.
     "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
-    # A server that is away when a run ends is waited for: after 2, 4, 8, ... seconds, four minutes in all.
-    "PREFECT_CLIENT_MAX_RETRIES": "7",
     # Our packages also log outside of a flow run, where there is no run to show it.
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
 }
+
+# Whatever the user set: `tasks/server_wait.py` tries requests again.
+NO_RETRIES = {"PREFECT_CLIENT_MAX_RETRIES": "0"}
 
 # A variable in the environment of the processes that a run starts: where the run's own lines go to a terminal.
 TERMINAL = "TEXT2IMAGE_TERMINAL"
@@ -44,6 +47,7 @@ class ConfiguredFlow(Flow[..., Any]):
     def __call__(self, *arguments: Any, **values: Any) -> Any:
         """Run the flow."""
         apply_settings()
+        WAIT.begin(values.get("server_wait", SERVER_WAIT))
         return super().__call__(*arguments, **values)
 
 
@@ -52,6 +56,7 @@ def apply_settings() -> None:
     """Set Prefect's settings, the logging, and how torch's threads wait; once a process."""
     limit_spinning()
     _set_defaults()
+    bound_all_requests()
     _quiet_prefect()
     _log_to_prefect()
     # Pillow reports every PNG chunk at debug level, the record of an image and all.
@@ -67,6 +72,7 @@ def _set_defaults() -> None:
     for name, value in DEFAULTS.items():
         if name not in chosen:
             os.environ.setdefault(name, value)
+    os.environ |= NO_RETRIES
     prefect.context.refresh_global_settings_context()
 
 
@@ -103,9 +109,9 @@ def show_own_lines() -> None:
         return
     if os.environ[TERMINAL] != "verbose":
         # The final state's message says it in one line; Prefect's log would put a traceback above it.
-        for handler in logging.getLogger().handlers:
+        # The second logger has handlers of its own, and does not ask its level.
+        for handler in logging.getLogger().handlers + logging.getLogger("prefect._internal").handlers:
             handler.setLevel(logging.CRITICAL)
-        logging.getLogger("prefect._internal").setLevel(logging.CRITICAL)  # has a handler of its own
     plain = logging.StreamHandler(sys.stdout)
     for name in LOGGERS:
         logging.getLogger(name).addHandler(plain)

@@ -7,12 +7,15 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from uuid import UUID
 
 from prefect import get_client
 from prefect.runtime import flow_run
 
+from t2i_core.config import Config
 from tasks.process import THIS_PROCESS
+from tasks.server_wait import WAIT
 
 log = logging.getLogger(__name__)
 
@@ -69,13 +72,40 @@ def ignoring_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+@contextmanager
+def second_means_now(config: Config) -> Iterator[None]:
+    """Say how to leave at once while the block stops a run and writes its files; on another Ctrl-C do so.
+
+    Raises:
+        KeyboardInterrupt: on another Ctrl-C; neither the device nor Prefect's server is waited for.
+    """
+    log.info("stopping  and writing what there is; Ctrl-C once more leaves at once, without that")
+    try:
+        yield
+    except KeyboardInterrupt:
+        THIS_PROCESS.give_up()
+        WAIT.leave_now()
+        log.warning("stopped   at once: %s; run the same command again to go on", _missing(config))
+        raise
+
+
+def _missing(config: Config) -> str:
+    """Return what a run that left while it was stopping did not write."""
+    kept = "images that were made are kept"
+    if config.preview or config.part:
+        return kept
+    manifest = Path(config.output) / config.manifest_name
+    return f"{manifest} is that of an earlier run; {kept}" if manifest.exists() else f"there is no {manifest}; {kept}"
+
+
 def _watch(run: UUID, runner: int | None, ended: threading.Event, cancelled: threading.Event) -> None:
     """Ask Prefect every few seconds whether the run was cancelled, unless the runner lives and would say so."""
     while not ended.wait(ASK_SECONDS):
         if runner is not None and os.getppid() == runner:
             continue
         try:
-            state = get_client(sync_client=True).read_flow_run(run).state
+            with WAIT.not_waiting():
+                state = get_client(sync_client=True).read_flow_run(run).state
         except Exception as error:  # the server may be back the next time
             log.debug("whether the run is cancelled is not known: %s", error)
             continue

@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import ConfigDict, ValidationError, model_validator
 
 from t2i_core.config_errors import problems_of
 from t2i_core.errors import ConfigError
+from t2i_core.options.server import ServerOptions
 
 
-class Options(BaseModel):
+class Options(ServerOptions):
     """Every option of one command. Unknown keys, wrong types and impossible combinations are refused.
 
     A field is a flag, a flow parameter and a key of a `--config` file. `heading` is the title above its fields in

@@ -3,10 +3,11 @@
 from types import SimpleNamespace
 
 import pytest
+from prefect.exceptions import TerminationSignal
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from flows.command import ExitCode
-from flows.outcomes import REFUSED, TOO_MANY_FAILURES, ended, exit_code, finished, refused
+from flows.outcomes import REFUSED, TOO_MANY_FAILURES, ended, exit_code, finished, noting, refused
 from t2i_core import errors
 
 
@@ -72,3 +73,43 @@ def test_the_exit_codes_are_those_that_scripts_rely_on():
         "MANY_FAILURES": 3,
         "INTERRUPTED": 130,
     }
+
+
+def a_flow(result):
+    """A flow, as far as its function goes, that returns or raises `result`."""
+
+    def function(**values):
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    return SimpleNamespace(fn=function)
+
+
+def test_what_a_flow_returned_is_known_whatever_prefect_makes_of_it():
+    flow, state = a_flow(refused(errors.ConfigError(["x"]))), None
+    before = flow.fn
+    with noting(flow) as noted:
+        assert not noted.began
+        state = flow.fn(steps=3)
+    assert flow.fn is before
+    assert noted.began
+    assert noted.final_state() is state
+    assert noted.interrupted is None
+
+
+@pytest.mark.parametrize(
+    ("error", "interrupted", "code"),
+    [
+        (KeyboardInterrupt(), 130, ExitCode.BUG),
+        (TerminationSignal(signal=15), 143, ExitCode.BUG),
+        (RuntimeError("odd"), None, ExitCode.BUG),
+    ],
+)
+def test_what_a_flow_raised_is_known_too(error, interrupted, code):
+    flow = a_flow(error)
+    with noting(flow) as noted, pytest.raises(type(error)):
+        flow.fn()
+    assert noted.interrupted == interrupted
+    assert exit_code(noted.final_state()) == code
+    assert type(error).__name__ in noted.final_state().message

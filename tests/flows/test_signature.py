@@ -21,5 +21,6 @@ def test_every_field_has_a_heading():
         "Speed and memory",
         "Run",
         "Output",
+        "Prefect",
     }
     assert group_of(Config, "steps") == "Sampling (default: the model's own)"

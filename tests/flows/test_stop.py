@@ -125,3 +125,28 @@ def test_a_step_that_does_not_end_is_not_waited_for(server, tmp_path, output, nu
     assert output.run()["state"] == "interrupted"
     assert output.run()["accounting"]["images_generated"] == len(output.stored()) == 4
     assert output.manifest_is_true()
+
+
+def test_a_second_ctrl_c_leaves_at_once_and_says_what_is_missing(server, tmp_path, output):
+    dataset = tmp_path / "prompts.txt"
+    dataset.write_text("".join(f"a fox number {i}\n" for i in range(8)))
+    flags = command(f"--dataset={dataset}", f"--output={output.folder}", "--save-interval=1")[3:]
+    patient = STUCK.replace("STOP_SECONDS = 2", "STOP_SECONDS = 600")
+    process = subprocess.Popen(
+        [sys.executable, "-c", patient, *flags], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    text = ""
+    for line in process.stdout:
+        text += line
+        if line.strip().endswith("stuck"):
+            process.send_signal(signal.SIGINT)
+        if line.startswith("stopping"):
+            break
+    process.send_signal(signal.SIGINT)
+    text += process.communicate(timeout=100)[0]
+    assert process.returncode in CTRL_C, text
+    assert "Ctrl-C once more leaves at once" in text
+    assert f"stopped   at once: there is no {output.folder}/manifest.jsonl; images that were made are kept" in text
+    assert "Traceback" not in text
+    assert not (output.folder / "manifest.jsonl").exists()
+    assert len(output.stored()) == 4

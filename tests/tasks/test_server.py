@@ -43,7 +43,9 @@ def servers_of(process):
 def test_a_server_that_is_away_for_a_while_costs_no_image(tmp_path, output, fifty):
     port = free_port()
     with serve(tmp_path / "server", port):
-        process = start(f"--dataset={fifty}", f"--output={output.folder}", "--steps=50", "--save-interval=2")
+        process = start(
+            f"--dataset={fifty}", f"--output={output.folder}", "--steps=50", "--save-interval=2", "--server-wait=180"
+        )
         wait_for_images(output, process)
     made = wait_for_images(output, process, len(output.stored()) + 9)  # the shards of four images that follow
     assert made < 50, "the server was away only when all was done"
@@ -108,6 +110,21 @@ def test_a_killed_run_leaves_a_server_behind_that_the_next_start_ends(no_server,
     assert orphan.is_running()
     assert end_orphans() >= 1  # another run on this machine may have left one behind, too
     assert not orphan.is_running()
+
+
+def test_a_run_whose_own_server_is_killed_ends_at_once_and_says_that_prefect_does_not_know(no_server, output, fifty):
+    process = start(f"--dataset={fifty}", f"--output={output.folder}", "--steps=20", "--server-wait=600")
+    wait_for_images(output, process)
+    (own,) = servers_of(process)
+    own.kill()
+    text, _ = process.communicate(timeout=150)  # of 600 seconds
+    assert process.returncode == 0, text
+    assert text.count("prefect   the server of this run is gone; the run goes on without it") == 1
+    assert "prefect   does not know how this run ended: the server of this run is gone" in text
+    assert "Traceback" not in text
+    assert "EventsWorker" not in text
+    assert output.run()["state"] == "finished"
+    assert output.manifest_is_true()
 
 
 def test_sigterm_leaves_no_server_behind(no_server, output, fifty):

@@ -10,13 +10,13 @@ from prefect.settings import get_current_settings
 
 from t2i_core.errors import ConfigError, HubUnavailable
 from tasks import settings
-from tasks.settings import DEFAULTS, LOGGERS, apply_settings
+from tasks.settings import DEFAULTS, LOGGERS, NO_RETRIES, apply_settings
 
 
 @pytest.fixture
 def unset(monkeypatch):
     """An environment in which the user has set nothing."""
-    for name in DEFAULTS:
+    for name in DEFAULTS | NO_RETRIES:
         monkeypatch.setenv(name, "to be restored")
         monkeypatch.delenv(name)
     prefect.context.refresh_global_settings_context()
@@ -28,26 +28,35 @@ def unset(monkeypatch):
 def test_what_the_user_has_not_set_is_set_for_this_process_and_its_children(unset):
     settings._set_defaults()
     assert {name: os.environ[name] for name in DEFAULTS} == DEFAULTS
-    assert get_current_settings().client.max_retries == 7
+    assert get_current_settings().client.max_retries == 0
     assert get_current_settings().server.ephemeral.startup_timeout_seconds == 180
 
 
 def test_what_the_user_has_set_stays(unset):
-    unset.setenv("PREFECT_CLIENT_MAX_RETRIES", "1")
+    unset.setenv("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "31")
     settings._set_defaults()
-    assert get_current_settings().client.max_retries == 1
-    assert os.environ["PREFECT_CLIENT_MAX_RETRIES"] == "1"
+    assert get_current_settings().server.ephemeral.startup_timeout_seconds == 31
+    assert os.environ["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] == "31"
     assert os.environ["PREFECT_SERVER_LOGGING_LEVEL"] == "WARNING"
 
 
 def test_what_a_profile_has_set_stays(unset, tmp_path):
     unset.setenv("PREFECT_PROFILES_PATH", str(tmp_path / "profiles.toml"))
     unset.setenv("PREFECT_PROFILE", "mine")
-    (tmp_path / "profiles.toml").write_text('[profiles.mine]\nPREFECT_CLIENT_MAX_RETRIES = "2"\n')
+    (tmp_path / "profiles.toml").write_text(
+        '[profiles.mine]\nPREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS = "32"\n'
+    )
     prefect.context.refresh_global_settings_context()
     settings._set_defaults()
-    assert get_current_settings().client.max_retries == 2
+    assert get_current_settings().server.ephemeral.startup_timeout_seconds == 32
     assert os.environ["PREFECT_SERVER_LOGGING_LEVEL"] == "WARNING"
+
+
+def test_requests_are_tried_again_by_us_alone_whatever_the_user_has_set(unset):
+    unset.setenv("PREFECT_CLIENT_MAX_RETRIES", "5")
+    prefect.context.refresh_global_settings_context()
+    settings._set_defaults()
+    assert get_current_settings().client.max_retries == 0
 
 
 def record(error=None, message="exited", name="prefect.flow_runs"):

@@ -1,0 +1,162 @@
+"""The server that is named is Prefect's, or one line says what it is; a home in which none can work is one line."""
+
+import http.server
+import os
+import socket
+import sqlite3
+import threading
+
+import pytest
+
+from t2i_core.errors import UserError
+from tasks import server
+from tasks.server import OwnServer, check_home, give_own_database, needs_own_server, why_unusable
+from tasks.server_wait import WAIT
+from tasks.settings import apply_settings
+from tests.prefect_server import free_port
+
+
+@pytest.fixture
+def prefect(monkeypatch, tmp_path):
+    """Set variables of Prefect for this process: `prefect(PREFECT_HOME=...)`."""
+    from prefect.context import refresh_global_settings_context
+
+    apply_settings()
+    for name in ("PREFECT_API_URL", "PREFECT_SERVER_DATABASE_CONNECTION_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+    def set_variables(**values):
+        for name, value in values.items():
+            monkeypatch.setenv(name, str(value))
+        refresh_global_settings_context()
+
+    set_variables(PREFECT_HOME=tmp_path / "home")
+    yield set_variables
+    monkeypatch.undo()
+    refresh_global_settings_context()
+    WAIT.is_gone = lambda: False
+    WAIT.begin(60)
+
+
+@pytest.fixture
+def answering():
+    """A program that answers every request in the same way, whatever it is asked: `answering(200, b"x")` -> its URL."""
+    servers = []
+
+    def start(status, body, kind="text/html"):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *arguments):
+                pass
+
+        found = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        servers.append(found)
+        threading.Thread(target=found.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{found.server_port}/api"
+
+    yield start
+    for found in servers:
+        found.shutdown()
+        found.server_close()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (404, b"none", "is no Prefect server (404 Not Found)"),
+        (200, b"<html>hello</html>", "is no Prefect server ("),
+        (200, b"{}", "is no Prefect server (it tells no version of Prefect)"),
+        (200, b'"hello"', "is no Prefect server (it tells no version of Prefect)"),
+        (500, b"", "is no Prefect server (500 Internal Server Error)"),
+        (401, b"", "refuses this run (401 Unauthorized); set PREFECT_API_AUTH_STRING"),
+    ],
+)
+def test_a_port_that_answers_but_is_no_prefect_is_one_line(prefect, answering, status, body, said, capsys):
+    prefect(PREFECT_API_URL=answering(status, body))
+    why = why_unusable()
+    assert said in why
+    assert "prefect config unset PREFECT_API_URL" in why
+    assert len(why.splitlines()) == 1
+    assert capsys.readouterr().out == ""
+
+
+def test_a_port_that_says_nothing_is_one_line(prefect, monkeypatch):
+    monkeypatch.setattr("tasks.server_wait.UNIMPORTANT_SECONDS", 0.2)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        prefect(PREFECT_API_URL=f"http://127.0.0.1:{silent.getsockname()[1]}/api")
+        assert "does not answer (timed out)" in why_unusable()
+
+
+@pytest.mark.parametrize("url", ["localhost:4200/api", "http://"])
+def test_a_url_that_is_none_is_one_line(prefect, url):
+    prefect(PREFECT_API_URL=url)
+    assert len(why_unusable().splitlines()) == 1
+
+
+def test_a_server_is_prefects(prefect, answering):
+    prefect(PREFECT_API_URL=answering(200, b'"3.8.8"', "application/json"))
+    assert why_unusable() == ""
+    assert not needs_own_server()
+    prefect(PREFECT_API_URL=f"http://127.0.0.1:{free_port()}/api")
+    assert "does not answer" in why_unusable()
+
+
+def test_a_home_that_works_is_made_and_stays_as_it_is(prefect, tmp_path):
+    assert needs_own_server()
+    check_home()
+    assert list((tmp_path / "home").iterdir()) == []
+    sqlite3.connect(tmp_path / "home/prefect.db").execute("CREATE TABLE a (b)").connection.close()
+    check_home()
+
+
+@pytest.mark.filterwarnings("ignore:Failed to create the Prefect home")
+def test_a_home_that_is_a_file_or_lies_below_one_is_one_line(prefect, tmp_path):
+    (tmp_path / "file").write_text("x")
+    for home in (tmp_path / "file", tmp_path / "file/below"):
+        prefect(PREFECT_HOME=home)
+        with pytest.raises(
+            UserError, match=rf"^PREFECT_HOME: {home} .*is a file; set PREFECT_HOME to a folder"
+        ) as error:
+            check_home()
+        assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_full_disk_is_one_line(prefect, monkeypatch):
+    def fsync(file):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(UserError, match="cannot be written: No space left on device; set PREFECT_HOME"):
+        check_home()
+
+
+@pytest.mark.parametrize("content", [b"\x07" * 9000, b"SQLite format 3\x00" + b"\x99" * 9000])
+def test_a_broken_database_is_one_line_unless_another_one_is_named(prefect, tmp_path, content):
+    (tmp_path / "home").mkdir(exist_ok=True)
+    (tmp_path / "home/prefect.db").write_bytes(content)
+    with pytest.raises(UserError, match=r"prefect\.db (is broken|cannot be opened) \(.*\); ") as error:
+        check_home()
+    assert len(str(error.value).splitlines()) == 1
+    give_own_database()
+    try:
+        check_home()
+    finally:
+        del os.environ["PREFECT_SERVER_DATABASE_CONNECTION_URL"]
+
+
+def test_a_server_that_ends_while_it_starts_is_told_with_its_last_words(prefect, monkeypatch):
+    monkeypatch.setattr(server, "_SERVER", "no_such_module_anywhere:create_app")
+    started = OwnServer()
+    with pytest.raises(UserError, match=r"server for this run ended with .*no_such_module_anywhere") as error:
+        started.wait_until_it_answers()
+    assert len(str(error.value).splitlines()) == 1
+    assert started.is_gone()
+    started.end()
