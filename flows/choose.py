@@ -26,6 +26,7 @@ from t2i_core.storage.tables import use_system_allocator
 from t2i_core.storage.workspace import Workspace
 from tasks.caching import ResultCache, cache_key
 from tasks.choice import write_choice_task
+from tasks.server_wait import waiting_as_asked
 from tasks.settings import ConfiguredFlow, apply_settings
 
 log = logging.getLogger("flows.choose")
@@ -44,7 +45,7 @@ def write_down(options: ChooseOptions) -> State[Any]:
 
     key = cache_key(
         [table.st_size, table.st_mtime_ns],
-        options.model_dump(),
+        options.model_dump(exclude={"server_wait"}),
         file_sha256(review) if review and review.is_file() else None,
     )
     cache = ResultCache(finished.workspace.results, RETRIES)
@@ -62,7 +63,7 @@ def _choose(**values: Any) -> Any:  # a `State[Any]`, which another process coul
     apply_settings()
     use_system_allocator()
     try:
-        return write_down(ChooseOptions.from_values(values))
+        return write_down(waiting_as_asked(ChooseOptions.from_values(values)))
     except UserError as error:
         return refused(error)
 

@@ -25,6 +25,7 @@ from t2i_core.storage.tables import use_system_allocator
 from t2i_core.storage.workspace import Workspace
 from tasks.caching import ResultCache, cache_key
 from tasks.comparison import write_comparison_task
+from tasks.server_wait import waiting_as_asked
 from tasks.settings import ConfiguredFlow, apply_settings
 
 log = logging.getLogger("flows.compare")
@@ -56,7 +57,7 @@ def _compare(**values: Any) -> Any:  # a `State[Any]`, which another process cou
     apply_settings()
     use_system_allocator()
     try:
-        return write_page(CompareOptions.from_values(values))
+        return write_page(waiting_as_asked(CompareOptions.from_values(values)))
     except UserError as error:
         return refused(error)
 

@@ -31,7 +31,7 @@ from t2i_core.planning.catalog import Catalog
 from t2i_core.storage.tables import use_system_allocator
 from tasks.caching import ResultCache, cache_key
 from tasks.exports import export_task
-from tasks.server_wait import WAIT
+from tasks.server_wait import waiting_as_asked
 from tasks.settings import ConfiguredFlow, apply_settings
 
 # Not `__name__`: `prefect flow serve` loads this file under another module name.
@@ -42,7 +42,6 @@ RETRIES = 3
 def _run(options: ExportOptions) -> State[Any]:
     """Export, unless the export is there already."""
     check_options(options)
-    WAIT.begin(options.server_wait)
     finished, catalog = open_catalog(options.output)
     if finished.interrupted:
         log.warning("stopped   the last run was stopped; images that it did not make are left out")
@@ -89,7 +88,7 @@ def _export(**values: Any) -> Any:  # a `State[Any]`, which another process coul
     apply_settings()
     use_system_allocator()
     try:
-        return _run(ExportOptions.from_values(values))
+        return _run(waiting_as_asked(ExportOptions.from_values(values)))
     except (UserError, OSError) as error:
         return refused(as_users(error, values))
 

@@ -29,6 +29,7 @@ from t2i_core.storage.tables import use_system_allocator
 from t2i_core.storage.workspace import Workspace
 from tasks.caching import ResultCache, cache_key
 from tasks.gallery import write_gallery_task
+from tasks.server_wait import waiting_as_asked
 from tasks.settings import ConfiguredFlow, apply_settings
 
 # Not `__name__`: `prefect flow serve` loads this file under another module name.
@@ -102,7 +103,7 @@ def _gallery(**values: Any) -> Any:  # a `State[Any]`, which another process cou
     apply_settings()
     use_system_allocator()
     try:
-        return _run(GalleryOptions.from_values(values))
+        return _run(waiting_as_asked(GalleryOptions.from_values(values)))
     except UserError as error:
         return refused(error)
 

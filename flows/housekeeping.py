@@ -4,11 +4,14 @@ Another run may use the output meanwhile. Whatever it reads is told by its lease
 under the lock of the output before it looks at what there is, and here nothing is removed without that lock.
 """
 
-import logging
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
+from t2i_core.output.manifest import is_last_manifest
 from t2i_core.planning.catalog import Catalog, Unreferenced
 from t2i_core.planning.plan import digest_of
+from t2i_core.reports.report import Report
 from t2i_core.storage.files import remove_if_stale
 from t2i_core.storage.leases import Lease
 from t2i_core.storage.workspace import Workspace
@@ -16,8 +19,6 @@ from tasks.caching import result_name
 from tasks.dataset import load_dataset_task
 from tasks.manifest import write_manifest_task
 from tasks.records import collect_records_task
-
-log = logging.getLogger(__name__)
 
 
 def current_results(catalog: Catalog, manifest_key: str) -> set[str]:
@@ -47,6 +48,12 @@ def remove_old_plans(catalog: Catalog, lease: Lease) -> None:
         for path in plans.glob("*.parquet"):
             if digest_of(path) not in kept:
                 remove_if_stale(path)
+
+
+def pruned(report: Report, catalog: Catalog, lease: Lease, files: dict[str, list[int]]) -> Report:
+    """Prune the output, and return the report that says what became of that. `files`: those of this run's manifest."""
+    is_mine = partial(is_last_manifest, files, catalog.workspace, report.config)
+    return replace(report, not_pruned=prune(catalog, report.unreferenced, lease, is_mine))
 
 
 def prune(catalog: Catalog, unreferenced: Unreferenced, lease: Lease, is_mine: Callable[[], bool]) -> str:

@@ -31,6 +31,7 @@ from t2i_core.storage.workspace import Workspace
 from tasks.caching import ResultCache, cache_key, data
 from tasks.progress import progress
 from tasks.scores import find_duplicates_task, score_chunk_task
+from tasks.server_wait import waiting_as_asked
 from tasks.settings import ConfiguredFlow, apply_settings
 
 log = logging.getLogger("flows.score")
@@ -130,7 +131,7 @@ def _score(**values: Any) -> Any:  # a `State[Any]`, which another process could
     apply_settings()
     use_system_allocator()
     try:
-        return Score(ScoreOptions.from_values(values))()
+        return Score(waiting_as_asked(ScoreOptions.from_values(values)))()
     except UserError as error:
         return refused(error)
 

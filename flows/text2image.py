@@ -28,7 +28,7 @@ from flows.checks import announce_download, announce_guess, check_machine, check
 from flows.dry_run import show_dry_run
 from flows.gallery import show_gallery
 from flows.generating import Generating
-from flows.housekeeping import current_results, hold_plan, prune, remove_old_plans
+from flows.housekeeping import current_results, hold_plan, pruned, remove_old_plans
 from flows.inventory import Inventory, plan_sentence
 from flows.launchers import find_part, with_own_device
 from flows.outcomes import ended, finished, refused
@@ -52,7 +52,7 @@ from t2i_core.generation.interface import LoadConfig
 from t2i_core.output.accounting import Accounting, exceeds
 from t2i_core.output.identity import claim_output, open_output
 from t2i_core.output.layout import Layout, has_gallery
-from t2i_core.output.manifest import check_names, is_last_manifest, manifest_is_right, write_manifest
+from t2i_core.output.manifest import check_names, manifest_is_right, write_manifest
 from t2i_core.output.part_marks import PartMarks, PartState
 from t2i_core.output.references import find_images
 from t2i_core.planning.catalog import Catalog
@@ -76,7 +76,7 @@ from tasks.process import THIS_PROCESS
 from tasks.progress import progress
 from tasks.records import collect_records
 from tasks.reports import name_flow_run, publish_now, publish_task, report_task
-from tasks.server_wait import WAIT
+from tasks.server_wait import WAIT, waiting_as_asked
 from tasks.settings import ConfiguredFlow, apply_settings
 from tasks.stopping import CancelledInPrefect, heeding_cancel, ignoring_sigterm, runner_process, second_means_now
 
@@ -308,11 +308,7 @@ class Text2Image:
             self.workspace.checked_images.carry_over(catalog.scan, self.workspace.images.scan())
         report = self.report("finished", resolved, catalog, work, accounting)
         if self.config.prune:
-
-            def is_mine() -> bool:
-                return is_last_manifest(stored["files"], self.workspace, self.config)
-
-            report = replace(report, not_pruned=prune(catalog, report.unreferenced, self.lease, is_mine))
+            report = pruned(report, catalog, self.lease, stored["files"])
         remove_old_plans(catalog, self.lease)
         self.cache.forget_others(current_results(catalog, key))
         report_task(*data(report, catalog, same_images))
@@ -391,8 +387,7 @@ def _text2image(**values: Any) -> Any:  # a `State[Any]`, which another process 
     apply_settings()
     use_system_allocator()
     try:
-        with with_place_to_write(Config.from_values(values)) as config:
-            WAIT.begin(config.server_wait)
+        with with_place_to_write(waiting_as_asked(Config.from_values(values))) as config:
             return Text2Image(config)()
     except (UserError, OSError) as error:
         return refused(as_users(error, values))

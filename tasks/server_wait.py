@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import httpx
@@ -23,7 +23,7 @@ from prefect.client.base import PrefectHttpxAsyncClient, PrefectHttpxSyncClient
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.logging.handlers import APILogWorker
 
-from t2i_core.options.server import SERVER_WAIT
+from t2i_core.options.server import SERVER_WAIT, ServerOptions
 
 # Between two tries of a request.
 PAUSE_SECONDS = 1.0
@@ -36,6 +36,8 @@ DRAIN_SECONDS = 2.0
 
 # Answers by which a server, or a proxy in front of it, says that it cannot answer at the moment.
 _BUSY = {408, 429, 502, 503, 504}
+
+AnyOptions = TypeVar("AnyOptions", bound=ServerOptions)
 
 _WAITS = ContextVar("waits", default=True)
 
@@ -155,6 +157,12 @@ class ServerWait:
 
 
 WAIT = ServerWait()
+
+
+def waiting_as_asked(options: AnyOptions) -> AnyOptions:
+    """Wait for the server as `options` say, in the run that begins now; return them."""
+    WAIT.begin(options.server_wait)
+    return options
 
 
 def is_silence(error: BaseException) -> bool:

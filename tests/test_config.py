@@ -128,6 +128,7 @@ def test_every_field_is_used_outside_the_configuration():
     )
     read_by_name = {"steps", "guidance_scale", "true_cfg_scale", "negative_prompt", "max_sequence_length", "scheduler"}
     read_by_name |= {"height", "width"}  # by getattr over the fields of Sampling
+    read_by_name |= {"server_wait"}  # of every command's options
     unused = [name for name in Config.model_fields if f"config.{name}" not in code and name not in read_by_name]
     assert unused == []
 

@@ -117,7 +117,15 @@ class _Export:
     def run(self, choice: Choice | None, written: str) -> dict[str, Any]:
         chosen = choice.codes.tobytes().hex() if choice else ""
         self.target.begin(
-            digest([VERSION, self.options.model_dump(), self.catalog.plan.digest, self.catalog.index.name, chosen])
+            digest(
+                [
+                    VERSION,
+                    self.options.model_dump(exclude={"server_wait"}),
+                    self.catalog.plan.digest,
+                    self.catalog.index.name,
+                    chosen,
+                ]
+            )
         )
         staging = self.target.staging
         candidates = Candidates(self.catalog, self.finished.provenance)
