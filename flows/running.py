@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flows.command import ExitCode
+from flows.system_errors import as_users
 from t2i_core.errors import UserError
 
 
@@ -48,8 +49,8 @@ def _run(name: str, values: Mapping[str, Any], *, verbose: bool, before: Callabl
         wait_for_server()
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
-    except UserError as error:
-        return refuse(str(error))
+    except (UserError, OSError) as error:
+        return refuse(str(as_users(error, values)))
     return _run_to_its_end(function, values)
 
 
