@@ -140,7 +140,7 @@ def test_the_help_fits_the_terminal_and_has_a_box_for_each_heading(columns):
     assert max(map(len, lines)) <= columns
     boxes = [line.strip("╭╮─ ") for line in lines if line.startswith("╭")]
     sampling, speed = "Sampling (default: the model's own)", "Speed and memory"
-    assert boxes == ["Data set", "Model", sampling, speed, "Run", "Output", "Command"]
+    assert boxes == ["Data set", "Model", sampling, speed, "Run", "Output", "Prefect", "Command"]
     assert "[default: 0]" in done.stdout
     assert "[default: False]" not in done.stdout
     assert "[default: user]" in done.stdout
