@@ -14,7 +14,7 @@ OUTSIDE = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANG
 NAVIGATION = {
     "Before a run": ("datasets", "models", "presets", "options", "configuration", "Your own function <prepare>"),
     "Running": ("speed", "caching", "scale", "deploy", "troubles", "messages"),
-    "Results": ("output", "gallery"),
+    "Results": ("output", "gallery", "scores", "exports"),
     "The project": ("architecture", "contributing", "unmeasured", "changelog"),
 }
 
