@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 
 from docsite.html import code, plain, table
 from flows.arguments import OWN_FLAGS
+from flows.cli import command_line
 from flows.commands import COMMANDS
 from flows.signature import group_of
 from t2i_core.config import Config
@@ -22,6 +23,12 @@ INTRODUCTION = """\
 This page is made from the code that checks the options, whenever this site is built. [Options](options.md) explains
 them in groups. An option is a flag (`--batch-size 8`), a parameter of the Prefect flow and of `prefect.yaml`, and a key
 of a file for `--config` (`batch_size: 8`).
+"""
+EVERY_COMMAND = """\
+## Flags of every command
+
+These are no options of a run, and no keys of a file for `--config`.
+
 """
 OTHER = """\
 ## What other tools call them
@@ -37,7 +44,7 @@ def configuration_page() -> str:
     commands: list[tuple[str, str, type[Options]]] = [("text2image", "Turn a file of prompts into images.", Config)]
     for name, command in COMMANDS.items():
         commands.append((f"text2image {name}", command.summary, pkgutil.resolve_name(command.options)))
-    return "\n".join([INTRODUCTION, *(_command(*command) for command in commands), _other_names()])
+    return "\n".join([INTRODUCTION, *(_command(*command) for command in commands), _of_every_command(), _other_names()])
 
 
 def _command(name: str, summary: str, options: type[Options]) -> str:
@@ -49,12 +56,18 @@ def _command(name: str, summary: str, options: type[Options]) -> str:
     for heading, names in by_heading.items():
         rows = (_row(name, options.model_fields[name], options.positional) for name in names)
         parts.append(f"### {heading}\n\n{table(HEADER, rows)}")
-    own = ((code(_flag(flag)), _type(annotation, ()), "", plain(text)) for flag, annotation, _, text in OWN_FLAGS)
-    parts.append(f"### Command line\n\n{table(HEADER, own)}")
     return "\n".join(parts)
 
 
 HEADER = ("option", "value", "default", "what it does")
+
+
+def _of_every_command() -> str:
+    """Return the flags that are no options of a run."""
+    rows = [(_flag(flag), _type(annotation, ()), text) for flag, annotation, _, text in OWN_FLAGS]
+    rows += [(_flag(flag), "yes or no", f"{text} Of text2image alone.") for flag, text in command_line().flags.items()]
+    header = ("flag", "value", "what it does")
+    return EVERY_COMMAND + table(header, ((code(flag), value, plain(text)) for flag, value, text in rows))
 
 
 def _flag(name: str) -> str:

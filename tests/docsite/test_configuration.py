@@ -31,5 +31,10 @@ def test_a_row_has_type_bounds_and_default():
     assert "write" not in row("--sizes")
 
 
+def test_flags_that_are_no_options_are_there():
+    assert "| text | YAML file with any of these options" in row("--config")
+    assert "Show the presets" in row("--list-models")
+
+
 def test_what_other_tools_call_an_option_is_there():
     assert "| <code>--num-inference-steps</code> | <code>--steps</code> |" in configuration_page()
