@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: run test browser-test docs check constraints mutants bench bench-scale gpu-check gpu-speed clean
+.PHONY: run test browser-test docs check constraints mutants bench bench-scale bench-workers gpu-check gpu-speed clean
 .DEFAULT_GOAL := run
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -50,6 +50,9 @@ bench: $(INSTALLED)
 
 bench-scale: $(INSTALLED)  ## what a run costs besides its images, up to a million rows: 10 GB of disk, half an hour
 	$(BIN)/python -m benchmarks.scale
+
+bench-workers: $(INSTALLED)  ## whether several processes make as many times the images; the lag of Prefect's server
+	$(BIN)/python -m benchmarks.workers
 
 gpu-speed: $(INSTALLED)  ## on a machine with a GPU: speed with random weights, nothing downloaded, ten minutes
 	$(BIN)/python -m benchmarks.gpu_speed
