@@ -9,7 +9,8 @@ simulated: it sleeps `--seconds` for each image, so that a few cores can serve e
 Of each run, in seconds: `begin`, from the start of the command until the first process generates; `all`, until all
 do; `end`, from the last image to the end of the command. Of what is between `all` and the last image: `images/s`, and
 how many times the first run's that is (`times`). `steady` is the same up to when the first process has nothing left to
-do, and `busy` the share of that time in which the model works. `batch` is how long a batch took over what it should.
+do, and `busy` the share of that time in which the model works; both are nan where the processes did not all generate at
+the same time: take more images. `batch` is how long a batch took over what it should.
 
 Of Prefect's server, asked once a second: how long after its end a task run is seen as `Completed` (`lag`: median and
 maximum), how long after its start a flow run is seen (`flow lag`), and how long after the end of the command the last
@@ -18,6 +19,7 @@ task run came (`drain`).
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -218,13 +220,14 @@ def timeline(
     ends = [process[-1][1] for process in processes]
     made, _ = within(batches, max(begins), max(ends))
     steady, busy = within(batches, max(begins), min(ends))
+    together = min(ends) - max(begins) if max(begins) < min(ends) else math.nan
     return {
         "begin": min(begins) - started,
         "all": max(begins) - started,
         "end": ended - max(ends),
         "images/s": made / (max(ends) - max(begins)),
-        "steady": steady / (min(ends) - max(begins)),
-        "busy": busy / count / (min(ends) - max(begins)),
+        "steady": steady / together,
+        "busy": busy / count / together,
         "batch": statistics.mean(batch[1] - batch[0] for batch in batches) / nominal if nominal else 1.0,
     }
 
