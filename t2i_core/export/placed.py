@@ -1,7 +1,6 @@
 """Where the image files of an export are: in the output as they are, or in the export as links or copies."""
 
 import os
-import shutil
 from collections import deque
 from concurrent.futures import Future
 from pathlib import Path, PurePosixPath
@@ -9,7 +8,8 @@ from typing import Any
 
 from t2i_core.export.images import AHEAD, Images
 from t2i_core.export.samples import Sample
-from t2i_core.storage.files import atomic_write
+from t2i_core.storage.files import atomic_write, link_or_copy
+from t2i_core.storage.promises import unless_lacking
 from t2i_core.storage.suffixes import SUFFIXES
 
 IN_PLACE, LINK, COPY = "in-place", "link", "copy"
@@ -90,14 +90,5 @@ class Placed:
             file.write(data)
         stored = self.images.store.stat(key)
         if stored is not None:
-            os.utime(target, ns=(stored.mtime_ns, stored.mtime_ns))
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """Make `target` a hard link to `source`, or a copy where links do not work."""
-    try:
-        os.link(source, target)
-    except FileNotFoundError:
-        raise
-    except OSError:
-        shutil.copy2(source, target)
+            with unless_lacking("utime"):
+                os.utime(target, ns=(stored.mtime_ns, stored.mtime_ns))

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,9 +12,9 @@ import numpy.typing as npt
 
 from t2i_core.export.assignment import Shard, write_assignment
 from t2i_core.export.job import Job
-from t2i_core.export.placed import link_or_copy
 from t2i_core.export.samples import Sample
 from t2i_core.export.target import HIDDEN
+from t2i_core.storage.files import flush_to_disk, link_or_copy
 
 # Samples that wait in memory for the rest of their shards, about a kilobyte each.
 WAITING = 20_000
@@ -94,7 +93,7 @@ class Sharded:
         for suffix in self._suffixes:
             path = stem.with_name(stem.name + suffix)
             with path.open("rb") as file:
-                os.fsync(file.fileno())
+                flush_to_disk(file)
             path.rename(self._ready / (shard.digest + suffix))
 
 

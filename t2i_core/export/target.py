@@ -17,10 +17,9 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from t2i_core.errors import OutputError
-from t2i_core.export.placed import link_or_copy
 from t2i_core.export.samples import ID, ID_DIGITS, Ids
 from t2i_core.hashing import file_sha256
-from t2i_core.storage.files import atomic_write, is_temporary, write_text
+from t2i_core.storage.files import atomic_write, is_temporary, link_or_copy, write_text
 from t2i_core.storage.keys import find
 
 EXPORT = "export.json"

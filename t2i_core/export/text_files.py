@@ -1,13 +1,12 @@
 """Rows as text: JSON lines, or one JSON list."""
 
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from t2i_core.json_values import json_text
-from t2i_core.storage.files import temporary_beside
+from t2i_core.storage.files import flush_to_disk, temporary_beside
 
 
 class JsonFile:
@@ -46,7 +45,7 @@ class JsonFile:
             shutil.copyfileobj(rest, file)
             file.write("\n]\n" if self._as_list else "\n")
             file.flush()
-            os.fsync(file.fileno())
+            flush_to_disk(file.buffer)
         self._rest.unlink()
 
     @property

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,8 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from t2i_core.storage.promises import unless_lacking
+from t2i_core.storage.promises import is_lacking, unless_lacking
+from t2i_core.system_errors import is_lasting
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -38,9 +40,7 @@ def atomic_write(
         try:
             with temporary.open("xb") as file:
                 yield file
-                file.flush()
-                with unless_lacking("fsync"):
-                    os.fsync(file.fileno())
+                flush_to_disk(file)
                 if read_only:
                     with unless_lacking("fchmod"):
                         os.fchmod(file.fileno(), 0o444)
@@ -63,6 +63,26 @@ def naming(path: Path) -> Iterator[None]:
         if error.errno is not None and (named is None or is_temporary(os.path.basename(str(named)))):  # noqa: PTH119
             error.filename, error.filename2 = str(path), None
         raise
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make `target` a hard link to `source`, or a copy with its time where the file system has no links."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if not is_lacking("hard links", error) and is_lasting(error):
+            raise
+        shutil.copyfile(source, target)
+        with unless_lacking("utime"):
+            status = source.stat()
+            os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def flush_to_disk(file: BinaryIO) -> None:
+    """Flush what was written to a file to its disk, where the file system can do so."""
+    file.flush()
+    with unless_lacking("fsync"):
+        os.fsync(file.fileno())
 
 
 def write_text(path: Path, text: str) -> None:

@@ -7,7 +7,6 @@ for `link`, which gives a stored image a second name on the same file system.
 import hashlib
 import os
 import re
-import shutil
 from array import array
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,15 +22,14 @@ from t2i_core.storage.files import (
     entries,
     in_threads,
     is_temporary,
+    link_or_copy,
     naming,
     remove_if_stale,
     temporary_beside,
 )
 from t2i_core.storage.formats import read_header
 from t2i_core.storage.keys import KEY, Keys
-from t2i_core.storage.promises import is_lacking, unless_lacking
 from t2i_core.storage.suffixes import PNG, SUFFIXES
-from t2i_core.system_errors import is_lasting
 
 _IMAGE = re.compile(r"[0-9a-f]{64}\.(png|webp|jpg)")
 
@@ -130,7 +128,7 @@ class ImageStore:
         temporary = temporary_beside(target)
         with naming(target):
             try:
-                self._link_or_copy(self.path(key), temporary)
+                link_or_copy(self.path(key), temporary)
                 os.replace(temporary, target)
             finally:
                 # Renaming onto another link of the same file does nothing: two runs may link one target at once.
@@ -156,19 +154,6 @@ class ImageStore:
         # In key order: folders are named by the first digits of their keys.
         parts = list(in_threads(self._scan_folder, folders)) or [self._scan_folder(None)]
         return Scan(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
-
-    @staticmethod
-    def _link_or_copy(source: Path, target: Path) -> None:
-        """Make a second name of a file, or a copy with its time."""
-        try:
-            os.link(source, target)
-        except OSError as error:
-            if not is_lacking("hard links", error) and is_lasting(error):
-                raise
-            shutil.copyfile(source, target)
-            with unless_lacking("utime"):
-                status = source.stat()
-                os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
     def path(self, key: str) -> Path:
         """Return where an image lies on this machine; for its file, not for its content."""

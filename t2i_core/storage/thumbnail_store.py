@@ -9,7 +9,6 @@ import base64
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from threading import Lock
 import numpy as np
 import numpy.typing as npt
 
-from t2i_core.storage.files import atomic_write, entries, is_temporary, remove_if_stale, temporary_beside
+from t2i_core.storage.files import atomic_write, entries, is_temporary, link_or_copy, remove_if_stale, temporary_beside
 from t2i_core.storage.keys import KEY, Keys, find
 from t2i_core.storage.thumbnails import LOOKS, Thumbnail
 
@@ -109,10 +108,7 @@ class ThumbnailStore:
         source = self.folder / (chunk + SUFFIX)
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = temporary_beside(target)
-        try:
-            os.link(source, temporary)
-        except OSError:
-            shutil.copy2(source, temporary)
+        link_or_copy(source, temporary)
         os.replace(temporary, target)
         temporary.unlink(missing_ok=True)  # renaming onto another link of the same file does nothing
 
