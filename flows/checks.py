@@ -12,6 +12,7 @@ from t2i_core.errors import OutputError
 from t2i_core.models.preset_choice import licence_of
 from t2i_core.models.sampling import doubtful_settings
 from t2i_core.options.values import DEMO
+from tasks.process import import_engine
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,9 @@ def check_machine(resolved: Resolved) -> None:
     Raises:
         ConfigError: for a device or a library that is not there, or the default model on a machine without a GPU.
     """
+    # Another thread may import it at this moment. diffusers puts another module into its place when it is imported, and
+    # who waits for that import alone gets the first one, without its names.
+    import_engine()
     from t2i_core.engine.tuning import check_offload, check_quantization, check_tf32
 
     config, settings = resolved.config, resolved.settings

@@ -287,3 +287,17 @@ def test_float16_on_a_cpu_is_warned_of(machine, said):
 def test_a_disk_that_is_too_small_is_told(said):
     assert said(warn_of_disk, 3 * GB, 2 * GB) == ["disk      about 3.0 GB are needed, 2.0 GB are free"]
     assert said(warn_of_disk, 2 * GB, 2 * GB) == []
+
+
+def test_an_engine_that_another_thread_imports_is_waited_for(machine, monkeypatch):
+    """diffusers puts another module into its place: who asks for its names meanwhile finds none of them."""
+    machine("cuda", 24 * GB)
+    asked = []
+
+    def import_engine():
+        monkeypatch.setattr("t2i_core.engine.tuning.check_tf32", lambda *arguments: asked.append("checks"))
+        asked.append("import")
+
+    monkeypatch.setattr(checks, "import_engine", import_engine)
+    check_machine(resolved())
+    assert asked == ["import", "checks"]
