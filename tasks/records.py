@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from prefect import task
 
@@ -39,11 +38,13 @@ def collect_records(cache_key: str, output: str, scan: Scan) -> str:
     previous = _latest(workspace.records)
     absorbed = _absorbed(previous)
 
-    def new() -> Iterator[dict[str, Any]]:
+    def new() -> Iterator[object]:
         # In the order in which they were written: a later record of a key wins.
         for name, size, mtime_ns in sorted(listing, key=lambda entry: entry[2]):
             if _mark(name, size, mtime_ns) not in absorbed:
-                yield from (results.read(name) or {}).get("records", [])
+                shard = results.read(name)
+                found = shard.get("records") if isinstance(shard, dict) else None
+                yield from found if isinstance(found, list) else ()
 
     marks = "\n".join(_mark(*entry) for entry in listing)
     target = workspace.records / f"{cache_key}.parquet"

@@ -22,35 +22,34 @@ import pyarrow as pa
 from t2i_core.storage.formats import decode_image
 from t2i_core.storage.image_store import ImageStore
 from t2i_core.storage.keys import KEY
-from t2i_core.storage.records import FACTS, RECORD_TABLE, ImageRecord, table_row
-from t2i_core.storage.tables import CHUNK_ROWS, chunks_of
+from t2i_core.storage.records import RECORD_TABLE, file_facts, record_batches
+from t2i_core.storage.tables import CHUNK_ROWS
 
 DECODERS = 4  # threads; decoding releases the GIL
 # From so many images on, other processes are worth their start.
 MANY = 2000
 # Images that a process is given at a time.
-_PORTION = 512
+_PORTION = 128
 _LENGTH = struct.Struct("<Q")
 
 
 def adopt(keys: Sequence[str], images: ImageStore) -> pa.Table:
     """Decode files in threads; return the records of those that count, with the columns of `RECORD_TABLE`."""
 
-    def rows() -> Iterator[dict[str, Any]]:
+    def records() -> Iterator[dict[str, Any]]:
         with ThreadPoolExecutor(DECODERS) as pool:
             for start in range(0, len(keys), CHUNK_ROWS):  # a chunk at a time: `map` takes all it is given at once
-                yield from filter(None, pool.map(lambda key: _row(key, images), keys[start : start + CHUNK_ROWS]))
+                yield from filter(None, pool.map(lambda key: _record(key, images), keys[start : start + CHUNK_ROWS]))
 
-    return pa.Table.from_batches(chunks_of(rows(), RECORD_TABLE), RECORD_TABLE)
+    return pa.Table.from_batches(record_batches(records()), RECORD_TABLE)
 
 
-def _row(key: str, images: ImageStore) -> dict[str, Any] | None:
+def _record(key: str, images: ImageStore) -> dict[str, Any] | None:
     file, data = images.stat(key), images.read(key)
     image = None if data is None else decode_image(data)
     if file is None or image is None or image.record.get("key") != key:
         return None
-    record = ImageRecord.from_header(image.record, file)
-    return table_row({name: getattr(record, name) for name in FACTS})
+    return image.record | file_facts(file)
 
 
 class Adopters:
@@ -72,12 +71,18 @@ class Adopters:
 
     def __call__(self, keys: Sequence[str]) -> pa.Table:
         """Return the records of the files that count, in the order of their keys."""
-        if len(keys) < MANY:
-            return adopt(keys, self._images)
-        self._start()
+        return pa.concat_tables([RECORD_TABLE.empty_table(), *(table for _, table in self.portions(keys))])
+
+    def portions(self, keys: Sequence[str]) -> Iterator[tuple[Sequence[str], pa.Table]]:
+        """Yield some of the keys after the others, with the records of those whose files count."""
         portions = [keys[start : start + _PORTION] for start in range(0, len(keys), _PORTION)]
+        if len(keys) < MANY:
+            for portion in portions:
+                yield portion, adopt(portion, self._images)
+            return
+        self._start()
         with ThreadPoolExecutor(self._count) as pool:
-            return pa.concat_tables(pool.map(self._adopt_elsewhere, portions))
+            yield from zip(portions, pool.map(self._adopt_elsewhere, portions), strict=True)
 
     def _start(self) -> None:
         if self._count:

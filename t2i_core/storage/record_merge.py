@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +21,7 @@ RANGE = 65_536
 
 
 def merge_in_ranges(
-    previous: Path | None, new: Iterable[dict[str, Any]], scan: Scan, images: ImageStore
+    previous: Path | None, new: Iterable[object], scan: Scan, images: ImageStore
 ) -> Iterator[pa.Table]:
     """Yield what `merge_records` returns, sorted by key, in several tables.
 
@@ -72,7 +71,7 @@ class _SortedTable:
 class _Ranges:
     """Records in the order in which they came, by the range of their key; what repeats in them is kept once."""
 
-    def __init__(self, records: Iterable[dict[str, Any]], edges: Keys) -> None:
+    def __init__(self, records: Iterable[object], edges: Keys) -> None:
         self._parts: list[list[pa.Table]] = [[] for _ in edges]
         for chunk in tabled(records):
             numbers = np.searchsorted(edges, as_keys(chunk["key"]), "right") - 1

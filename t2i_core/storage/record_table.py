@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from t2i_core.storage.adoption import DECODERS
 from t2i_core.storage.image_store import ImageStore, Scan
 from t2i_core.storage.keys import as_keys, find
-from t2i_core.storage.records import RECORD_TABLE, Status, table_row
-from t2i_core.storage.tables import CHUNK_ROWS, chunks_of
+from t2i_core.storage.records import RECORD_TABLE, Status, record_batches
+from t2i_core.storage.tables import CHUNK_ROWS
 
 Mask = npt.NDArray[np.bool_]
 
@@ -115,6 +115,6 @@ def _has_status(table: pa.Table, status: Status) -> Mask:
     return mask
 
 
-def tabled(records: Iterable[dict[str, Any]]) -> Iterator[pa.RecordBatch]:
+def tabled(records: Iterable[object]) -> Iterator[pa.RecordBatch]:
     """Yield records, as JSON knows them, in chunks with the columns of `RECORD_TABLE`."""
-    yield from chunks_of(map(table_row, records), RECORD_TABLE)
+    yield from record_batches(records)

@@ -5,14 +5,18 @@ the record table, those of `images.parquet`, and what the header of an image car
 """
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Any, Self
+from itertools import islice
+from typing import Any, Self, cast
 
 import pyarrow as pa
 
 from t2i_core.storage.image_store import StoredFile
+from t2i_core.storage.tables import CHUNK_ROWS
 
 
 class Status(StrEnum):
@@ -100,13 +104,7 @@ class ImageRecord:
     def from_header(cls, header: Mapping[str, Any], file: StoredFile) -> Self:
         """Return the record of a stored image. Facts that this version does not know are left out."""
         known = {name: header[name] for name, fact in FACTS.items() if fact.in_header and name in header}
-        file_facts: dict[str, Any] = {
-            "file_size": file.size,
-            "mtime_ns": file.mtime_ns,
-            "ctime_ns": file.ctime_ns,
-            "format": file.format,
-        }
-        return cls(**known, **file_facts, status=Status.MADE)
+        return cls(**known, **file_facts(file))
 
 
 FACTS: dict[str, Fact] = {item.name: item.metadata["fact"] for item in fields(ImageRecord)}
@@ -117,7 +115,49 @@ RECORD_TABLE = pa.schema(
 )
 # Columns whose values repeat from image to image; Arrow can hold each value once.
 REPEATED = ["status", "run", "created", "device", "versions", "tuning", "model_name", "options", "commit", "error"]
+# Of every record.
+_ALWAYS = ("key", "status", "run", "created", "device", "model_name")
+_STATUSES = frozenset(Status)
+_KEY = re.compile(r"[0-9a-f]{64}")
+# What a record of another shape raises on its way into the table.
+_ODD = (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, pa.ArrowException)
 PROVENANCE_FACTS = [name for name, fact in FACTS.items() if fact.provenance]
+
+
+def file_facts(file: StoredFile) -> dict[str, Any]:
+    """Return what a record says of a made image's file, which its header cannot know."""
+    return {
+        "status": Status.MADE,
+        "file_size": file.size,
+        "mtime_ns": file.mtime_ns,
+        "ctime_ns": file.ctime_ns,
+        "format": file.format,
+    }
+
+
+def record_batches(records: Iterable[object]) -> Iterator[pa.RecordBatch]:
+    """Yield records, as JSON knows them, in chunks with the columns of `RECORD_TABLE`.
+
+    What this tool did not write is left out: a header and a stored result are files that anybody may have written.
+    """
+    rows = filter(None, map(_row_of_ours, records))
+    while chunk := list(islice(rows, CHUNK_ROWS)):
+        try:
+            yield pa.RecordBatch.from_pylist(chunk, RECORD_TABLE)
+        except _ODD:
+            for row in chunk:
+                with suppress(*_ODD):
+                    yield pa.RecordBatch.from_pylist([row], RECORD_TABLE)
+
+
+def _row_of_ours(record: object) -> dict[str, Any] | None:
+    try:
+        row = table_row(cast(Mapping[str, Any], record))
+    except _ODD:
+        return None
+    texts, seed = [row[name] for name in _ALWAYS], row["seed"]
+    known = all(isinstance(text, str) for text in texts) and row["status"] in _STATUSES
+    return row if known and isinstance(seed, int) and _KEY.fullmatch(row["key"]) else None
 
 
 def table_row(record: Mapping[str, Any]) -> dict[str, Any]:
