@@ -22,8 +22,8 @@ Turn a file of prompts into images and a manifest.
 Without flags: the bundled example with the bundled demo model (64x64, any machine). Run the same command again after \
 a crash, or after adding prompts: only what is missing is made.
 
-Exit codes: 0 done, 3 done with more failures than --max-failures, 2 wrong use, 130 or 143 stopped, 1 a bug of this \
-tool.
+Exit codes: 0 done, 3 done with more failures than --max-failures, 4 --verify found faults, 2 wrong use, 130 or 143 \
+stopped, 1 a bug of this tool.
 
 What diffusers and DataFlow-MM call an option is understood, too: --num-inference-steps, --num-images-per-prompt, \
 --hf-model-name-or-path, --hf-cache-dir, --hf-local-dir, --first-entry-file-name.

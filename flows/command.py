@@ -13,6 +13,7 @@ class ExitCode(IntEnum):
     BUG = 1
     WRONG_USE = 2
     MANY_FAILURES = 3
+    DAMAGED = 4
     INTERRUPTED = 128 + signal.SIGINT
 
 

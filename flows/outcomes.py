@@ -19,6 +19,7 @@ from tasks.server_wait import WAIT
 # Names of final states that are Failed, but are not failures of this tool.
 REFUSED = "Refused"
 TOO_MANY_FAILURES = "TooManyFailures"
+DAMAGED = "Damaged"
 
 
 def refused(error: UserError) -> State[Any]:
@@ -80,6 +81,11 @@ def noting(flow: Flow[..., Any]) -> Iterator[Noted]:
         flow.fn = function
 
 
+def damaged(message: str) -> State[Any]:
+    """Return the state of a run that looked whether an output is right, and found that it is not."""
+    return Failed(name=DAMAGED, message=message)
+
+
 def exit_code(state: State[Any]) -> ExitCode:
     """Return what a final state means to the shell."""
     if state.is_cancelled():
@@ -88,4 +94,6 @@ def exit_code(state: State[Any]) -> ExitCode:
         return ExitCode.WRONG_USE
     if state.name == TOO_MANY_FAILURES:
         return ExitCode.MANY_FAILURES
+    if state.name == DAMAGED:
+        return ExitCode.DAMAGED
     return ExitCode.OK if state.is_completed() else ExitCode.BUG

@@ -19,6 +19,7 @@ from t2i_core.models.tensor_names import read_shapes
 from t2i_core.output.identity import check_files
 from t2i_core.output.layout import GALLERY
 from t2i_core.output.references import check_references
+from t2i_core.output.writable import check_has_images
 from t2i_core.reports.gallery.folder import GalleryFolder
 from t2i_core.storage.workspace import Workspace
 
@@ -29,6 +30,9 @@ def check_at_once(config: Config) -> None:
     Raises:
         UserError: for the first mistake, in one line with the fix.
     """
+    if config.only_verifies:
+        check_has_images(Path(config.output))
+        return
     # Files on other machines are not asked for here: the packages that reach them take long to import.
     check_dataset([name for name in config.dataset_names if not is_url(name)])
     files = check_request(model_request(config), config.revision)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from t2i_core.config import Config
 from t2i_core.errors import OutputError
-from t2i_core.output.layout import RUN
+from t2i_core.output.layout import PROVENANCE, RUN
 from t2i_core.output.writable import check_output, may_be_looked_at
 
 log = logging.getLogger(__name__)
@@ -38,6 +38,8 @@ def with_place_to_write(config: Config) -> Iterator[Config]:
         log.warning("output    a run would be refused: %s", str(error).removeprefix("output: "))
         with tempfile.TemporaryDirectory(prefix="text2image-") as folder:
             _lay_out(Path(config.output).absolute(), Path(folder))
+            if config.verify:
+                (Path(folder) / PROVENANCE).symlink_to(Path(config.output).absolute() / PROVENANCE)
             yield config.model_copy(update={"output": folder})
         return
     yield config

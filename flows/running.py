@@ -83,6 +83,8 @@ def _run_to_its_end(flow: Any, values: Mapping[str, Any]) -> int:
     code = exit_code(state)
     if code == ExitCode.WRONG_USE:
         return refuse(state.message or "")
+    if code == ExitCode.DAMAGED:
+        print(f"exit code {code}: {state.message}", file=sys.stderr)
     if code == ExitCode.MANY_FAILURES:
         allowed = f"more failures than --max-failures {values.get('max_failures', 0):g} allows"
         print(f"exit code {code}: {allowed}: {state.message}", file=sys.stderr)

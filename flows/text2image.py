@@ -44,6 +44,7 @@ from flows.runners import RunToJoin, find_workers
 from flows.signature import takes_options
 from flows.speed import UNMEASURED_BATCH_SIZE, SpeedCache
 from flows.system_errors import as_users
+from flows.verification import repair_as_asked, verify
 from t2i_core.config import Config
 from t2i_core.dataset.sources import find_parts, fingerprint, hashed
 from t2i_core.errors import UserError
@@ -123,6 +124,7 @@ class Text2Image:
         check_at_once(self.config)
         found = hashed(find_parts(self.config.dataset))
         identity = open_output(self.workspace, self.config, fingerprint(found))
+        repair_as_asked(self.workspace, self.config)
         resolved = resolve(self.config, self.cache, identity.commits)
         announce_guess(resolved)
         planning = Planning(resolved, found, self.workspace, self.cache)
@@ -387,8 +389,9 @@ def _text2image(**values: Any) -> Any:  # a `State[Any]`, which another process 
     apply_settings()
     use_system_allocator()
     try:
-        with with_place_to_write(waiting_as_asked(Config.from_values(values))) as config:
-            return Text2Image(config)()
+        asked = waiting_as_asked(Config.from_values(values))
+        with with_place_to_write(asked) as config:
+            return verify(config, asked) if config.only_verifies else Text2Image(config)()
     except (UserError, OSError) as error:
         return refused(as_users(error, values))
 

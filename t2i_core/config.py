@@ -106,7 +106,12 @@ class Config(Options, OutputOptions, RunOptions, SpeedOptions, SamplingOptions, 
     @property
     def only_looks(self) -> bool:
         """Whether a run makes and writes nothing: it says what there is, and what is to be made."""
-        return self.dry_run or self.estimate or self.status
+        return self.dry_run or self.estimate or self.status or self.only_verifies
+
+    @property
+    def only_verifies(self) -> bool:
+        """Whether a run looks at what the last run left, whatever data set and model are named."""
+        return self.verify and not self.repair
 
     @property
     def dataset_title(self) -> str:

@@ -10,11 +10,13 @@ from t2i_core.output.manifest import files_written, write_manifest
 from t2i_core.planning.catalog import Catalog
 from tasks.caching import TASK_OPTIONS, VersionedKey
 
+MANIFEST_KEY = "manifest-v1"
+
 
 @task(
     name="write manifest",
     task_run_name="write {config.manifest_name}",
-    cache_policy=VersionedKey(version="manifest-v1"),
+    cache_policy=VersionedKey(version=MANIFEST_KEY),
     **TASK_OPTIONS,
 )
 def write_manifest_task(cache_key: str, catalog: Catalog, config: Config) -> dict[str, Any]:

@@ -49,6 +49,12 @@ class RunOptions(BaseModel):
     preview: int | None = Field(
         None, ge=1, description="Make only N images, spread over the data set, and preview.jpg to look at."
     )
+    verify: bool = Field(
+        False,
+        description="Only look whether all is right: decode every stored image, and compare records, names and "
+        "manifest; exit code 4 where something is not.",
+    )
+    repair: bool = Field(False, description="With verify: make what is damaged again, and go on as any run.")
     dry_run: bool = Field(False, description="Only say what a run would generate, and how much disk it needs.")
     estimate: bool = Field(False, description="Like dry_run, and load the model to estimate time and memory.")
 
@@ -66,4 +72,13 @@ class RunOptions(BaseModel):
         for name in ("refresh", "retry_failed", "preview", "part", "status"):
             if self.only and getattr(self, name):
                 raise ValueError(f"only names the images to make, and {name} concerns all; leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _verify_stands_alone(self) -> Self:
+        if self.repair and not self.verify:
+            raise ValueError("repair makes again what verify finds damaged; add verify")
+        for name in ("preview", "part", "status", "dry_run", "estimate"):
+            if self.verify and getattr(self, name):
+                raise ValueError(f"verify looks at all of an output, and {name} does something else; leave one out")
         return self

@@ -102,7 +102,7 @@ def _write_rows(catalog: Catalog, config: Config, layout: Layout, files: OwnFile
     accounting = Accounting()
     with files.write(config.manifest_name) as manifest, files.write(FAILURES) as failures:
         for row in catalog.rows(ACCOUNTING_FACTS, columns=["prompt"]):
-            text = _manifest_line(row, catalog, layout)
+            text = manifest_line(row, catalog, layout)
             if text is not None:
                 manifest.write((text + "\n").encode("utf-8"))
             for failure in failures_of(row, config.dataset_title):
@@ -111,7 +111,7 @@ def _write_rows(catalog: Catalog, config: Config, layout: Layout, files: OwnFile
     return accounting
 
 
-def _manifest_line(row: CatalogRow, catalog: Catalog, layout: Layout) -> str | None:
+def manifest_line(row: CatalogRow, catalog: Catalog, layout: Layout) -> str | None:
     """Return the row as it came plus its images. None for a line that is no JSON object: `failures.jsonl` has it."""
     if row.json is None or row.has_images:
         return row.json

@@ -35,10 +35,11 @@ def write_provenance(catalog: Catalog, layout: Layout, files: OwnFiles) -> None:
     """
     scores = ScoreColumns(catalog.workspace.scores)
     with files.write(PROVENANCE) as file:
-        write_chunks(file, scores.schema(SCHEMA), map(scores.added_to, _chunks(catalog, layout)))
+        write_chunks(file, scores.schema(SCHEMA), map(scores.added_to, provenance_chunks(catalog, layout)))
 
 
-def _chunks(catalog: Catalog, layout: Layout) -> Iterator[pa.RecordBatch]:
+def provenance_chunks(catalog: Catalog, layout: Layout) -> Iterator[pa.RecordBatch]:
+    """Yield what `images.parquet` says, but for scores, with the columns of `SCHEMA`, in data-set order."""
     facts = catalog.index.facts(list(dict.fromkeys(["key", "seed", "format", *PROVENANCE_FACTS])))
     for chunk in catalog.chunks():
         # Null where there is no picture.

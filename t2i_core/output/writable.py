@@ -40,6 +40,20 @@ def may_be_looked_at(root: Path) -> bool:
         return False
 
 
+def check_has_images(root: Path) -> None:
+    """Refuse what is no output of a run.
+
+    Raises:
+        OutputError: naming it.
+    """
+    try:
+        if is_folder(root / ".t2i"):
+            return
+    except ValueError as error:
+        raise OutputError(f"output: {_shown(root)} {error}") from None
+    raise OutputError(f"output: {_shown(root)} holds no images of this tool; name the output of a run")
+
+
 def _check(folder: Path) -> None:
     try:
         check_writable(folder)

@@ -1,8 +1,10 @@
 """Files that appear whole or not at all, and the temporary files that a killed process leaves behind."""
 
+import errno
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +22,8 @@ R = TypeVar("R")
 STALE_SECONDS = 3600
 # Calls that wait for a network file system at the same time; on a local disk they take no longer than one by one.
 WAITING = 64
+# Windows has neither.
+_NOT_FOLLOWING = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _TEMPORARY = re.compile(r"\.(.+)\.\d+-\d+\.tmp")
 
 
@@ -51,6 +55,25 @@ def atomic_write(
             with suppress(OSError):
                 temporary.unlink()
             raise
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading, without following a link and without waiting for the other end of a pipe.
+
+    Raises:
+        OSError: also for what is no regular file: a link, a pipe, a socket, a device, a folder.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | _NOT_FOLLOWING)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "it is no regular file", str(path))
+
+
+def read_regular(path: Path) -> bytes:
+    """Return the content of a file, opened as by `open_regular`."""
+    with open_regular(path) as file:
+        return file.read()
 
 
 @contextmanager

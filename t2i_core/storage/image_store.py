@@ -4,9 +4,11 @@
 for `link`, which gives a stored image a second name on the same file system.
 """
 
+import errno
 import hashlib
 import os
 import re
+import stat
 from array import array
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from t2i_core.errors import OutputError
 from t2i_core.storage.files import (
     atomic_write,
     entries,
@@ -24,6 +27,8 @@ from t2i_core.storage.files import (
     is_temporary,
     link_or_copy,
     naming,
+    open_regular,
+    read_regular,
     remove_if_stale,
     temporary_beside,
 )
@@ -92,13 +97,13 @@ class ImageStore:
         """Return the content of an image; None if there is none that can be read."""
         for format in SUFFIXES:
             with suppress(OSError):
-                return self._path(key, format).read_bytes()
+                return read_regular(self._path(key, format))
         return None
 
     def header(self, key: str) -> dict[str, Any] | None:
         """Return the record that an image carries, without decoding it; None if there is none that can be read."""
         try:
-            with self.path(key).open("rb") as file:
+            with open_regular(self.path(key)) as file:
                 return read_header(file)
         except OSError:
             return None
@@ -150,7 +155,7 @@ class ImageStore:
 
         Temporary files that a killed process left behind are removed on the way, once they are an hour old.
         """
-        folders = [entry.path for entry in entries(self.root / ".t2i/images")]
+        folders = _folders(self.root / ".t2i/images")
         # In key order: folders are named by the first digits of their keys.
         parts = list(in_threads(self._scan_folder, folders)) or [self._scan_folder(None)]
         return Scan(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
@@ -171,9 +176,9 @@ class ImageStore:
         """Return the columns of a `Scan`, of the images in the folders within `folder`."""
         keys = bytearray()
         sizes, mtimes_ns, inodes, ctimes_ns = array("q"), array("q"), array("Q"), array("q")
-        for entry in chain.from_iterable(entries(inner.path) for inner in (entries(folder) if folder else ())):
-            if _IMAGE.fullmatch(entry.name):
-                status, key = entry.stat(), entry.name[: KEY.itemsize].encode()
+        for entry in chain.from_iterable(entries(inner) for inner in (_folders(folder) if folder else ())):
+            if _IMAGE.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                status, key = entry.stat(follow_symlinks=False), entry.name[: KEY.itemsize].encode()
                 if keys.endswith(key):  # two files, where a run was killed that wrote another format: one counts
                     for column in (sizes, mtimes_ns, inodes, ctimes_ns):
                         column.pop()
@@ -196,6 +201,23 @@ class ImageStore:
         )
 
 
+def _folders(parent: str | Path) -> list[str]:
+    """Return the folders of images in another one, and whatever else is there.
+
+    Raises:
+        OutputError: for a link in the place of a folder, through which images would be written elsewhere.
+    """
+    found = entries(parent)
+    for folder in found:
+        if folder.is_symlink():
+            raise OutputError(
+                f"output: {folder.path} is a link, which this tool never makes; put the folder in its place"
+            )
+    return [folder.path for folder in found]
+
+
 def _stored_file(path: Path, format: str) -> StoredFile:
-    status = path.stat()
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
     return StoredFile(status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns, format)

@@ -20,9 +20,7 @@ from t2i_core.storage.tables import CHUNK_ROWS
 RANGE = 65_536
 
 
-def merge_in_ranges(
-    previous: Path | None, new: Iterable[object], scan: Scan, images: ImageStore
-) -> Iterator[pa.Table]:
+def merge_in_ranges(previous: Path | None, new: Iterable[object], scan: Scan, images: ImageStore) -> Iterator[pa.Table]:
     """Yield what `merge_records` returns, sorted by key, in several tables.
 
     `previous`: the file of an earlier table, sorted by key. The others: as for `merge_records`.
