@@ -15,6 +15,7 @@ from t2i_core.config import Config
 from t2i_core.config_errors import HINTS
 from t2i_core.errors import UserError
 from t2i_core.models.listing import preset_table
+from t2i_core.output.writable import check_hidden
 
 HELP = """\
 Turn a file of prompts into images and a manifest.
@@ -50,6 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         if "list_models" in asked.flags:
             print(preset_table(config.cache_dir))
             return ExitCode.OK
+        check_hidden(Path(config.output))
         check_at_once(config)
     except (UserError, OSError) as error:
         return refuse(str(as_users(error, asked.options.model_dump(exclude_unset=True) if asked else {})))

@@ -2,11 +2,13 @@
 
 import logging
 import weakref
+from pathlib import Path
 from uuid import uuid4
 
 from flows.housekeeping import hold_plan
 from flows.records import collect_index
 from t2i_core.output.finished import FinishedOutput, read_finished
+from t2i_core.output.writable import check_hidden
 from t2i_core.planning.catalog import Catalog
 from t2i_core.storage.leases import Lease
 from t2i_core.storage.workspace import Workspace
@@ -15,14 +17,17 @@ from tasks.caching import ResultCache
 log = logging.getLogger(__name__)
 
 
-def open_catalog(output: str, retries: int = 3) -> tuple[FinishedOutput, Catalog]:
+def open_catalog(output: str, retries: int = 3, *, laid_out: bool = False) -> tuple[FinishedOutput, Catalog]:
     """Return what the last run left in `output`, and the catalog of its images.
 
     Other runs delete nothing of what it names as long as the workspace of the two is in use in this process.
+    `laid_out`: `output` is a temporary folder of links to one that can only be read.
 
     Raises:
         OutputError: where no run came to write its files.
     """
+    if not laid_out:
+        check_hidden(Path(output))
     workspace = Workspace(output)
     finished = read_finished(workspace)
     _hold(workspace, finished.plan.digest)

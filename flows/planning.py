@@ -9,6 +9,7 @@ from typing import Any, Self, TypeVar
 
 from flows.resolve import Resolved
 from t2i_core.dataset.sources import Parts, fingerprint
+from t2i_core.json_values import checked
 from t2i_core.planning.growing import Growth
 from t2i_core.planning.plan import Plan
 from t2i_core.storage.workspace import Workspace
@@ -80,7 +81,7 @@ class Planning:
         return self._pool.submit(copy_context().run, call)
 
     def _still_there(self, stored: dict[str, Any]) -> bool:
-        return Plan(**stored).exists(self._plans)
+        return checked(Plan(**stored)).exists(self._plans)
 
     def _write(self) -> Plan:
         run = self._resolved

@@ -10,7 +10,7 @@ from pathlib import Path
 from t2i_core.config import Config
 from t2i_core.errors import OutputError
 from t2i_core.output.layout import PROVENANCE, RUN
-from t2i_core.output.writable import check_output, may_be_looked_at
+from t2i_core.output.writable import check_hidden, check_output, may_be_looked_at
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +27,9 @@ def with_place_to_write(config: Config) -> Iterator[Config]:
     Any other run gets its configuration as it is, and so does one whose output can be written.
 
     Raises:
-        OutputError: for an output that could not be looked at either.
+        OutputError: for one with links or pipes among what a run writes, and for one that could not be looked at.
     """
+    check_hidden(Path(config.output))
     try:
         if config.only_looks:
             check_output(Path(config.output))

@@ -1,5 +1,7 @@
 """What is known of the images of an output: the record table, through its cached task."""
 
+from pathlib import Path
+
 from t2i_core.storage.image_store import Scan
 from t2i_core.storage.keys import find
 from t2i_core.storage.record_index import RecordIndex
@@ -18,7 +20,8 @@ def collect_index(workspace: Workspace, cache: ResultCache, only_run: str | None
     """
 
     def still_there(name: str) -> bool:
-        return not scan.unchecked.any() and (workspace.records / name).is_file()
+        is_ours = Path(name).name == name  # and no path out of the folder
+        return is_ours and not scan.unchecked.any() and (workspace.records / name).is_file()
 
     compact_results(workspace, cache)
     scan = scan_images(workspace)

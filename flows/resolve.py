@@ -1,10 +1,12 @@
 """Which model a run uses, with which adapters and settings: known before any weights are fetched."""
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from prefect import Task
 
 from flows.command import command_name
 from t2i_core.config import Config, parse_lora
@@ -30,8 +32,10 @@ from t2i_core.options.sampling import SamplingOptions
 from t2i_core.options.values import DEFAULT_MODEL, DEMO
 from t2i_core.output.remake import LOADED
 from t2i_core.spec import GenerationSettings
-from tasks.caching import ResultCache, cache_key
+from tasks.caching import ResultCache, cache_key, read_by
 from tasks.models import fetch_weights_task, resolve_adapter_task, resolve_checkpoint_task, resolve_model_task
+
+FoundT = TypeVar("FoundT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,13 +248,11 @@ def _resolve_pipeline(
     if config.revision is None:
         pinned = commits.get(name)
     content = folder_fingerprint(name, wanted) or pinned
-    # What is known by its content is never another model; a branch may have moved since it was stored.
-    call = cache.call_afresh if content is None else cache.call
     # The key of a model without such options is the one of earlier versions.
     options = [] if wanted == Wanted() else [asdict(wanted)]
     key = cache_key("model", name, config.revision, content, *options)
     arguments = (name, config.revision, config.cache_dir, pinned, wanted)
-    model = ResolvedModel.from_json(call(resolve_model_task, key, *arguments))
+    model = _called(ResolvedModel.from_json, cache, content, resolve_model_task, key, *arguments)
     # The card is no part of the model's content, and may be newer than what was stored.
     return replace(model, licence=card_licence(Path(model.location))) if model.source == "folder" else model
 
@@ -261,15 +263,26 @@ def _resolve_checkpoint(
     """Return a checkpoint, pinned like the model: by the states of its files, or by its first run's commit."""
     pinned = commits.get(request.name)
     content = checkpoint_fingerprint(request, config.variant) or pinned
-    call = cache.call_afresh if content is None else cache.call
     key = cache_key(request.name, request.components, config.variant, content)
-    return Checkpoint.from_json(call(resolve_checkpoint_task, key, request, config.variant, config.cache_dir, pinned))
+    arguments = (request, config.variant, config.cache_dir, pinned)
+    return _called(Checkpoint.from_json, cache, content, resolve_checkpoint_task, key, *arguments)
 
 
 def _resolve_adapter(config: Config, cache: ResultCache, commits: Mapping[str, str], entry: str) -> Adapter:
     """Return a LoRA, pinned like the model: a file by its state, one from the hub by its first run's commit."""
     pinned = commits.get(parse_lora(entry)[0])
     content = adapter_fingerprint(entry) or pinned
-    call = cache.call_afresh if content is None else cache.call
     key = cache_key("adapter", entry, content)
-    return Adapter.from_json(call(resolve_adapter_task, key, entry, config.cache_dir, pinned))
+    return _called(Adapter.from_json, cache, content, resolve_adapter_task, key, entry, config.cache_dir, pinned)
+
+
+def _called(
+    read: Callable[[Any], FoundT], cache: ResultCache, content: object, task: Task[..., Any], key: str, *arguments: Any
+) -> FoundT:
+    """Return what a task finds, read from its result; stored, where the `content` of what it looks at is known.
+
+    What is known by its content is never another model; a branch may have moved since it was stored.
+    """
+    if content is None:
+        return read(cache.call_afresh(task, key, *arguments))
+    return read(cache.call(task, key, *arguments, is_valid=read_by(read)))

@@ -13,6 +13,7 @@ from typing import Any
 from flows.command import ExitCode
 from flows.system_errors import as_users
 from t2i_core.errors import UserError
+from t2i_core.printable import printable
 
 
 def run_flow(name: str, values: Mapping[str, Any], *, verbose: bool, before: Callable[[bool], None]) -> int:
@@ -29,7 +30,7 @@ def run_flow(name: str, values: Mapping[str, Any], *, verbose: bool, before: Cal
 
 def refuse(message: str) -> int:
     """Say what is wrong with the use; return the exit code for it."""
-    print(f"error: {message.strip()}", file=sys.stderr)
+    print(printable(f"error: {message.strip()}"), file=sys.stderr)
     return ExitCode.WRONG_USE
 
 
@@ -84,12 +85,13 @@ def _run_to_its_end(flow: Any, values: Mapping[str, Any]) -> int:
     if code == ExitCode.WRONG_USE:
         return refuse(state.message or "")
     if code == ExitCode.DAMAGED:
-        print(f"exit code {code}: {state.message}", file=sys.stderr)
+        print(printable(f"exit code {code}: {state.message}"), file=sys.stderr)
     if code == ExitCode.MANY_FAILURES:
         allowed = f"more failures than --max-failures {values.get('max_failures', 0):g} allows"
-        print(f"exit code {code}: {allowed}: {state.message}", file=sys.stderr)
+        print(printable(f"exit code {code}: {allowed}: {state.message}"), file=sys.stderr)
     if code == ExitCode.BUG:
-        print(f"failed: {state.message}\nThis is a bug of this tool; run with --verbose to see where.", file=sys.stderr)
+        failed = printable(f"failed: {state.message}")
+        print(f"{failed}\nThis is a bug of this tool; run with --verbose to see where.", file=sys.stderr)
     return code
 
 

@@ -11,7 +11,7 @@ from t2i_core.errors import MeasureFailed
 from t2i_core.generation.interface import LoadConfig, Speed
 from t2i_core.planning.pending import Pending
 from t2i_core.spec import GenerationSettings, ImageSpec
-from tasks.caching import ResultCache, cache_key
+from tasks.caching import ResultCache, cache_key, read_by
 from tasks.generation import SPEED_KEY, measure_speed_task
 
 log = logging.getLogger(__name__)
@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 YOUNGER = {"attention": None, "tf32": False, "step_cache": None, "scheduler_options": None}
 # The batch size until `auto` has been measured.
 UNMEASURED_BATCH_SIZE = 4
+
+_IS_SPEED = read_by(Speed.from_json)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +37,9 @@ class SpeedCache:
         """Return the batch size as configured, or as an earlier run of this output measured it; None if none did."""
         if self.config.batch_size != "auto":
             return self.config.batch_size
-        stored = self.cache.read(f"{SPEED_KEY}/{self._key(None)}")
-        return Speed.from_json(stored).batch_size if stored else None
+        if not self.cache.holds(measure_speed_task, self._key(None), _IS_SPEED):
+            return None
+        return Speed.from_json(self.cache.read(f"{SPEED_KEY}/{self._key(None)}") or {}).batch_size
 
     def measured_batch_size(self, pending: Pending, load_config: LoadConfig) -> int:
         """Return how many images a batch has: as configured, or for `auto` as it was or is now measured."""
@@ -60,8 +63,10 @@ class SpeedCache:
             batch_size = self.config.batch_size
             device = self.config.dask_scheduler or device_of(self.config)
             key = self._key(batch_size, device, spec.call_group)
-        measured = self.cache.call(measure_speed_task, key, load_config, spec, batch_size, elsewhere=self.workers.call)
-        return Speed.from_json(measured)
+        arguments = (load_config, spec, batch_size)
+        return Speed.from_json(
+            self.cache.call(measure_speed_task, key, *arguments, is_valid=_IS_SPEED, elsewhere=self.workers.call)
+        )
 
     def _key(self, batch_size: int | None, *more: object) -> str:
         tuning: list[object] = [self.config.text_encoder, self.config.offload, self.config.compile]

@@ -70,9 +70,9 @@ from t2i_core.storage.record_index import RecordIndex
 from t2i_core.storage.run_marks import RunMarks
 from t2i_core.storage.tables import use_system_allocator
 from t2i_core.storage.workspace import Workspace
-from tasks.caching import ResultCache, cache_key, data
+from tasks.caching import ResultCache, cache_key, data, read_by
 from tasks.generation import generate_shard_task
-from tasks.manifest import write_manifest_task
+from tasks.manifest import accounting_of, write_manifest_task
 from tasks.process import THIS_PROCESS
 from tasks.progress import progress
 from tasks.records import collect_records
@@ -292,7 +292,7 @@ class Text2Image:
         catalog = replace(catalog, errors=self.generating.errors, interrupted=self.inventory.again is not None)
 
         def still_right(stored: dict[str, Any]) -> bool:
-            return manifest_is_right(stored["files"], catalog, self.config)
+            return read_by(accounting_of)(stored) and manifest_is_right(stored["files"], catalog, self.config)
 
         layout = Layout.of(self.config, catalog.plan.images)
         key = cache_key(
@@ -302,7 +302,7 @@ class Text2Image:
             asdict(layout),
         )
         stored = self.cache.call(write_manifest_task, key, catalog, self.config, is_valid=still_right)
-        accounting = Accounting(**stored["accounting"])
+        accounting = accounting_of(stored)
         same_images = stored["run"] != self.run
         if same_images:
             accounting = accounting.all_reused()

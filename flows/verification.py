@@ -37,7 +37,7 @@ def verify(config: Config, asked: Config) -> State[Any]:
 
 
 def repair_as_asked(workspace: Workspace, config: Config) -> None:
-    """With `--repair`, look at an output, and delete what is damaged there, so that the run that follows makes it again."""
+    """With `--repair`, look at an output and delete what is damaged, so that the run that follows makes it again."""
     if not (config.repair and workspace.hidden.is_dir()):
         return
     found = _look(config, workspace.root)
@@ -54,7 +54,7 @@ def _look(config: Config, root: Path) -> Verification:
     images = Workspace(config.output).images
     found = verify_images_task(images)
     try:
-        finished, catalog = open_catalog(config.output, config.retries)
+        finished, catalog = open_catalog(config.output, config.retries, laid_out=Path(config.output) != root)
         verify_files(found, root, finished, catalog)
     except OutputError as error:  # also of a run that was killed before its end
         found.rows.append(str(error).removeprefix("output: "))

@@ -4,6 +4,12 @@ import base64
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, TypeVar, cast
+
+from pydantic import TypeAdapter, ValidationError
+
+T = TypeVar("T")
 
 MAX_DEPTH = 200  # levels; far below where Python's JSON gives up, wherever on the stack it is called
 
@@ -49,6 +55,22 @@ def flat_object(value: object) -> dict[str, object] | None:
         if any(isinstance(part, float) and not math.isfinite(part) for part in parts):
             raise ValueError(f"{name} is not finite")
     return found or None
+
+
+def checked(value: T) -> T:
+    """Return a dataclass whose fields came from a file, if each is of the type that it is declared to be.
+
+    Raises:
+        ValueError: naming the field that is not.
+    """
+    text = json.dumps(asdict(cast(Any, value)))
+    try:
+        TypeAdapter(type(value)).validate_json(text, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{place}: {first['msg']}") from None
+    return value
 
 
 def json_text(value: object) -> str:

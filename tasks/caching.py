@@ -29,7 +29,8 @@ from prefect.utilities.annotations import quote
 
 from t2i_core.errors import HubUnavailable, MeasureFailed, Stopped, UserError
 from t2i_core.hashing import digest
-from t2i_core.storage.files import entries, in_threads, portions_of, remove_if_stale
+from t2i_core.json_values import checked
+from t2i_core.storage.files import entries, in_threads, portions_of, read_regular, remove_if_stale
 from t2i_core.system_errors import is_lasting
 
 log = logging.getLogger(__name__)
@@ -92,6 +93,11 @@ def _always_valid(stored: Any) -> bool:
     return True
 
 
+def read_by(read: Callable[[Any], Any]) -> Callable[[Any], bool]:
+    """Return a test whether `read` makes of a stored result a dataclass with fields of the declared types."""
+    return lambda stored: bool(checked(read(stored)))
+
+
 class ResultCache:
     """The stored results of one output folder."""
 
@@ -119,7 +125,11 @@ class ResultCache:
     def holds(self, task: Task[..., Any], key: str, is_valid: Callable[[Any], bool] = _always_valid) -> bool:
         """Return whether `call` would find a result that is valid, and not run the task."""
         stored = self.read(result_name(task, key))
-        return stored is not None and is_valid(stored)
+        try:
+            return stored is not None and is_valid(stored)
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+            log.info("stored result %s is of another form (%s); it counts as missing", result_name(task, key), error)
+            return False
 
     def call_afresh(self, task: Task[..., Any], key: str, *arguments: Any) -> Any:
         """Run the task now, whatever is stored, and store its result."""
@@ -142,7 +152,7 @@ class ResultCache:
         """
         path = self.folder / name
         try:
-            stored = json.loads(path.read_bytes())
+            stored = json.loads(read_regular(path))
             serializer = stored["metadata"]["serializer"]["type"]
             if serializer != "json":
                 raise _Refused(f"it names the serializer {serializer!r}")
@@ -152,7 +162,7 @@ class ResultCache:
         except _Refused as refusal:
             log.warning("stored result %s removed: %s; only plain JSON is read", path, refusal)
             path.unlink(missing_ok=True)
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             # Left where it is: another run may be writing it just now, and to Prefect, too, it counts as missing.
             log.info("stored result %s is torn; it counts as missing", path)
         return None

@@ -15,6 +15,7 @@ from prefect.settings import get_current_settings
 from t2i_core.engine.waiting import limit_spinning
 from t2i_core.errors import UserError
 from t2i_core.options.server import SERVER_WAIT
+from t2i_core.printable import printable
 from tasks.server_wait import WAIT, bound_all_requests
 
 DEFAULTS = {
@@ -38,6 +39,14 @@ TERMINAL = "TEXT2IMAGE_TERMINAL"
 LOGGERS = ("flows", "tasks", "t2i_core")
 
 
+class PrintableRecord(logging.LogRecord):
+    """A line of a log, of this tool or a library, in which no text of others can give a terminal orders."""
+
+    def getMessage(self) -> str:
+        """Return the message."""
+        return printable(super().getMessage())
+
+
 class ConfiguredFlow(Flow[..., Any]):
     """A flow that applies this project's settings before Prefect looks for a server.
 
@@ -55,6 +64,7 @@ class ConfiguredFlow(Flow[..., Any]):
 def apply_settings() -> None:
     """Set Prefect's settings, the logging, and how torch's threads wait; once a process."""
     limit_spinning()
+    logging.setLogRecordFactory(PrintableRecord)
     _set_defaults()
     bound_all_requests()
     _quiet_prefect()

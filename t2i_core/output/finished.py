@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from t2i_core.errors import OutputError
+from t2i_core.json_values import checked
 from t2i_core.output.identity import manifest_form
 from t2i_core.output.layout import PROVENANCE, RUN, Layout, has_names
 from t2i_core.planning.plan import Plan
+from t2i_core.storage.files import read_regular
 from t2i_core.storage.tables import open_table, read_chunks
 from t2i_core.storage.workspace import Workspace
 
@@ -44,11 +46,18 @@ class FinishedOutput:
         return self.workspace.root / PROVENANCE
 
     def errors(self) -> dict[str, str]:
-        """Return key -> why the image could not be made."""
+        """Return key -> why the image could not be made.
+
+        Raises:
+            OutputError: for an images.parquet that cannot be read.
+        """
         errors: dict[str, str] = {}
-        for chunk in read_chunks(self.provenance, ["key", "error"]):
-            failed = chunk.filter(chunk["error"].is_valid())
-            errors.update(zip(failed["key"].to_pylist(), failed["error"].to_pylist(), strict=True))
+        try:
+            for chunk in read_chunks(self.provenance, ["key", "error"]):
+                failed = chunk.filter(chunk["error"].is_valid())
+                errors.update(zip(failed["key"].to_pylist(), failed["error"].to_pylist(), strict=True))
+        except (ValueError, LookupError, OSError) as error:  # those of Arrow among them
+            raise OutputError(f"output: {self.provenance} cannot be read ({_one_line(error)}); {AGAIN}") from None
         return errors
 
 
@@ -63,8 +72,10 @@ def read_finished(workspace: Workspace) -> FinishedOutput:
         raise OutputError(f"output: {root} is no folder; name the output of a text2image run")
     _refuse_missing(root, root / RUN, root / PROVENANCE)
     try:
-        summary = json.loads((root / RUN).read_text(encoding="utf-8"))
-        plan = Plan.from_summary(summary["data_set"])
+        summary = json.loads(read_regular(root / RUN))
+        plan = checked(Plan.from_summary(summary["data_set"]))
+        if not all(isinstance(summary.get(name, ""), str) for name in ("run", "state")):
+            raise ValueError("the ID or the state of the run is no text")
         _refuse_missing(root, *plan.files(workspace.plans))
         with open_table(root / PROVENANCE) as provenance:
             images = provenance.metadata.num_rows
@@ -74,11 +85,17 @@ def read_finished(workspace: Workspace) -> FinishedOutput:
         layout = Layout(form, named) if form else None
     except OutputError:
         raise
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise OutputError(f"output: the files of the last run in {root} cannot be read ({error}); {AGAIN}") from None
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OSError) as error:
+        raise OutputError(
+            f"output: the files of the last run in {root} cannot be read ({_one_line(error)}); {AGAIN}"
+        ) from None
     if layout is None or images != plan.images:
         raise OutputError(f"output: the files in {root} are of different runs; {AGAIN}")
     return FinishedOutput(workspace, plan, layout, summary)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _refuse_missing(root: Path, *files: Path) -> None:

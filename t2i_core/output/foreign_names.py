@@ -13,6 +13,7 @@ from t2i_core.output.bare_copies import BareCopies
 from t2i_core.output.layout import PROVENANCE
 from t2i_core.output.named_links import NamedImage
 from t2i_core.planning.catalog import Catalog
+from t2i_core.storage.files import open_regular
 from t2i_core.storage.formats import read_header
 from t2i_core.storage.png import HEADER
 from t2i_core.storage.tables import read_chunks
@@ -72,7 +73,7 @@ def _may_be_foreign(path: Path, own_inodes: frozenset[int]) -> bool:
             return False
         if not stat.S_ISREG(status.st_mode):
             return True
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             if _MARK in file.read(_BEGINNING):
                 return False
             file.seek(0)

@@ -22,7 +22,7 @@ from t2i_core.output.layout import CONTACT_SHEET, FAILURES, PREVIEW, PROVENANCE,
 from t2i_core.output.own_files import OwnFiles
 from t2i_core.output.recovery import recover
 from t2i_core.output.writable import check_output, may_be_looked_at
-from t2i_core.storage.files import write_text
+from t2i_core.storage.files import read_regular, write_text
 from t2i_core.storage.workspace import Workspace
 
 IDENTITY = "output.json"
@@ -127,7 +127,7 @@ def stored_identity(workspace: Workspace) -> dict[str, Any] | None:
 def _read(workspace: Workspace) -> OutputIdentity | None:
     path = workspace.hidden / IDENTITY
     try:
-        return _parsed(json.loads(path.read_text(encoding="utf-8")))
+        return _parsed(json.loads(read_regular(path)))
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, AttributeError, RecursionError, OSError) as error:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from t2i_core.storage.checked_files import Marks, Mask, is_lasting, mixed, own_change_times
+from t2i_core.storage.files import open_regular
 from t2i_core.storage.formats import read_header
 from t2i_core.storage.image_store import StoredFile
 from t2i_core.storage.workspace import Workspace
@@ -76,7 +77,7 @@ class NamedCopies:
     def _has_header_of(self, path: Path, key: str) -> bool:
         """Return whether a file carries the key and the digest of pixels of a stored image, and the image does, too."""
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 copy = read_header(file) or {}
         except OSError:
             return False

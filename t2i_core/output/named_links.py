@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from t2i_core.output.bare_copies import BareCopies
 from t2i_core.output.named_copies import NamedCopies
-from t2i_core.storage.files import final_name, in_threads, portions_of, remove_if_stale
+from t2i_core.storage.files import final_name, in_threads, open_regular, portions_of, remove_if_stale
 from t2i_core.storage.formats import read_header
 from t2i_core.storage.keys import find
 from t2i_core.storage.workspace import Workspace
@@ -107,7 +107,7 @@ class NamedLinks:
     def key_of(self, name: str) -> str | None:
         """Return the key of the image that a name stands for, as its file tells; where it tells none, as remembered."""
         try:
-            with (self._root / name).open("rb") as file:
+            with open_regular(self._root / name) as file:
                 header = read_header(file)
         except (OSError, ValueError):  # ValueError: a manifest broken by hand may name anything
             return None

@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 from t2i_core.errors import OutputError
 from t2i_core.output.recognition import has_images_of_ours, is_manifest_of_ours, recognisers
-from t2i_core.storage.files import atomic_write, write_text
+from t2i_core.storage.files import atomic_write, open_regular, read_regular, write_text
 from t2i_core.storage.workspace import Workspace
 
 # In a folder that a command fills: it is this tool's, and may be filled anew.
@@ -121,8 +121,8 @@ class OwnFiles:
 
     def _noted(self, name: str) -> list[str]:
         try:
-            return (self._notes / name).read_text(encoding="utf-8", errors="replace").splitlines()
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return read_regular(self._notes / name).decode(errors="replace").splitlines()
+        except OSError:
             return []
 
     def _is_recognised(self, name: str, path: Path) -> bool:
@@ -165,5 +165,5 @@ def claim_folder(folder: Path, *, replace: bool = False) -> None:
 
 def _identity_of(path: Path) -> str:
     """Return what tells a file from another one of its name: its size in bytes, and a SHA-256 of how it begins."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return f"{os.fstat(file.fileno()).st_size} {hashlib.sha256(file.read(_DIGESTED)).hexdigest()}"

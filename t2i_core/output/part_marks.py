@@ -4,16 +4,20 @@ import json
 import re
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 
+from t2i_core.json_values import checked
 from t2i_core.planning.parts import Part
-from t2i_core.storage.files import entries, write_text
+from t2i_core.storage.files import entries, read_regular, write_text
 from t2i_core.storage.workspace import Workspace
 
-_NAME = re.compile(r"(\d+)-of-(\d+)\.json")
+_NAME = re.compile(r"([1-9]\d{0,8})-of-([1-9]\d{0,8})\.json")
+# What is read of a mark that this tool did not write; it says nothing.
+_ODD = (OSError, ValueError, LookupError, TypeError, RecursionError)
 
 
 class PartState(StrEnum):
@@ -61,8 +65,10 @@ class PartMarks:
     def _read(self) -> Iterator[tuple[Part, PartMark]]:
         for entry in entries(self._folder):
             if match := _NAME.fullmatch(entry.name):
-                values = json.loads(Path(entry.path).read_text(encoding="utf-8"))
-                yield Part(int(match[1]), int(match[2])), PartMark(**values | {"state": PartState(values["state"])})
+                with suppress(*_ODD):
+                    values = json.loads(read_regular(Path(entry.path)))
+                    mark = checked(PartMark(**values | {"state": PartState(values["state"])}))
+                    yield Part(int(match[1]), int(match[2])), mark
 
     def _path(self, part: Part) -> Path:
         return self._folder / f"{part.number}-of-{part.total}.json"

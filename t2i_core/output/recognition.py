@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from t2i_core.output.layout import CONTACT_SHEET, FAILURES, PREVIEW, PROVENANCE, RUN, ManifestForm
+from t2i_core.storage.files import open_regular, read_regular
 from t2i_core.storage.formats import read_header
 from t2i_core.storage.png import HEADER
 from t2i_core.storage.suffixes import SUFFIXES
@@ -39,7 +40,7 @@ _SHEETS_WITHOUT_COMMENT = {(columns * 200 + 8, rows * 240 + 32) for columns in r
 def read_run(path: Path) -> dict[str, Any] | None:
     """Return what a run.json of ours holds; None for any other file, and where there is none."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(read_regular(path))
     except (OSError, ValueError, RecursionError):
         return None
     is_ours = isinstance(values, dict) and values.keys() >= _RUN_FIELDS and isinstance(values["configuration"], dict)
@@ -74,7 +75,7 @@ def headers(workspace: Workspace) -> Iterator[dict[str, Any]]:
         try:
             if path.suffix not in SUFFIXES.values() or not path.is_file():  # a pipe would be waited for
                 continue
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 header = read_header(file)
         except OSError:
             continue
@@ -109,7 +110,7 @@ def _is_sheet(path: Path) -> bool:
 def _rows(path: Path, *, strict: bool = False) -> Iterator[dict[str, Any]]:
     """Yield the first JSON objects of a file of lines. `strict`: ValueError for a line that is none."""
     try:
-        with path.open("rb") as lines:
+        with open_regular(path) as lines:
             for line in islice(iter(lambda: lines.readline(_LONGEST_LINE), b""), _ROWS):
                 try:
                     row = json.loads(line)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from t2i_core.errors import OutputError
 from t2i_core.local_paths import check_writable, is_folder
+from t2i_core.storage.files import entries
 
 # The longest path of a run below its output: the name of an image, while it is written, has 250 characters and more.
 _LONGEST = Path(".t2i") / ("x" * 200) / ("x" * 200)
@@ -38,6 +39,32 @@ def may_be_looked_at(root: Path) -> bool:
         return is_folder(root) or not os.path.lexists(root)
     except ValueError:
         return False
+
+
+def check_hidden(root: Path) -> None:
+    """Refuse an output whose `.t2i` holds a link, a pipe, a socket or a device; nothing is opened.
+
+    Through a link this tool would write elsewhere, and for the other end of a pipe it would wait. Those among images
+    are met when these are listed (`ImageStore.scan`).
+
+    Raises:
+        OutputError: naming it.
+    """
+    hidden = root / ".t2i"
+    if hidden.is_symlink():
+        _refuse_entry(hidden)
+    folders = [hidden]
+    while folders:
+        for entry in entries(folders.pop()):
+            if entry.is_dir(follow_symlinks=False):
+                folders += [] if entry.path == str(hidden / "images") else [Path(entry.path)]
+            elif not entry.is_file(follow_symlinks=False):
+                _refuse_entry(Path(entry.path))
+
+
+def _refuse_entry(path: Path) -> None:
+    kind = "a link" if path.is_symlink() else "no regular file"
+    raise OutputError(f"output: {_shown(path)} is {kind}, and this tool makes none there; remove it")
 
 
 def check_has_images(root: Path) -> None:

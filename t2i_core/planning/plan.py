@@ -8,9 +8,10 @@ file of rows and one of image specs.
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import pyarrow as pa
+from pydantic import Field
 
 from t2i_core.spec import ARGUMENTS
 
@@ -65,14 +66,14 @@ def digest_of(path: Path) -> str:
 class Plan:
     """A reference to a plan on disk, with its totals; small enough for a task result."""
 
-    digest: str
+    digest: Annotated[str, Field(pattern=r"^[0-9A-Za-z]+$")]
     rows: int
     usable: int
     skipped: int
     rejected: int
     prompts: int
     images: int
-    segments: int = 1
+    segments: Annotated[int, Field(ge=0, le=1_000_000)] = 1
 
     @classmethod
     def from_summary(cls, values: Mapping[str, Any]) -> Self:

@@ -14,6 +14,7 @@ from PIL import Image
 from t2i_core.models.preset_choice import licence_of, model_title
 from t2i_core.output.layout import CONTACT_SHEET, FAILURES, GALLERY
 from t2i_core.planning.catalog import Catalog
+from t2i_core.printable import printable
 from t2i_core.reports.gallery.folder import PAGE
 from t2i_core.reports.pictures import read_picture
 from t2i_core.reports.prompt_lines import unread_sentence
@@ -82,13 +83,9 @@ def _table_row(*cells: object) -> str:
 def _failure_row(failure: dict[str, Any]) -> dict[str, Any]:
     where = [f"line {failure['line']}"] if failure["line"] is not None else []
     where += [f"image {failure['image']}"] if failure.get("image") else []
-    return {
-        "row": failure["row"],
-        "where": ", ".join(where),
-        "field": failure["field"],
-        "value": failure["value"],
-        "reason": failure["reason"],
-    }
+    texts = {name: failure[name] for name in ("field", "value", "reason")}
+    shown = {name: text if text is None else _cell(str(text)) for name, text in texts.items()}
+    return {"row": failure["row"], "where": ", ".join(where)} | shown
 
 
 def _links(report: Report, catalog: Catalog) -> Iterator[str]:
@@ -129,6 +126,14 @@ def _thumbnail_uri(image: Image.Image) -> str:
 def _one_line(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= CAPTION_CHARACTERS else line[: CAPTION_CHARACTERS - 1] + "…"
+
+
+def _cell(text: str) -> str:
+    """Return text for a cell of a table, which Prefect's UI renders as Markdown: no link, image or HTML is left in it.
+
+    Quotes, commas and the like stay as they are: they are easier to read.
+    """
+    return re.sub(r"([\\`*_\[\]<>!|~&#:@]|(?<=www)\.)", r"\\\1", printable(" ".join(text.split())))
 
 
 def _plain(text: str) -> str:

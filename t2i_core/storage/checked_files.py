@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from t2i_core.storage.files import atomic_write
+from t2i_core.storage.files import atomic_write, read_regular
 from t2i_core.storage.image_store import ImageStore, Scan
 from t2i_core.storage.keys import KEY, find
 
@@ -44,7 +44,7 @@ class CheckedFiles:
     @cached_property
     def _marks(self) -> Marks:
         try:
-            content = self._path.read_bytes()
+            content = read_regular(self._path)
         except OSError:
             content = b""
         return np.frombuffer(content[: len(content) // 8 * 8], np.dtype("<u8")).astype(np.uint64)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from t2i_core.storage.files import STALE_SECONDS, entries, is_temporary, write_text
+from t2i_core.storage.files import STALE_SECONDS, entries, is_temporary, read_regular, write_text
 
 _STOP = "stop"
 _FLOW = "flow"  # holds the name of the run; its time changes as long as the flow lives
@@ -78,8 +78,10 @@ class RunMarks:
         counts: Counter[str] = Counter()
         for entry in entries(self._folder):
             if entry.name.endswith(".json") and not is_temporary(entry.name):
-                with suppress(OSError):  # of a network file system; what is told is only shown
-                    counts |= Counter(json.loads(Path(entry.path).read_text(encoding="utf-8")))
+                # A network file system, or a file of another form; what is told is only shown.
+                with suppress(OSError, ValueError, TypeError, RecursionError):
+                    told = json.loads(read_regular(Path(entry.path)))
+                    counts |= Counter({shard: int(count) for shard, count in dict(told).items()})
         return counts
 
 

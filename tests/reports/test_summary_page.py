@@ -3,8 +3,10 @@
 import base64
 import io
 import json
+import re
 
 import pytest
+from markdown_it import MarkdownIt
 from PIL import Image
 
 from t2i_core.config import Config
@@ -166,6 +168,16 @@ def test_failures_are_shown_up_to_a_number(tmp_path):
 def test_as_many_failures_as_are_shown_need_no_further_row(tmp_path):
     (tmp_path / "failures.jsonl").write_text((json.dumps(FAILURE) + "\n") * FAILURES_SHOWN)
     assert len(failure_rows(Workspace(tmp_path))) == FAILURES_SHOWN
+
+
+def test_values_of_a_data_set_are_plain_text_in_the_table(tmp_path):
+    value = "'![x](https://evil.example/a.png) [y](www.evil.example) <img src=//e> a@evil.example `c` **b** \x1b'"
+    (tmp_path / "failures.jsonl").write_text(json.dumps(FAILURE | {"value": value, "reason": value, "field": value}))
+    (row,) = failure_rows(Workspace(tmp_path))
+    for cell in (row["value"], row["reason"], row["field"]):
+        html = MarkdownIt("commonmark").render(cell)
+        assert not re.search("<(?!/?p>)", html), html
+        assert not re.search(r"(?<!\\)(://|@)|www\.|\x1b", cell), "a renderer may make links of bare addresses"
 
 
 @pytest.mark.parametrize(
