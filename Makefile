@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: run test browser-test docs check constraints mutants bench bench-scale bench-workers gpu-check gpu-speed clean
+.PHONY: run test browser-test docs soak check constraints mutants bench bench-scale bench-workers gpu-check gpu-speed clean
 .DEFAULT_GOAL := run
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -43,6 +43,11 @@ docs: $(INSTALLED)  ## the site of the documentation in build/site; a broken lin
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	$(BIN)/python -m docsite build/docs
 	$(BIN)/python -m sphinx -q -W --keep-going -c docsite/sphinx -d build/doctrees build/docs build/site
+
+# FUZZ cases of each kind of input; KILLS_FOR seconds of kills.
+soak: $(INSTALLED)  ## fuzz all that is read, and kill runs at every moment
+	SOAK_CASES=$(or $(FUZZ),3000) $(BIN)/python -m pytest tests/fuzz -n auto --maxprocesses 4 --timeout 3600
+	$(BIN)/python -m tests.kill_loop $(or $(KILLS_FOR),300)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.engine

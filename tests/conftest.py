@@ -19,7 +19,9 @@ ROOT = Path(__file__).parent.parent
 
 # A shared machine is slow at times, which says nothing of the code.
 hypothesis.settings.register_profile("no clock", deadline=None)
-hypothesis.settings.load_profile("no clock")
+# `make soak`: so many cases of each test that asks for no number of its own.
+hypothesis.settings.register_profile("soak", deadline=None, max_examples=int(os.environ.get("SOAK_CASES", "100")))
+hypothesis.settings.load_profile("soak" if "SOAK_CASES" in os.environ else "no clock")
 
 # Quick settings: one step of the demo model is enough where a test is not about pictures.
 QUICK = {"model": "demo", "steps": 1, "batch_size": 2, "retries": 0}
