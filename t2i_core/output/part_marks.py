@@ -17,7 +17,7 @@ from t2i_core.storage.workspace import Workspace
 
 _NAME = re.compile(r"([1-9]\d{0,8})-of-([1-9]\d{0,8})\.json")
 # What is read of a mark that this tool did not write; it says nothing.
-_ODD = (OSError, ValueError, LookupError, TypeError, RecursionError)
+_ODD = (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError)
 
 
 class PartState(StrEnum):

@@ -79,7 +79,7 @@ class RunMarks:
         for entry in entries(self._folder):
             if entry.name.endswith(".json") and not is_temporary(entry.name):
                 # A network file system, or a file of another form; what is told is only shown.
-                with suppress(OSError, ValueError, TypeError, RecursionError):
+                with suppress(OSError, ValueError, TypeError, OverflowError, RecursionError):
                     told = json.loads(read_regular(Path(entry.path)))
                     counts |= Counter({shard: int(count) for shard, count in dict(told).items()})
         return counts
