@@ -44,8 +44,7 @@ class JsonFile:
             file.write(self._between * bool(self._leading and not self._empty))
             shutil.copyfileobj(rest, file)
             file.write("\n]\n" if self._as_list else "\n")
-            file.flush()
-            flush_to_disk(file.buffer)
+            flush_to_disk(file)
         self._rest.unlink()
 
     @property

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import IO, Any, BinaryIO, TypeVar
 
 from t2i_core.storage.promises import is_lacking, unless_lacking
 from t2i_core.system_errors import is_lasting
@@ -101,7 +101,7 @@ def link_or_copy(source: Path, target: Path) -> None:
             os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def flush_to_disk(file: BinaryIO) -> None:
+def flush_to_disk(file: IO[Any]) -> None:
     """Flush what was written to a file to its disk, where the file system can do so."""
     file.flush()
     with unless_lacking("fsync"):
