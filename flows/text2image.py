@@ -73,7 +73,7 @@ from t2i_core.storage.workspace import Workspace
 from tasks.caching import ResultCache, cache_key, data, read_by
 from tasks.generation import generate_shard_task
 from tasks.manifest import accounting_of, write_manifest_task
-from tasks.process import THIS_PROCESS
+from tasks.process import THIS_PROCESS, import_engine
 from tasks.progress import progress
 from tasks.records import collect_records
 from tasks.reports import name_flow_run, publish_now, publish_task, report_task
@@ -241,6 +241,7 @@ class Text2Image:
 
     def advise(self, resolved: Resolved, catalog: Catalog) -> None:
         """Say which prompts the model's text encoders would cut or cannot read."""
+        import_engine()  # which another thread may do now: its libraries are not to be met half-way
         for line in lines_about_prompts(resolved, catalog):
             log.warning(line)
 
