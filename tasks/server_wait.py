@@ -56,6 +56,10 @@ class ServerWait:
         self.begin(SERVER_WAIT)
         self._quiet = True  # before a run begins
 
+    def __reduce__(self) -> str:
+        """Go to another process by name: there it is that process's own. A flow's context names it (`noting`)."""
+        return "WAIT"
+
     def begin(self, seconds: float) -> None:
         """Wait for the server up to `seconds` in the run that begins now, each time that it is silent."""
         self.seconds = seconds

@@ -179,8 +179,9 @@ def test_a_run_as_deployed_says_in_prefect_what_it_did(prefect):
         return [task["name"] for task in prefect.http.post("/task_runs/filter", json=body).json()]
 
     eventually(lambda: "generate 1/1" in task_names())
-    eventually(lambda: len(our_lines(prefect, run)) >= 2)
-    plan, summary = our_lines(prefect, run)
+    eventually(lambda: len(our_lines(prefect, run)) >= 3)
+    plan, summary, gallery = our_lines(prefect, run)
+    assert gallery.startswith("gallery   ")
     assert plan.startswith("plan      14 rows")
     assert "17 generated" in summary
 

@@ -1,7 +1,9 @@
 """How a run can end: its final state in Prefect, and what the shell is told."""
 
+import pickle
 from types import SimpleNamespace
 
+import cloudpickle
 import pytest
 from prefect.exceptions import TerminationSignal
 from prefect.states import Cancelled, Completed, Crashed, Failed
@@ -9,6 +11,8 @@ from prefect.states import Cancelled, Completed, Crashed, Failed
 from flows.command import ExitCode
 from flows.outcomes import REFUSED, TOO_MANY_FAILURES, ended, exit_code, finished, noting, refused
 from t2i_core import errors
+from tasks.server_wait import WAIT
+from tasks.settings import ConfiguredFlow
 
 
 def report(too_many_failures=False):
@@ -71,6 +75,7 @@ def test_the_exit_codes_are_those_that_scripts_rely_on():
         "BUG": 1,
         "WRONG_USE": 2,
         "MANY_FAILURES": 3,
+        "DAMAGED": 4,
         "INTERRUPTED": 130,
     }
 
@@ -113,3 +118,15 @@ def test_what_a_flow_raised_is_known_too(error, interrupted, code):
     assert noted.interrupted == interrupted
     assert exit_code(noted.final_state()) == code
     assert type(error).__name__ in noted.final_state().message
+
+
+def test_a_flow_whose_end_is_noted_can_go_to_other_processes():
+    flow = ConfiguredFlow(a_function, name="noted")
+    with noting(flow):
+        noted = cloudpickle.loads(cloudpickle.dumps(flow))
+    assert noted.name == "noted"
+    assert pickle.loads(pickle.dumps(WAIT)) is WAIT
+
+
+def a_function():
+    """Do nothing."""

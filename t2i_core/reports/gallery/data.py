@@ -150,6 +150,8 @@ def first_alike(table: Path) -> npt.NDArray[np.int32]:
             return result
     named = [chunk[_ALIKE].drop_null().unique() for chunk in read_chunks(table, [_ALIKE])]
     firsts = np.unique(np.concatenate([np.empty(0, KEY), *map(as_keys, named)]))
+    if not len(firsts):
+        return result
     positions = np.full(len(firsts), -1, np.int32)
     start = 0
     for chunk in read_chunks(table, ["key", _ALIKE]):
