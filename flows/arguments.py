@@ -130,6 +130,9 @@ class CommandLine(Generic[OptionsT]):
     def _flag(self, parameter: inspect.Parameter, groups: Mapping[str, Group]) -> inspect.Parameter:
         field = self.options.model_fields[parameter.name]
         annotation, default = _bare(parameter.annotation), parameter.default
+        if default is parameter.empty:
+            # The options say in their own words that one is missing; a --config file may have it.
+            annotation, default = annotation | None, None
         if get_origin(annotation) is list and isinstance(default, str):
             default = [default]
         shown = Parameter(
@@ -141,9 +144,6 @@ class CommandLine(Generic[OptionsT]):
         )
         positional = parameter.name in self.options.positional
         kind = parameter.POSITIONAL_OR_KEYWORD if positional else parameter.KEYWORD_ONLY
-        if default is parameter.empty:
-            # The options say in their own words that one is missing; a --config file may have it.
-            annotation, default = annotation | None, None
         return parameter.replace(kind=kind, default=default, annotation=Annotated[annotation, shown])
 
 

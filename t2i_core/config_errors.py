@@ -103,6 +103,8 @@ def _problem(error: Any, known: Collection[str], unknown: str) -> Problem:
         close = [OTHER_NAMES[name]] if name in OTHER_NAMES else difflib.get_close_matches(name, known, n=1)
         fix = HINTS.get(name) or (f"did you mean {close[0]}?" if close else unknown)
         return Problem(field, f"unknown option; {fix}", error["input"], show_value=False)
+    if error["type"] == "missing":
+        return Problem(field, "is required; see --help", error["input"], show_value=False)
     if error["type"] == "too_short":
         reason = "is empty; give at least one"
     if error["type"] == "string_pattern_mismatch":

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from t2i_core.storage.checked_files import Marks, Mask, is_lasting, mixed, own_change_times
+from t2i_core.storage.checked_files import Marks, Mask, mixed, own_change_times, shows_changes
 from t2i_core.storage.files import open_regular
 from t2i_core.storage.formats import read_header
 from t2i_core.storage.image_store import StoredFile
@@ -70,7 +70,7 @@ class NamedCopies:
         mtimes_ns, ctimes_ns = ours[2:]
         same = np.flatnonzero(right & (mtimes_ns == ctimes_ns)).tolist()
         ctimes_ns[same] = own_change_times((self._root / names[row] for row in same), mtimes_ns[same])
-        lasting = is_lasting(mtimes_ns, ctimes_ns) & is_lasting(*_columns(images)[2:])
+        lasting = shows_changes(mtimes_ns, ctimes_ns) & shows_changes(*_columns(images)[2:])
         self._seen.append(mixed([places, *ours, *_columns(images)])[right & lasting])
         return right
 

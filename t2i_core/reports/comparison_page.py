@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from jinja2 import Environment
 from PIL import Image
 
 from t2i_core.bundled import COMPARISON_TEMPLATES, GALLERY_TEMPLATES
@@ -15,6 +15,7 @@ from t2i_core.errors import DamagedImage
 from t2i_core.output.finished import FinishedOutput
 from t2i_core.output.own_files import claim_folder
 from t2i_core.reports.comparison import Comparison
+from t2i_core.reports.templates import templates_of
 from t2i_core.storage.files import atomic_write, write_text
 from t2i_core.storage.formats import read_image
 
@@ -104,13 +105,7 @@ def _names(outputs: Sequence[FinishedOutput]) -> list[str]:
 
 
 def _templates() -> Environment:
-    templates = Environment(
-        loader=FileSystemLoader(COMPARISON_TEMPLATES),
-        autoescape=select_autoescape(["html"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    templates = templates_of(COMPARISON_TEMPLATES)
     templates.filters |= {
         "short": lambda value: f"{value:,.4g}",
         "signed": lambda value: f"{value:+,.3g}" if value else "±0",

@@ -89,7 +89,7 @@ def mixed(columns: Sequence[npt.NDArray[Any]]) -> Marks:
     return result
 
 
-def is_lasting(mtimes_ns: npt.NDArray[np.int64], ctimes_ns: npt.NDArray[np.int64]) -> Mask:
+def shows_changes(mtimes_ns: npt.NDArray[np.int64], ctimes_ns: npt.NDArray[np.int64]) -> Mask:
     """Mark the files of which any later change would show in their change time."""
     if os.name == "nt":  # there it is the time when the file was made
         return np.zeros(len(ctimes_ns), bool)
@@ -119,7 +119,7 @@ class CheckedImages:
         paths = (self._images.path(scan.keys[i].decode()) for i in same)
         ctimes_ns[same] = own_change_times(paths, scan.mtimes_ns[same])
         scan = replace(scan, ctimes_ns=ctimes_ns)
-        self._files.keep(marks_of(scan)[right & is_lasting(scan.mtimes_ns, scan.ctimes_ns)])
+        self._files.keep(marks_of(scan)[right & shows_changes(scan.mtimes_ns, scan.ctimes_ns)])
         return replace(scan, unchecked=~right)
 
     def carry_over(self, before: Scan, after: Scan) -> None:
@@ -133,7 +133,7 @@ class CheckedImages:
             (np.zeros(len(after.keys), bool), before.unchecked),
         ):
             same[same] &= now[same] == then[index[same]]
-        time.sleep(2 * _TICK_NS / _SECOND_NS)  # the last links were made just now; see `is_lasting`
+        time.sleep(2 * _TICK_NS / _SECOND_NS)  # the last links were made just now; see `shows_changes`
         self.note(after, same)
 
 
@@ -153,5 +153,5 @@ def own_change_times(paths: Iterable[Path], mtimes_ns: npt.NDArray[np.int64]) ->
         if ctimes_ns[number] == mtimes_ns[number]:
             break
     if len(ctimes_ns):
-        time.sleep(2 * _TICK_NS / _SECOND_NS)  # see `is_lasting`
+        time.sleep(2 * _TICK_NS / _SECOND_NS)  # see `shows_changes`
     return ctimes_ns

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from flows.cli import command_line
+from flows.commands import run_command
 from t2i_core.config import Config
 from t2i_core.errors import ConfigError
 from tests.conftest import ROOT
@@ -144,3 +145,12 @@ def test_the_help_fits_the_terminal_and_has_a_box_for_each_heading(columns):
     assert "[default: 0]" in done.stdout
     assert "[default: False]" not in done.stdout
     assert "[default: user]" in done.stdout
+
+
+def test_a_required_option_that_is_missing_is_one_line_and_shows_no_default(capsys):
+    assert run_command("export", []) == 2
+    error = capsys.readouterr().err
+    assert "format: is required; see --help" in error
+    assert "got" not in error
+    assert run_command("export", ["--help"]) == 0
+    assert "default: None" not in capsys.readouterr().out

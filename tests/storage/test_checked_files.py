@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from t2i_core.storage.checked_files import CheckedFiles, is_lasting, mixed, own_change_times
+from t2i_core.storage.checked_files import CheckedFiles, mixed, own_change_times, shows_changes
 from t2i_core.storage.workspace import Workspace
 from tests.builders import image_spec, merged, picture, store_image
 
@@ -94,12 +94,12 @@ def test_a_file_that_may_still_change_within_a_tick_of_the_clock_is_not_known(wo
     second = now // 10**9 * 10**9
     times = [now, now - 10**6, now - 10**9 - 1, second - 10**9, second - 4 * 10**9]
     expected = [False, False, True, False, True]
-    assert is_lasting(np.zeros(5, np.int64), np.array(times)).tolist() == expected
+    assert shows_changes(np.zeros(5, np.int64), np.array(times)).tolist() == expected
 
 
 def test_a_change_time_that_is_the_modification_time_says_nothing():
     times = np.array([10**18 + 1, 10**18 + 2])
-    assert not is_lasting(times, times).any()
+    assert not shows_changes(times, times).any()
 
 
 def test_files_as_cp_leaves_them_get_a_change_time_of_their_own(tmp_path):
@@ -110,7 +110,7 @@ def test_files_as_cp_leaves_them_get_a_change_time_of_their_own(tmp_path):
     mtimes = np.array([path.stat().st_mtime_ns for path in paths])
     settle()
     ctimes = own_change_times(paths, mtimes)
-    assert is_lasting(mtimes, ctimes).all()
+    assert shows_changes(mtimes, ctimes).all()
     assert [path.stat().st_mtime_ns for path in paths] == mtimes.tolist()
     assert {path.stat().st_mode & 0o777 for path in paths} == {0o640}
     assert own_change_times([], np.zeros(0, np.int64)).tolist() == []

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from jinja2 import Environment
 
 from t2i_core.bundled import GALLERY_TEMPLATES
 from t2i_core.reports.gallery.charts import histogram
 from t2i_core.reports.gallery.data import DETAILS, FLAGS, GalleryData, looks_shown
+from t2i_core.reports.templates import templates_of
 from t2i_core.storage.tables import CHUNK_ROWS
 from t2i_core.storage.thumbnails import LOOKS
 
@@ -70,13 +71,7 @@ def _head(gallery: GalleryData) -> dict[str, Any]:
 
 
 def _templates() -> Environment:
-    templates = Environment(
-        loader=FileSystemLoader(GALLERY_TEMPLATES),
-        autoescape=select_autoescape(["html"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    templates = templates_of(GALLERY_TEMPLATES)
     templates.filters |= {
         "short": lambda value: f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}",
         "whole": lambda value: f"{value:,}",
