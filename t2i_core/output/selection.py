@@ -144,7 +144,7 @@ class _Chooser:
             self._drop(start + np.flatnonzero(_rejected(self._review, chunk, there)), "review: keep is no")
         if self._condition:
             holds, known = self._condition.holds(chunk)
-            self._drop(start + np.flatnonzero(known & ~holds), f"where: not {self._selection.where}")
+            self._drop(start + np.flatnonzero(known & ~holds), f"where: does not hold: {self._selection.where}")
             for name in self._condition.columns:
                 missing = ~known & chunk[name].is_null().to_numpy(zero_copy_only=False)
                 self._drop(start + np.flatnonzero(missing), f"where: {name} has no value")

@@ -69,7 +69,7 @@ def test_a_condition_drops_what_it_does_not_hold_for_and_what_has_no_value(kept)
     positions, reasons = kept(where="score_clip > 0.15 and not duplicate")
     assert positions == [1, 3, 4]
     missing = {"where: score_clip has no value": 1, NO_PICTURE: 1}
-    assert reasons == {"where: not score_clip > 0.15 and not duplicate": 2, **missing}
+    assert reasons == {"where: does not hold: score_clip > 0.15 and not duplicate": 2, **missing}
 
 
 @pytest.mark.parametrize(
