@@ -4,7 +4,8 @@
 
 It checks the claims of `docs/unmeasured.md` that name a check, or those named, prints for each whether it holds, and
 prints the figures as a table. `max_autotune` takes some minutes more with a large model. A model other than `demo`
-comes from the hub's cache, or is downloaded first. `--device cpu` tries the script itself.
+comes from the hub's cache, or is downloaded first; `benchmarks.random_models` makes folders of full width without any
+download, for which `--steps 8 --size 512` is quick. `--device cpu` tries the script itself.
 """
 
 import argparse
@@ -39,8 +40,8 @@ BATCH_SIZE = 4
 class Check:
     """The model and the device of all checks; each check is a method that returns its verdict or raises."""
 
-    def __init__(self, name: str, device: str) -> None:
-        config = Config.from_values({"dataset": "none", "model": name})
+    def __init__(self, name: str, device: str, **settings: int | None) -> None:
+        config = Config.from_values({"dataset": "none", "model": name, **settings})
         model = resolve_model(repository_of(name), revision=None, cache_dir=None, commit=None)
         preset = find_preset(name, model, bundled_identity())
         sampling = resolve_sampling(config, preset)
@@ -248,12 +249,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checks", nargs="*", metavar="CHECK", help="names of checks (default: all)")
     parser.add_argument("--model", default="demo", help="preset name, hub id or folder (default: demo)")
+    parser.add_argument("--steps", type=int, help="denoising steps (default: the model's)")
+    parser.add_argument("--size", type=int, help="width and height in pixels (default: the model's)")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
     silence_libraries()
     try:
-        check = Check(options.model, resolve_device(options.device))
+        sizes = {"steps": options.steps, "width": options.size, "height": options.size}
+        check = Check(options.model, resolve_device(options.device), **sizes)
     except ConfigError as error:
         print(f"nothing to check: {error}", file=sys.stderr)
         return 2

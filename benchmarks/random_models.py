@@ -1,11 +1,17 @@
 """Pipelines of full size with random weights, made on the device: nothing is downloaded.
 
+    python -m benchmarks.random_models flux-quarter FOLDER [--device cuda]
+
+writes one as a folder that `--model FOLDER` takes: to try a GPU with this tool before the weights are there.
+
 The sizes are those of the models' published configurations, where they differ from the defaults of diffusers and
-transformers. The tokenizer is the demo model's, which does not change what a step costs. `tiny` makes pipelines of the
-same classes that a CPU runs in seconds.
+transformers; `flux-quarter` is FLUX.1-dev with a quarter of its blocks. The tokenizer is the demo model's, which does
+not change what a step costs. `tiny` makes pipelines of the same classes that a CPU runs in seconds.
 """
 
+import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -86,17 +92,19 @@ def _ready(pipeline: Any) -> Any:
     return pipeline
 
 
-def _flux(tiny: bool, *, guidance: bool) -> Any:
+def _flux(tiny: bool, *, guidance: bool, part: int = 1) -> Any:
+    """Return a FLUX.1 with one in `part` of its blocks."""
+    full = {"num_layers": 19 // part, "num_single_layers": 38 // part}
     sizes = {"num_layers": 1, "num_single_layers": 1, "num_attention_heads": 2, "joint_attention_dim": 32}
     sizes |= {"attention_head_dim": 16, "pooled_projection_dim": 32, "axes_dims_rope": (4, 6, 6)}
     shift = {"shift": 3.0, "use_dynamic_shifting": True, "max_shift": 1.15} if guidance else {"shift": 1.0}
     return FluxPipeline(
-        transformer=FluxTransformer2DModel(guidance_embeds=guidance, **(sizes if tiny else {})),
+        transformer=FluxTransformer2DModel(guidance_embeds=guidance, **(sizes if tiny else full)),
         scheduler=_scheduler(FlowMatchEulerDiscreteScheduler, **shift),
         vae=_vae(tiny, latent_channels=16, scaling_factor=0.3611, shift_factor=0.1159),
         text_encoder=CLIPTextModel(_clip_l(tiny)),
         tokenizer=_tokenizer(),
-        text_encoder_2=T5EncoderModel(_t5_xxl(tiny)),
+        text_encoder_2=T5EncoderModel(_t5_xxl(tiny, 24 // part)),
         tokenizer_2=_tokenizer(),
     )
 
@@ -211,8 +219,8 @@ def _clip_l(tiny: bool) -> CLIPTextConfig:
     return CLIPTextConfig(**(_TINY_CLIP if tiny else sizes | {"projection_dim": 768}), **SPECIAL_TOKENS)
 
 
-def _t5_xxl(tiny: bool) -> T5Config:
-    sizes = {"d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64}
+def _t5_xxl(tiny: bool, layers: int) -> T5Config:
+    sizes = {"d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": layers, "num_heads": 64}
     small = {"d_model": 32, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
     return T5Config(**(small if tiny else sizes), vocab_size=32128, feed_forward_proj="gated-gelu")
 
@@ -236,7 +244,23 @@ def _vae(tiny: bool, **options: Any) -> AutoencoderKL:
 MODELS: dict[str, Callable[[bool], Any]] = {
     "flux-dev": lambda tiny: _flux(tiny, guidance=True),
     "flux-schnell": lambda tiny: _flux(tiny, guidance=False),
+    "flux-quarter": lambda tiny: _flux(tiny, guidance=True, part=4),
     "qwen-image": _qwen_image,
     "z-image": _z_image,
     "sdxl": _sdxl,
 }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=MODELS, metavar="NAME", help=", ".join(MODELS))
+    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    parser.add_argument("--device", default="cuda", help="where weights are drawn; with cpu they are tiny")
+    options = parser.parse_args()
+    tiny = options.device == "cpu"
+    pipeline = make(options.name, torch.device(options.device), torch.float32 if tiny else torch.bfloat16, tiny=tiny)
+    pipeline.save_pretrained(options.folder)
+
+
+if __name__ == "__main__":
+    main()
