@@ -162,7 +162,7 @@ def _busy(device: torch.device) -> Iterator[list[float]]:
         yield shares
         return
     command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "100"]
-    command += ["-i", str(torch.cuda.get_device_properties(device).uuid)]
+    command += ["-i", f"GPU-{torch.cuda.get_device_properties(device).uuid}"]
     try:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     except FileNotFoundError:
@@ -179,7 +179,10 @@ def _busy(device: torch.device) -> Iterator[list[float]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     models = ["flux-dev", "flux-schnell", "qwen-image", "z-image", "sdxl"]
-    parser.add_argument("--models", nargs="+", choices=models, default=models, metavar="MODEL", help=", ".join(models))
+    choices = [*models, "flux-quarter"]
+    parser.add_argument(
+        "--models", nargs="+", choices=choices, default=models, metavar="MODEL", help=", ".join(choices)
+    )
     parser.add_argument("--ways", nargs="+", choices=WAYS, metavar="WAY", help=", ".join(WAYS))
     parser.add_argument("--steps", type=int, default=8, help="denoising steps (default: 8)")
     parser.add_argument("--minutes", type=float, default=9, help="begin nothing new after so many (default: 9)")

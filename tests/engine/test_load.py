@@ -163,7 +163,7 @@ def test_an_error_of_a_failed_load_holds_nothing_that_was_loaded(monkeypatch):
 
 
 def test_fp8_asks_to_be_compiled(monkeypatch, caplog):
-    monkeypatch.setattr(module, "check_quantization", lambda quantization, device: None)
+    monkeypatch.setattr(module, "check_quantization", lambda *settings: None)
     monkeypatch.setattr(module, "load_pipeline", lambda load_config: None)
     monkeypatch.setattr(module, "generator_of", lambda *arguments: 1 / 0)
     for compiled in (True, False):

@@ -4,7 +4,7 @@ import logging
 import subprocess
 import sys
 
-from t2i_core.engine.quiet import silence_diffusers
+from t2i_core.engine.quiet import silence_diffusers, silence_libraries
 
 LOAD_DEMO = """
 import sys
@@ -49,6 +49,17 @@ def test_diffusers_own_warnings_of_what_is_reported_here_are_silenced_and_others
         "Potential NSFW content was detected in one or more images. A black image will be returned instead."
     )
     assert passes("something else")
+
+
+def test_what_a_newer_torchao_makes_diffusers_and_torch_say_is_silenced(caplog):
+    silence_libraries()
+    logging.getLogger("diffusers.quantizers.torchao.torchao_quantizer").warning(
+        "Unable to import `torchao` Tensor objects"
+    )
+    logging.getLogger("torch.utils._pytree").warning("%s: Calling register_constant() on Enum subclasses", "Kernel")
+    assert caplog.text == ""
+    logging.getLogger("torch.utils._pytree").warning("something else")
+    assert "something else" in caplog.text
 
 
 def test_to_silence_twice_adds_one_filter():

@@ -127,12 +127,29 @@ def test_fp8_needs_a_card_that_calculates_in_it(monkeypatch, capability, reason)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Old Card")
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     card = torch.device("cuda", 0)
-    tuning.check_quantization("int8", card)
+    tuning.check_quantization("int8", card, "bfloat16")
     if reason is None:
-        tuning.check_quantization("fp8", card)
+        tuning.check_quantization("fp8", card, "bfloat16")
     else:
         with pytest.raises(ConfigError, match=reason):
-            tuning.check_quantization("fp8", card)
+            tuning.check_quantization("fp8", card, "bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("quantization", "device", "dtype", "reason"),
+    [
+        ("fp8", "cuda", "float32", "fp8 needs bfloat16, and the dtype is float32; add --dtype bfloat16"),
+        ("fp8", "cuda", "float16", "fp8 needs bfloat16, and the dtype is float16; add --dtype bfloat16"),
+        ("nf4", "cpu", "bfloat16", "nf4 needs a GPU, and the device is cpu; use int8"),
+        ("nf4", "mps", "bfloat16", "nf4 needs a GPU, and the device is mps; use int8"),
+    ],
+)
+def test_a_device_or_a_dtype_that_a_quantization_does_not_take_is_refused(
+    monkeypatch, quantization, device, dtype, reason
+):
+    monkeypatch.setattr(tuning, "check_library", lambda quantization: None)
+    with pytest.raises(ConfigError, match=f"^quantization: {reason}$"):
+        tuning.check_quantization(quantization, device, dtype)
 
 
 def test_fp8_on_the_cpu_is_refused_before_anything_is_loaded(monkeypatch):
