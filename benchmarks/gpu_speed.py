@@ -86,6 +86,7 @@ class Measurement:
                 yield f"{model:14} {way:20} does not fit into the memory"
             release_memory(self.device)
             if WAYS[way]:
+                torch.compiler.reset()  # which kept the weights of a compiled denoiser on the device
                 random_models.renew_denoiser(pipeline, self.device, getattr(torch, self.dtype))
         del pipeline
         release_memory(self.device)

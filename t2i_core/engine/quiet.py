@@ -6,6 +6,7 @@ KNOWN = (
     "was truncated because",
     "A black image will be returned",
     "Attention backends are an experimental",
+    "some layers were not executed",
     "Unable to import `torchao` Tensor objects",
     "Calling register_constant() on Enum",
 )
@@ -29,7 +30,8 @@ def silence_diffusers() -> None:
     """Turn off diffusers' progress bars, and its warnings of what this project reports itself or nobody can act on.
 
     It reports cut prompts and images that a safety checker replaced (`tokens.py`, `stages.py`). FLUX's warning about T5
-    slices the text at CLIP's 77 tokens and so names the wrong part.
+    slices the text at CLIP's 77 tokens and so names the wrong part. Offloading by the layer warns of T5's embeddings,
+    which have two names.
     """
     import diffusers
 

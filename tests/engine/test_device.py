@@ -15,7 +15,8 @@ CPU = torch.device("cpu")
 CARD = torch.device("cuda", 0)
 
 
-def test_a_device_that_torch_does_not_find_is_refused():
+def test_a_device_that_torch_does_not_find_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert resolve_device("cpu") == "cpu"
     with pytest.raises(ConfigError, match="use cpu or auto"):
         resolve_device("cuda:7")
