@@ -8,6 +8,7 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.importtools import import_object
 from prefect.utilities.schema_tools.validation import validate
 
+from flows.commands import COMMANDS
 from flows.text2image import text2image
 from t2i_core.config import Config
 from tasks.settings import LOGGERS
@@ -53,12 +54,26 @@ def deployments():
     return yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
 
 
-@pytest.mark.parametrize("deployment", deployments(), ids=lambda d: d["name"])
-def test_deployments_use_the_configuration(deployment):
-    Config.from_values(deployment["parameters"])
-    text2image.validate_parameters(deployment["parameters"])
-    assert import_object(deployment["entrypoint"]) is text2image
+def full_name(deployment):
+    return f"{import_object(deployment['entrypoint']).name}/{deployment['name']}"
+
+
+OPTIONS = {"flows.text2image.text2image": Config} | {
+    command.flow.replace(":", "."): import_object(command.options.replace(":", ".")) for command in COMMANDS.values()
+}
+
+
+@pytest.mark.parametrize("deployment", deployments(), ids=full_name)
+def test_deployments_use_the_options_of_their_flow(deployment):
+    flow = import_object(deployment["entrypoint"])
+    OPTIONS[deployment["entrypoint"]].from_values(deployment["parameters"])
+    flow.validate_parameters(deployment["parameters"])
     assert deployment["enforce_parameter_schema"] is True
+
+
+def test_no_two_deployments_have_one_name():
+    names = [full_name(deployment) for deployment in deployments()]
+    assert len(set(names)) == len(names)
 
 
 def test_a_flow_loaded_by_its_file_logs_where_prefect_shows_it():
@@ -73,7 +88,7 @@ def test_the_form_begins_with_what_people_change():
     assert tuple(by_position[: len(Config.first_in_form)]) == Config.first_in_form
 
 
-@pytest.mark.parametrize("deployment", deployments(), ids=lambda d: d["name"])
+@pytest.mark.parametrize("deployment", deployments(), ids=full_name)
 def test_no_path_of_a_machine_is_deployed(deployment):
     texts = [value for value in deployment["parameters"].values() if isinstance(value, str)]
     assert not [text for text in texts if text.startswith(("/", "~"))]
