@@ -129,9 +129,9 @@ class Text2Image:
         announce_guess(resolved)
         planning = Planning(resolved, found, self.workspace, self.cache)
         hold_plan(self.workspace, self.lease, planning.digest)
+        if not self.config.only_looks and planning.is_new():  # asked before its thread may have written it
+            self.start_workers(resolved)  # a new plan has new images
         with planning:
-            if not self.config.only_looks and planning.is_new():
-                self.start_workers(resolved)  # a new plan has new images
             waits = self.config.only_looks or self.config.preview or self.config.only
             plan = planning.plan() if waits else planning.begun(EARLY_SECONDS)
             if not self.config.only_looks:
