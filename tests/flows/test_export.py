@@ -101,7 +101,7 @@ def test_a_full_disk_is_said_in_one_line_and_nothing_is_left(run, exported, prom
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["out"], "format: field required"),
+        (["out"], "format: is required; see --help"),
         (["out", "--format", "tar"], "--format"),
         (["out", "--format", "parquet", "--split", "train=2"], "split: shares must be above 0 and add up to 1"),
         (["out", "--format", "llava", "--questions", "/nowhere.txt"], "questions: '/nowhere.txt' does not exist"),
