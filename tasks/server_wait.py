@@ -1,8 +1,9 @@
 """How long a process waits for Prefect's server: one bound for all of its requests, and a line while it waits.
 
 Prefect tries each request again by itself, for minutes, and a run that ends makes several, one after the other. So that
-is switched off (`PREFECT_CLIENT_MAX_RETRIES` in `tasks/settings.py`), and every request of every client is tried again
-here, as long as the server has not been silent for longer than the bound.
+is switched off while a request is sent, and every request of every client is tried again here, as long as the server
+has not been silent for longer than the bound. The environment says nothing of it: other programs that this process
+starts, such as `prefect deploy`, try again as Prefect does.
 """
 
 import concurrent.futures
@@ -20,6 +21,7 @@ import anyio
 import httpx
 from prefect import get_client
 from prefect.client.base import PrefectHttpxAsyncClient, PrefectHttpxSyncClient
+from prefect.context import SettingsContext, get_settings_context
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.logging.handlers import APILogWorker
 
@@ -283,7 +285,8 @@ class _Tries:
         if _WAITS.get():
             timer.start()
         try:
-            yield
+            with _without_own_retries():
+                yield
         finally:
             timer.cancel()
 
@@ -293,6 +296,13 @@ class _Tries:
             self._token_renewed = True  # Prefect got a new one, and leaves the second try to its own retries
             return 0.0
         return WAIT.failed(error, self._asked)
+
+
+def _without_own_retries() -> SettingsContext:
+    """Return a context in which Prefect tries a request once, whatever the user set."""
+    now = get_settings_context()
+    client = now.settings.client.model_copy(update={"max_retries": 0})
+    return SettingsContext(profile=now.profile, settings=now.settings.model_copy(update={"client": client}))
 
 
 def _is_old_token(error: Exception) -> bool:

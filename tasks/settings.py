@@ -29,9 +29,6 @@ DEFAULTS = {
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
 }
 
-# Whatever the user set: `tasks/server_wait.py` tries requests again.
-NO_RETRIES = {"PREFECT_CLIENT_MAX_RETRIES": "0"}
-
 # A variable in the environment of the processes that a run starts: where the run's own lines go to a terminal.
 TERMINAL = "TEXT2IMAGE_TERMINAL"
 
@@ -82,7 +79,6 @@ def _set_defaults() -> None:
     for name, value in DEFAULTS.items():
         if name not in chosen:
             os.environ.setdefault(name, value)
-    os.environ |= NO_RETRIES
     prefect.context.refresh_global_settings_context()
 
 

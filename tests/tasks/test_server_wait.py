@@ -1,13 +1,15 @@
 """One bound for all requests to Prefect's server, said while it is silent."""
 
+import os
 import threading
 
 import anyio
 import httpx
 import pytest
 from prefect.client.base import PrefectHttpxAsyncClient, PrefectHttpxSyncClient
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, temporary_settings
 
-from tasks import server_wait
+from tasks import server_wait, settings
 from tasks.server_wait import WAIT, bound_all_requests, everything_sent, is_silence, on_one_line, reason
 from tasks.settings import apply_settings
 
@@ -79,6 +81,19 @@ def test_a_request_is_tried_again_until_the_server_answers(ask, capsys, failure)
         "prefect   the server answers again",
     ]
     assert not WAIT.given_up
+
+
+def test_prefect_tries_once_whatever_the_user_set_and_other_programs_as_before(ask, wait, monkeypatch):
+    monkeypatch.setenv("PREFECT_CLIENT_MAX_RETRIES", "7")
+    wait.begin(0)
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 6}):
+        settings._set_defaults()
+        server = Server([httpx.ReadTimeout("slow")])
+        with pytest.raises(httpx.ReadTimeout):
+            ask(server)
+        assert server.asked == 1
+        assert get_current_settings().client.max_retries == 6
+    assert os.environ["PREFECT_CLIENT_MAX_RETRIES"] == "7"
 
 
 def test_a_silent_server_is_given_up_after_the_bound_by_all_requests_together(ask, capsys, wait):
