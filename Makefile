@@ -15,9 +15,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 run: $(INSTALLED)  ## the bundled example with the bundled demo model
 	$(BIN)/python -m flows.text2image
 
-# Files go to as many processes as there are cores, each with a Prefect server of its own.
+# Files go to as many processes as there are cores, each with a Prefect server of its own; tests/conftest.py orders them.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: $(INSTALLED)  ## lint, format, types, floors
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """One Prefect server for the whole session, and helpers to run the flow in this process and in others."""
 
+import gc
 import json
 import os
 import subprocess
@@ -27,10 +28,23 @@ hypothesis.settings.load_profile("soak" if "SOAK_CASES" in os.environ else "no c
 QUICK = {"model": "demo", "steps": 1, "batch_size": 2, "retries": 0}
 
 
+def pytest_collection_modifyitems(items):
+    """Put files first that need a server: they take longest, and where processes share files, all end together."""
+    slow = {item.path for item in items if "server" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def header_of(path):
     """The record that an image file carries."""
     with Path(path).open("rb") as file:
         return read_header(file)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen():
+    """Let the garbage collector look at what a file's own tests make: code under test collects when memory is short."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
