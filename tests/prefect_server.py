@@ -8,7 +8,28 @@ import time
 import urllib.request
 from contextlib import contextmanager
 
+import httpx
+
 START_SECONDS = 180
+
+
+class _Client(httpx.HTTPTransport):
+    """A connection that tries again what the server answers with 503, as Prefect's own clients do.
+
+    The server gives this answer at once where a transaction on SQLite has read before another one wrote.
+    """
+
+    def handle_request(self, request):
+        deadline = time.monotonic() + 60
+        while (answer := super().handle_request(request)).status_code == 503 and time.monotonic() < deadline:
+            answer.close()
+            time.sleep(0.2)
+        return answer
+
+
+def client_of(url):
+    """A client for the REST API of a server."""
+    return httpx.Client(base_url=url, timeout=60, transport=_Client())
 
 
 def free_port():

@@ -8,11 +8,11 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 
 from tests.conftest import ROOT, Output
+from tests.prefect_server import client_of
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -24,10 +24,10 @@ class Prefect:
     """The server's REST API, and the command line in a folder of its own."""
 
     def __init__(self, url, folder):
-        self.http = httpx.Client(base_url=url, timeout=30)
+        self.http = client_of(url)
         self.home = folder / "home"
         self.home.mkdir()
-        self.environment = os.environ | {"HF_TOKEN": TOKEN}
+        self.environment = os.environ | {"HF_TOKEN": TOKEN, "PREFECT_WORKER_QUERY_SECONDS": "1"}
         self.worker_log = folder / "worker.log"
 
     def command(self, *arguments):
@@ -37,7 +37,7 @@ class Prefect:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=200,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
@@ -73,7 +73,7 @@ class Prefect:
     def run(self, run):
         return self.http.get(f"/flow_runs/{run}").raise_for_status().json()
 
-    def wait(self, run, *types, seconds=100):
+    def wait(self, run, *types, seconds=200):
         """The flow run, once its state has one of these types."""
         types = types or ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
         deadline = time.monotonic() + seconds
@@ -116,7 +116,7 @@ def many(tmp_path):
     return {"dataset": str(path), "output": str(tmp_path / "out"), "batch_size": 2, "steps": 40}
 
 
-def eventually(true, seconds=90):
+def eventually(true, seconds=200):
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "it did not come true in time"
@@ -208,10 +208,10 @@ def test_a_value_out_of_bounds_is_refused_before_a_run_is_made(prefect):
 
 
 def test_a_schedule_fires(prefect):
-    # With what was made before: nothing is made twice.
+    # With what was made before: nothing is made twice. On a slow machine the first time may be over once it is stored.
     deployment = prefect.deployment("demo")["id"]
-    soon = datetime.now(UTC) + timedelta(seconds=8)
-    schedule = {"schedule": {"interval": 3600, "anchor_date": soon.isoformat()}, "active": True}
+    soon, interval = datetime.now(UTC) + timedelta(seconds=4), timedelta(seconds=100)
+    schedule = {"schedule": {"interval": 100, "anchor_date": soon.isoformat()}, "active": True}
     made = prefect.http.post(f"/deployments/{deployment}/schedules", json=[schedule]).raise_for_status().json()
     body = {"flow_runs": {"deployment_id": {"any_": [deployment]}}, "sort": "EXPECTED_START_TIME_ASC"}
 
@@ -221,8 +221,10 @@ def test_a_schedule_fires(prefect):
     eventually(scheduled)
     done = prefect.wait(scheduled()[0]["id"])
     path = f"/deployments/{deployment}/schedules/{made[0]['id']}"
-    eventually(lambda: prefect.http.delete(path).is_success)  # SQLite may be busy
-    assert abs(datetime.fromisoformat(done["expected_start_time"]) - soon) < timedelta(seconds=1)
+    prefect.http.delete(path).raise_for_status()
+    expected = datetime.fromisoformat(done["expected_start_time"])
+    assert (expected - soon + timedelta(seconds=1)) % interval < timedelta(seconds=2)
+    assert datetime.fromisoformat(done["start_time"]) >= expected
     assert re.fullmatch(r"\d+ images made, \d+ reused", done["state"]["message"])
 
 
@@ -230,7 +232,7 @@ def test_a_cancel_stops_and_leaves_a_true_manifest(prefect, many):
     run, output = prefect.trigger("demo", **many), Output(many["output"])
     wait_for_images(output, 2)
     prefect.set_state(run, "CANCELLING")
-    done = prefect.wait(run, "CANCELLED", seconds=60)
+    done = prefect.wait(run, "CANCELLED", seconds=200)
     assert done["state"]["name"] == "Cancelled"
     eventually(lambda: len(our_lines(prefect, run)) >= 2)
     assert not [log for log in prefect.logs(run) if log["level"] >= 40]

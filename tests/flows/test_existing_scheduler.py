@@ -6,13 +6,13 @@ import subprocess
 import sys
 import time
 
-import httpx
 import psutil
 import pytest
 
 from flows.dask_scheduler import check_dask_scheduler
 from t2i_core.errors import ConfigError
 from tests.conftest import ROOT, Output, command, in_process
+from tests.prefect_server import client_of
 from tests.workers import WHAT
 
 pytestmark = pytest.mark.timeout(300)
@@ -115,7 +115,8 @@ def test_a_worker_that_hangs_and_one_that_joins_late_change_nothing(cluster, ser
     body = {"flow_runs": {"id": {"any_": [run_id]}}}
 
     def states():
-        runs = httpx.post(f"{server}/task_runs/filter", json=body).json()
+        with client_of(server) as api:
+            runs = api.post("/task_runs/filter", json=body).json()
         return [one["state_type"] for one in runs if one["name"].startswith("generate")]
 
     until(lambda: "CRASHED" in states() and not {"RUNNING", "PENDING"} & set(states()))
