@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -98,12 +97,10 @@ def test_the_command_runs_in_a_prefect_project_and_finds_the_users_module(server
 
 
 def test_the_presets_are_a_table_that_imports_no_torch():
-    started = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "flows.text2image", "--list-models"],
         cwd=ROOT, capture_output=True, text=True, timeout=100, check=True,
     )  # fmt: skip
-    assert time.perf_counter() - started < 20
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert not imported & {"torch", "prefect", "diffusers", "transformers"}
     lines = done.stdout.splitlines()
@@ -114,12 +111,10 @@ def test_the_presets_are_a_table_that_imports_no_torch():
 
 
 def test_a_wrong_path_is_answered_without_prefect_and_torch():
-    started = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "flows.text2image", "nowhere.jsonl"],
         cwd=ROOT, capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
-    assert time.perf_counter() - started < 20
     assert done.returncode == 2
     lines = done.stderr.splitlines()
     imported = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
@@ -159,11 +154,12 @@ def _imports(*arguments):
     return next(line.split()[1:] for line in done.stdout.splitlines() if line.startswith("IMPORTED"))
 
 
-def test_help_dry_run_and_an_unchanged_rerun_import_no_torch(server, output, prompts):
-    arguments = [f"--dataset={prompts('a fox')}", f"--output={output.folder}", "--model=demo", "--steps=1"]
+def test_help_dry_run_and_an_unchanged_rerun_import_no_torch(run, output, prompts):
+    dataset = prompts("a fox")
+    arguments = [f"--dataset={dataset}", f"--output={output.folder}", "--model=demo", "--steps=1"]
     assert _imports("--help") == []
     assert _imports(*arguments, "--dry-run") == []
-    in_process(*arguments, check=0)
+    assert run(dataset=dataset).is_completed()
     assert _imports(*arguments) == []
 
 

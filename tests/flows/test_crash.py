@@ -6,6 +6,7 @@ import signal
 import pyarrow.parquet as pq
 import pytest
 
+from flows.text2image import text2image
 from tests.conftest import QUICK, Output, header_of, in_process
 from tests.crash import POINTS
 
@@ -45,7 +46,8 @@ def _made(folder, *versions):
     folder.mkdir()
     output = Output(folder / "out")
     for texts in versions:
-        in_process(*settings(_write(folder, texts), output), check=0)
+        options = QUICK | {"dataset": str(_write(folder, texts)), "output": str(output.folder), "save_interval": 2}
+        assert text2image(**options, return_state=True).is_completed()
     return output
 
 
@@ -60,7 +62,7 @@ def test_every_point_strikes_somewhere():
 
 
 @pytest.mark.parametrize("point", STRIKES)
-def test_a_killed_run_goes_on(undisturbed, tmp_path, point):
+def test_a_killed_run_goes_on(run, undisturbed, tmp_path, point):
     """Killed in the second run of an output, where names change their meaning; then run again."""
     folder = tmp_path / "killed"
     folder.mkdir()
@@ -74,11 +76,11 @@ def test_a_killed_run_goes_on(undisturbed, tmp_path, point):
     if (output.folder / "manifest.jsonl").exists():
         assert _names_tell_the_truth(output)
     kept = set(output.stored()) - before
-    done = in_process(*settings(dataset, output), check=0)
+    assert run(dataset=str(dataset), output=str(output.folder), save_interval=2).is_completed()
     counts = output.run()["accounting"]
     missing = len(set(AFTER) - set(BEFORE))
     assert counts["images_generated"] >= missing - len(kept)
-    assert counts["images_generated"] <= missing - len(kept) + QUICK["batch_size"], done.stdout
+    assert counts["images_generated"] <= missing - len(kept) + QUICK["batch_size"]
     expected = undisturbed["second"]
     assert output.pixels() == expected.pixels()
     assert _rows(output) == _rows(expected)

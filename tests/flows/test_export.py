@@ -9,6 +9,7 @@ import sys
 import pytest
 from datasets import load_dataset
 
+from flows import commands
 from flows.export import export
 from flows.outcomes import REFUSED
 from t2i_core.options.export import ExportOptions
@@ -23,14 +24,6 @@ def exported(server, output):
         return export(**({"output": str(output.folder), "format": "webdataset"} | values), return_state=True)
 
     return call
-
-
-def command_line(*arguments):
-    """Run `python -m flows.export` with a server address at which none answers."""
-    return subprocess.run(
-        [sys.executable, "-m", "flows.export", *map(str, arguments)],
-        cwd=ROOT, capture_output=True, text=True, timeout=200, check=False,
-    )  # fmt: skip
 
 
 def test_what_a_run_made_is_exported_and_an_unchanged_export_writes_nothing(run, exported, prompts, output, caplog):
@@ -111,16 +104,20 @@ def test_a_full_disk_is_said_in_one_line_and_nothing_is_left(run, exported, prom
         ),
     ],
 )
-def test_a_mistake_is_answered_before_a_server_is_started(arguments, message):
-    done = command_line(*arguments)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert done.stderr.startswith("error: ")
-    assert "server" not in done.stdout
+def test_a_mistake_is_answered_before_a_server_is_started(arguments, message, capsys, monkeypatch):
+    monkeypatch.setattr(commands, "run_flow", lambda *given, **named: pytest.fail("the flow began"))
+    assert commands.run_command("export", arguments) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("error: ")
+    assert message in said.err
+    assert len(said.err.splitlines()) == 1
+    assert said.out == ""
 
 
 def test_the_help_lists_every_option():
-    done = command_line("--help")
-    assert done.returncode == 0
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.export", "--help"],
+        cwd=ROOT, capture_output=True, text=True, timeout=200, check=True,
+    )  # fmt: skip
     for name in ExportOptions.model_fields:
         assert f"--{name.replace('_', '-')}" in done.stdout
