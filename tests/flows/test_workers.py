@@ -99,7 +99,7 @@ def test_no_process_outlives_its_run(server, prompts, output, number):
     finally:
         signal.signal(signal.SIGINT, before)
     assert len(children) >= 2, text
-    _, alive = psutil.wait_procs(children, timeout=30)
+    _, alive = psutil.wait_procs(children, timeout=100)
     assert alive == []
     if number == signal.SIGINT:
         assert "Traceback" not in text
