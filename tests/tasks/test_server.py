@@ -114,7 +114,7 @@ def test_a_killed_run_leaves_a_server_behind_that_the_next_start_ends(no_server,
 
 
 def test_a_run_whose_own_server_is_killed_ends_at_once_and_says_that_prefect_does_not_know(no_server, output, fifty):
-    process = start(f"--dataset={fifty}", f"--output={output.folder}", "--steps=20", "--server-wait=600")
+    process = start(f"--dataset={fifty}", f"--output={output.folder}", "--steps=20", "--limit=20", "--server-wait=600")
     wait_for_images(output, process)
     (own,) = servers_of(process)
     own.kill()
