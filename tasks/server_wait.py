@@ -93,7 +93,10 @@ class ServerWait:
 
     @contextmanager
     def not_waiting(self) -> Iterator[None]:
-        """Try requests of the block once: nothing waits for what they show."""
+        """Try requests of the block once, for some seconds if the server is busy: nothing waits for what they show.
+
+        Prefect's server on SQLite is busy, and says so at once, whenever it writes for another run at the same moment.
+        """
         token = _WAITS.set(False)
         try:
             yield
@@ -124,7 +127,9 @@ class ServerWait:
                 self.given_up = True
                 if not self._ends and not gone and self.seconds:
                     self._say(f"the server did not answer for {self.seconds:.0f} s; the run goes on without it")
-            return min(PAUSE_SECONDS, left) if left > 0 and _WAITS.get() else None
+            if not _WAITS.get():
+                left = min(left, asked + UNIMPORTANT_SECONDS - time.monotonic()) if _is_busy(error) else 0.0
+            return min(PAUSE_SECONDS, left) if left > 0 else None
 
     def answered(self) -> None:
         """Note that the server answered."""
@@ -176,6 +181,11 @@ def is_silence(error: BaseException) -> bool:
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code in _BUSY
     return isinstance(error, httpx.TransportError) and not isinstance(error, httpx.UnsupportedProtocol)
+
+
+def _is_busy(error: BaseException) -> bool:
+    """Return whether the server itself says that it cannot answer at the moment."""
+    return isinstance(error, httpx.HTTPStatusError) and error.response.status_code == httpx.codes.SERVICE_UNAVAILABLE
 
 
 def is_of_server(error: BaseException) -> bool:

@@ -148,6 +148,19 @@ def test_what_is_only_shown_is_not_waited_for(wait):
     assert not wait.given_up
 
 
+def test_what_is_only_shown_reaches_a_server_that_is_busy_for_a_moment(wait, monkeypatch):
+    server = Server([503, None])
+    with wait.not_waiting():
+        assert server.get().status_code == 200
+    assert server.asked == 2
+    monkeypatch.setattr(server_wait, "UNIMPORTANT_SECONDS", 0.1)
+    server = Server([503])
+    with wait.not_waiting(), pytest.raises(httpx.HTTPStatusError):
+        server.get()
+    assert server.asked == 1
+    assert not wait.given_up
+
+
 def test_a_server_that_takes_long_is_named_while_the_run_waits(ask, wait, capsys, monkeypatch):
     monkeypatch.setattr(server_wait, "SLOW_SECONDS", 0.01)
     said = threading.Event()
