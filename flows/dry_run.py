@@ -43,7 +43,7 @@ def show_dry_run(
     if speeds.batch_size() is None:
         lines.append(f"batches   of {work.batch_size} are a guess until --estimate or a run measures them")
     lines += estimate_lines(work, resolved.model.weights_bytes, *disk_space(work, catalog), speed)
-    lines += lines_about_prompts(resolved, catalog)
+    lines += lines_about_prompts(resolved, catalog.plan, catalog.workspace.plans)
     if work.images:
         pending, denoiser = inventory.pending(catalog), denoiser_config(resolved.model.configs)
         line = text_line(pending.first(), resolved.preset, denoiser, pending.longest_prompt())

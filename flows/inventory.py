@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from flows.records import collect_index
 from t2i_core.config import Config
 from t2i_core.output.layout import CONTACT_SHEET
+from t2i_core.output.references import find_images
 from t2i_core.planning.catalog import Catalog, Picture
 from t2i_core.planning.growing import GrowingCatalog
 from t2i_core.planning.parts import Part
@@ -34,6 +35,13 @@ class Inventory:
     cache: ResultCache
     workers: int
     again: frozenset[str] | None = None
+
+    def first(self, plan: Plan) -> Catalog:
+        """Return the catalog that a run begins with, and note which images it is to make again."""
+        catalog = self.collect(plan)
+        if self.config.only:
+            self.again = find_images(catalog, self.config.only)
+        return catalog
 
     def collect(self, plan: Plan) -> Catalog:
         """Join the plan with what is known of images, checked against the files."""

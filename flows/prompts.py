@@ -1,6 +1,7 @@
 """Prompts that the model's text encoders would cut or cannot read: said before anything is generated."""
 
 import logging
+from pathlib import Path
 
 from flows.resolve import Resolved
 from t2i_core.engine.prompt_check import PROMPTS_CHECKED, check_prompts
@@ -8,7 +9,7 @@ from t2i_core.engine.tokens import TokenCounter
 from t2i_core.errors import shorten
 from t2i_core.models.pipeline_files import INDEX
 from t2i_core.models.weights import fetch_some
-from t2i_core.planning.catalog import Catalog
+from t2i_core.planning.plan import Plan
 from t2i_core.reports.prompt_lines import prompt_lines
 
 log = logging.getLogger(__name__)
@@ -17,18 +18,18 @@ log = logging.getLogger(__name__)
 PROMPTS_SILENT = 10_000
 
 
-def lines_about_prompts(resolved: Resolved, catalog: Catalog) -> list[str]:
+def lines_about_prompts(resolved: Resolved, plan: Plan, plans: Path) -> list[str]:
     """Return a line for prompts that would be cut, and one for those that an encoder cannot read, if there are any.
 
     Only tokenizers are read. A run that generates counts again, with the tokenizers of the loaded pipeline.
     """
     config, model = resolved.config, resolved.model
     small = [file.path for file in model.files if "tokenizer" in file.path or "processor" in file.path]
-    if catalog.plan.prompts > PROMPTS_SILENT:
-        log.info("prompts   counting the tokens of %s", f"{min(catalog.plan.prompts, PROMPTS_CHECKED):,}")
+    if plan.prompts > PROMPTS_SILENT:
+        log.info("prompts   counting the tokens of %s", f"{min(plan.prompts, PROMPTS_CHECKED):,}")
     try:
         folder = fetch_some(model, [INDEX, *small], cache_dir=config.cache_dir, local_dir=config.local_dir)
-        return prompt_lines(check_prompts(catalog, TokenCounter.of_folder(folder)), resolved.preset)
+        return prompt_lines(check_prompts(plan, plans, TokenCounter.of_folder(folder)), resolved.preset)
     except Exception as error:  # of whatever library: this is advice, and no reason to end a run
         log.debug("the prompts cannot be checked", exc_info=True)
         return [f"prompts   not checked: {type(error).__name__}: {shorten(str(error))}"]

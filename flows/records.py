@@ -27,7 +27,7 @@ def collect_index(workspace: Workspace, cache: ResultCache, only_run: str | None
     scan = scan_images(workspace)
     key = records_key(scan, cache)
     name = cache.call(collect_records_task, key, str(workspace.root), scan, is_valid=still_there)
-    index = RecordIndex(workspace.records / name, only_run=only_run)
+    index = RecordIndex(workspace.records / name, only_run, scan.keys)
     return index, workspace.checked_images.note(scan, ~scan.unchecked | (find(scan.keys, index.keys) >= 0))
 
 

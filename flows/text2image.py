@@ -55,7 +55,6 @@ from t2i_core.output.identity import claim_output, open_output
 from t2i_core.output.layout import Layout, has_gallery
 from t2i_core.output.manifest import check_names, manifest_is_right, write_manifest
 from t2i_core.output.part_marks import PartMarks, PartState
-from t2i_core.output.references import find_images
 from t2i_core.planning.catalog import Catalog
 from t2i_core.planning.growing import GrowingCatalog
 from t2i_core.planning.pending import Pending
@@ -138,18 +137,16 @@ class Text2Image:
                 claim_output(self.workspace, replace(identity, commits=resolved.commits), take_over=self.config.replace)
                 self.workspace.remove_stale_files()
                 self.mark(PartState.RUNNING)
-            catalog = self.inventory.collect(plan) if plan else None
-            if self.config.status and catalog:
-                return show_status(catalog)
-            if self.config.only and catalog:
-                self.inventory.again = find_images(catalog, self.config.only)
-            return self.work(resolved, planning, catalog)
+            if self.config.status and plan:
+                return show_status(self.inventory.collect(plan))
+            return self.work(resolved, planning, plan)
 
-    def work(self, resolved: Resolved, planning: Planning, catalog: Catalog | None) -> State[Any]:
+    def work(self, resolved: Resolved, planning: Planning, plan: Plan | None) -> State[Any]:
         """Make what is missing, and write what a run leaves, also where it is stopped; or only say what there is.
 
-        `catalog`: None as long as the data set is still read.
+        `plan`: None as long as the data set is still read.
         """
+        catalog = self.inventory.first(plan) if plan else None
         speeds = SpeedCache(self.config, resolved.settings, self.cache, self.generating.workers)
         work = None
         try:
@@ -169,8 +166,9 @@ class Text2Image:
                     return show_dry_run(resolved, catalog, work, speeds, self.inventory, self.fetch)
                 if work.images:
                     check_names(catalog, self.config)
-                    work = self.generate(resolved, catalog, work, speeds)
-                    catalog = self.inventory.collect(catalog.plan)
+                    # The earlier catalog goes before the next one comes: each of a million images takes 100 MB.
+                    plan, work, catalog = catalog.plan, self.generate(resolved, catalog, work, speeds), None
+                    catalog = self.inventory.collect(plan)
             if (sample := self.inventory.sample(catalog)) is not None:
                 return show_preview(self.config, catalog, sample, self.generating.errors, work, self.generating.seconds)
             if self.part is not None:
@@ -205,7 +203,7 @@ class Text2Image:
 
     def generate(self, resolved: Resolved, catalog: Catalog, work: WorkEstimate, speeds: SpeedCache) -> WorkEstimate:
         """Make what is pending; return the work as it was then counted."""
-        self.advise(resolved, catalog)
+        self.advise(resolved, catalog.plan)
         load_config, pending = self.fetch(resolved), self.inventory.pending(catalog)
         batch_size = speeds.measured_batch_size(pending, load_config)
         if batch_size != work.batch_size:
@@ -235,14 +233,14 @@ class Text2Image:
             return work
 
         self.counted = planning.then(count)
-        planning.then(lambda plan: self.advise(resolved, Catalog(self.workspace, plan, index, scan)))
+        planning.then(lambda plan: self.advise(resolved, plan))
         self.make(resolved, load_config, pending, batch_size, self.counted, sys.maxsize)
         return self.counted.result()
 
-    def advise(self, resolved: Resolved, catalog: Catalog) -> None:
+    def advise(self, resolved: Resolved, plan: Plan) -> None:
         """Say which prompts the model's text encoders would cut or cannot read."""
         import_engine()  # which another thread may do now: its libraries are not to be met half-way
-        for line in lines_about_prompts(resolved, catalog):
+        for line in lines_about_prompts(resolved, plan, self.workspace.plans):
             log.warning(line)
 
     def make(
@@ -350,7 +348,7 @@ class Text2Image:
         scan = scan_images(self.workspace)
         table = collect_records(records_key(scan, self.cache), self.config.output, scan)
         # With --refresh, too, images of other runs count: what the run did not come to still has its earlier picture.
-        index = RecordIndex(self.workspace.records / table)
+        index = RecordIndex(self.workspace.records / table, stored=scan.keys)
         catalog = Catalog(self.workspace, plan, index, scan, self.run, self.generating.errors, interrupted=True)
         report = self.report("interrupted", resolved, catalog, work, write_manifest(catalog, self.config))
         write_report(report, catalog)

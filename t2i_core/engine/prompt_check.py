@@ -3,10 +3,13 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
 
 from t2i_core.engine.tokens import TokenCounter
 from t2i_core.generation.interface import TextLength, is_unread
-from t2i_core.planning.catalog import Catalog
+from t2i_core.planning.plan import Plan
+from t2i_core.storage.tables import read_chunks
 
 # Counting takes about 0.1 ms a prompt and encoder, so of a plan of millions some prompts are checked.
 PROMPTS_CHECKED = 100_000
@@ -46,23 +49,27 @@ class PromptCheck:
     unreadable: Sequence[str] = ()
 
 
-def check_prompts(catalog: Catalog, counter: TokenCounter) -> PromptCheck:
-    """Return which of the plan's prompts text encoders would cut or cannot read, some thousands in memory at a time."""
+def check_prompts(plan: Plan, plans: Path, counter: TokenCounter) -> PromptCheck:
+    """Return which prompts of a plan text encoders would cut or cannot read, some thousands in memory at a time.
+
+    `plans`: the folder in which the plan lies.
+    """
     cut, unread = Found(), Found()
     prompts = 0
-    for row, lengths in _lengths(catalog, counter):
+    for row, lengths in _lengths(plan, plans, counter):
         prompts += 1
         cut.add(row, [length.encoder for length in lengths if length.cut is not None])
         unread.add(row, [length.encoder for length in lengths if is_unread(length.unread)])
-    return PromptCheck(prompts, catalog.plan.prompts, cut, unread, counter.unreadable)
+    return PromptCheck(prompts, plan.prompts, cut, unread, counter.unreadable)
 
 
-def _lengths(catalog: Catalog, counter: TokenCounter) -> Iterator[tuple[int, list[TextLength]]]:
+def _lengths(plan: Plan, plans: Path, counter: TokenCounter) -> Iterator[tuple[int, list[TextLength]]]:
     """Yield (row, lengths) of prompts of the plan in order: of all, or of every nth."""
-    every = -(-catalog.plan.prompts // PROMPTS_CHECKED)
+    every = -(-plan.prompts // PROMPTS_CHECKED)
     number, last = -1, None
-    for chunk in catalog.chunks(["row", "condition", "prompt", "max_sequence_length"]):
-        columns = (chunk.specs[name].to_pylist() for name in ("row", "condition", "prompt", "max_sequence_length"))
+    names = ("row", "condition", "prompt", "max_sequence_length")
+    for chunk in chain.from_iterable(read_chunks(path, names) for path in plan.specs_files(plans)):
+        columns = (chunk[name].to_pylist() for name in names)
         places: list[int] = []
         texts = defaultdict[int | None, list[tuple[int, str]]](list)
         for row, condition, prompt, limit in zip(*columns, strict=True):

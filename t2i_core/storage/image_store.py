@@ -68,7 +68,7 @@ class Scan:
         """Return the SHA-256 of keys, sizes and times: that of a copied output, with other inodes, is the same."""
         digest = hashlib.sha256()
         for column in (self.keys, self.sizes, self.mtimes_ns):
-            digest.update(column.tobytes())
+            digest.update(column.view(np.uint8).data)
         return digest.hexdigest()
 
 
@@ -155,10 +155,11 @@ class ImageStore:
 
         Temporary files that a killed process left behind are removed on the way, once they are an hour old.
         """
-        folders = _folders(self.root / ".t2i/images")
+        found = _Found()
         # In key order: folders are named by the first digits of their keys.
-        parts = list(in_threads(self._scan_folder, folders)) or [self._scan_folder(None)]
-        return Scan(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+        for part in in_threads(self._scan_folder, _folders(self.root / ".t2i/images")):
+            found.add(part)
+        return found.scan()
 
     def path(self, key: str) -> Path:
         """Return where an image lies on this machine; for its file, not for its content."""
@@ -172,32 +173,53 @@ class ImageStore:
             if format != but:
                 self._path(key, format).unlink(missing_ok=True)
 
-    def _scan_folder(self, folder: str | None) -> tuple[npt.NDArray[Any], ...]:
-        """Return the columns of a `Scan`, of the images in the folders within `folder`."""
-        keys = bytearray()
-        sizes, mtimes_ns, inodes, ctimes_ns = array("q"), array("q"), array("Q"), array("q")
-        for entry in chain.from_iterable(entries(inner) for inner in (_folders(folder) if folder else ())):
+    def _scan_folder(self, folder: str) -> "_Found":
+        """Return the images in the folders within `folder`."""
+        found = _Found()
+        for entry in chain.from_iterable(map(entries, _folders(folder))):
             if _IMAGE.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
                 status, key = entry.stat(follow_symlinks=False), entry.name[: KEY.itemsize].encode()
-                if keys.endswith(key):  # two files, where a run was killed that wrote another format: one counts
-                    for column in (sizes, mtimes_ns, inodes, ctimes_ns):
-                        column.pop()
+                if found.keys.endswith(key):  # two files, where a run was killed that wrote another format: one counts
+                    found.remove_last()
                     status = self.path(key.decode()).stat()
-                else:
-                    keys += key
-                sizes.append(status.st_size)
-                mtimes_ns.append(status.st_mtime_ns)
-                inodes.append(status.st_ino)
-                ctimes_ns.append(status.st_ctime_ns)
+                found.append(key, status)
             elif is_temporary(entry.name):
                 remove_if_stale(Path(entry.path))
-        return (
-            np.frombuffer(keys, KEY),
-            np.frombuffer(sizes, np.int64),
-            np.frombuffer(mtimes_ns, np.int64),
-            np.frombuffer(inodes, np.uint64),
-            np.frombuffer(ctimes_ns, np.int64),
-            np.ones(len(ctimes_ns), bool),
+        return found
+
+
+class _Found:
+    """The columns of a `Scan` as they grow: of a million images, no second copy of them is in memory."""
+
+    def __init__(self) -> None:
+        self.keys = bytearray()
+        self._sizes, self._mtimes_ns, self._inodes, self._ctimes_ns = array("q"), array("q"), array("Q"), array("q")
+        self._numbers = (self._sizes, self._mtimes_ns, self._inodes, self._ctimes_ns)
+
+    def append(self, key: bytes, status: os.stat_result) -> None:
+        self.keys += key
+        values = (status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
+        for column, value in zip(self._numbers, values, strict=True):
+            column.append(value)
+
+    def remove_last(self) -> None:
+        del self.keys[-KEY.itemsize :]
+        for column in self._numbers:
+            column.pop()
+
+    def add(self, other: "_Found") -> None:
+        self.keys += other.keys
+        for column, more in zip(self._numbers, other._numbers, strict=True):
+            column.extend(more)
+
+    def scan(self) -> Scan:
+        return Scan(
+            keys=np.frombuffer(self.keys, KEY),
+            sizes=np.frombuffer(self._sizes, np.int64),
+            mtimes_ns=np.frombuffer(self._mtimes_ns, np.int64),
+            inodes=np.frombuffer(self._inodes, np.uint64),
+            ctimes_ns=np.frombuffer(self._ctimes_ns, np.int64),
+            unchecked=np.ones(len(self._sizes), bool),
         )
 
 

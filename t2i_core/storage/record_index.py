@@ -28,8 +28,12 @@ class RecordIndex:
         replacement_errors: key of such an image -> why one with a new seed failed.
     """
 
-    def __init__(self, file: Path, only_run: str | None = None) -> None:
-        """`file`: a table of `merge_records`. `only_run`: images of other runs do not count as made (`--refresh`)."""
+    def __init__(self, file: Path, only_run: str | None = None, stored: Keys | None = None) -> None:
+        """`only_run`: images of other runs do not count as made (`--refresh`).
+
+        `file`: a table of `merge_records`. `stored`: the keys of the files that it was checked against, sorted. They
+        are shared where all of those images count as made: of a million keys, a copy takes 64 MB.
+        """
         self.name = file.name
         self.only_run = only_run
         # Kept open: a later run may remove the file.
@@ -40,19 +44,16 @@ class RecordIndex:
         self.replacement_errors: dict[str, str] = {}
         self._tried: Counter[str] = Counter()
         self._latest: dict[str, int] = {}  # the attempt of each of `replacements`; 0 for those of earlier versions
-        keys = np.empty(self._table.metadata.num_rows, KEY)
-        made = np.zeros(len(keys), bool)
+        made = np.zeros(self._table.metadata.num_rows, bool)
         start = 0
         columns = ["key", "status", "run", "seed", "error", "replaces", "attempt"]
         for chunk in self._table.iter_batches(CHUNK_ROWS, columns=columns):
-            part = slice(start, start + len(chunk))
-            keys[part] = as_keys(chunk["key"])
-            made[part] = self._counts_as_made(chunk)
+            made[start : start + len(chunk)] = self._counts_as_made(chunk)
             self._note_failures_and_replacements(chunk)
             start += len(chunk)
         self.errors = {key: error for key, error in self.errors.items() if key not in self.replacements}
-        self.keys: Keys = keys if made.all() else keys[made]  # no copy where it would be one of everything
-        self._rows = np.flatnonzero(made)
+        self._rows = None if made.all() else np.flatnonzero(made)  # of the table; None: all
+        self.keys: Keys = self._made_keys(made, np.empty(0, KEY) if stored is None else stored)
 
     def find(self, keys: pa.Array) -> npt.NDArray[np.int64]:
         """Return, for each of `keys`, the index in `self.keys` of its picture; -1 where there is none."""
@@ -73,12 +74,26 @@ class RecordIndex:
     def facts(self, columns: Sequence[str]) -> pa.Table:
         """Return columns of the record table, a row for each of `self.keys`."""
         # Column by column: of each, two copies are in memory at a time, and never of all.
-        rows = None if len(self._rows) == self._table.metadata.num_rows else pa.array(self._rows)
+        rows = None if self._rows is None else pa.array(self._rows)
         found = {}
         for name in columns:
             column = self._table.read([name])[name].combine_chunks()
             found[name] = column if rows is None else column.take(rows)
         return pa.table(found)
+
+    def _made_keys(self, made: npt.NDArray[np.bool_], stored: Keys) -> Keys:
+        """Return the keys of the rows that are marked: `stored` itself, where those are its keys."""
+        keys = stored if len(stored) == np.count_nonzero(made) else np.empty(np.count_nonzero(made), KEY)
+        start = end = 0
+        for chunk in self._table.iter_batches(CHUNK_ROWS, columns=["key"]):
+            found = as_keys(chunk["key"])[made[start : start + len(chunk)]]
+            place = slice(end, end + len(found))
+            if keys is stored and not np.array_equal(found, stored[place]):
+                keys = stored.copy()
+            if keys is not stored:
+                keys[place] = found
+            start, end = start + len(chunk), place.stop
+        return keys
 
     def _counts_as_made(self, chunk: pa.RecordBatch) -> npt.NDArray[np.bool_]:
         made = pc.equal(chunk["status"], Status.MADE.value)

@@ -16,8 +16,8 @@ from t2i_core.storage.record_table import merge_records, tabled
 from t2i_core.storage.records import RECORD_TABLE, REPEATED
 from t2i_core.storage.tables import CHUNK_ROWS
 
-# Images in a range, about: their records take some 50 MB.
-RANGE = 65_536
+# Images in a range, about: their records take some 10 MB, of which a merge needs a few copies.
+RANGE = 16_384
 
 
 def merge_in_ranges(previous: Path | None, new: Iterable[object], scan: Scan, images: ImageStore) -> Iterator[pa.Table]:

@@ -24,7 +24,7 @@ def merge_records(
     """Return a table with a row for each known image, sorted by key, without the metadata of `previous`.
 
     Args:
-        previous: the table of an earlier run.
+        previous: the table of an earlier run, sorted by key.
         new: records that the table does not have yet, oldest first; a later record of a key wins.
         scan: the stored images, by key.
         images: where the header of a file is read.
@@ -39,8 +39,9 @@ def merge_records(
     valid = _valid(table, in_scan, scan)
     valid &= _holds(table, valid, in_scan, scan, images)
     adopted = adopt(_files_without_record(scan, in_scan[valid]))
-    lost = _lost_replacements(table.filter(pa.array(~valid)), adopted)
-    return pa.concat_tables([table.filter(pa.array(valid)), adopted, lost]).sort_by("key")
+    lost = _lost_replacements(_marked(table, ~valid), adopted)
+    merged = pa.concat_tables([_marked(table, valid), adopted, lost])
+    return merged.sort_by("key") if len(new) or len(adopted) or len(lost) else merged
 
 
 def _latest_by_key(previous: pa.Table | None, new: pa.Table) -> pa.Table:
@@ -48,8 +49,11 @@ def _latest_by_key(previous: pa.Table | None, new: pa.Table) -> pa.Table:
     # Columns that the table of an earlier version lacks are null; those that this version lacks are left out.
     table = pa.concat_tables([RECORD_TABLE.empty_table(), *earlier, new], promote_options="default")
     table = table.select(RECORD_TABLE.names)
-    latest = ~table["key"].to_pandas().duplicated(keep="last")
-    return table.filter(pa.array(latest)).combine_chunks()
+    keys = as_keys(table["key"])
+    order = np.argsort(keys, kind="stable")
+    latest = np.ones(len(keys), bool)
+    latest[order[:-1]] = keys[order[:-1]] != keys[order[1:]]
+    return _marked(table, latest).combine_chunks()
 
 
 def _valid(table: pa.Table, in_scan: npt.NDArray[np.int64], scan: Scan) -> Mask:
@@ -108,6 +112,11 @@ def _lost_replacements(invalid: pa.Table, adopted: pa.Table) -> pa.Table:
     lost = candidates.filter(pc.invert(pc.is_in(candidates["key"], value_set=adopted["key"].combine_chunks())))
     status = pa.array([Status.LOST.value] * len(lost), pa.string())
     return lost.set_column(RECORD_TABLE.get_field_index("status"), RECORD_TABLE.field("status"), status)
+
+
+def _marked(table: pa.Table, rows: Mask) -> pa.Table:
+    """Return the rows that are marked: without a copy where those are all."""
+    return table if rows.all() else table.filter(pa.array(rows))
 
 
 def _has_status(table: pa.Table, status: Status) -> Mask:

@@ -10,7 +10,7 @@ from t2i_core.engine import prompt_check
 from t2i_core.engine.prompt_check import Found, check_prompts
 from t2i_core.engine.tokens import TokenCounter
 from t2i_core.storage.workspace import Workspace
-from tests.builders import SKIPPED, image_spec, make_catalog
+from tests.builders import SKIPPED, image_spec, write_plan_files
 from tests.tiny_tokenizers import like_clip, like_t5
 
 CHINESE = "一只狐狸在雪地里"
@@ -20,7 +20,7 @@ KNOWN = "a fox in the snow"
 @pytest.fixture
 def check(tmp_path):
     """A function: rows of a plan -> what the check of them with a FLUX of tiny tokenizers finds."""
-    model = tmp_path / "model"
+    workspace, model = Workspace(tmp_path), tmp_path / "model"
     like_clip(model / "tokenizer")
     like_t5(model / "tokenizer_2")
     index = {"_class_name": "FluxPipeline"}
@@ -29,7 +29,8 @@ def check(tmp_path):
     (model / "model_index.json").write_text(json.dumps(index))
 
     def check(*rows):
-        return check_prompts(make_catalog(Workspace(tmp_path), *rows), TokenCounter.of_folder(model))
+        plan = write_plan_files(workspace, *rows)
+        return check_prompts(plan, workspace.plans, TokenCounter.of_folder(model))
 
     return check
 

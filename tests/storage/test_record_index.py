@@ -4,10 +4,12 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from t2i_core.storage import record_index as module
+from t2i_core.storage.keys import KEY
 from t2i_core.storage.record_index import RecordIndex
 from t2i_core.storage.records import RECORD_TABLE, Status, table_row
 from tests.builders import failed_record, image_record, image_spec, record_index, spoil_column
@@ -205,3 +207,16 @@ def test_a_table_without_images_knows_nothing(index):
     assert len(known.keys) == 0
     assert known.find(pa.array(["0" * 64])).tolist() == [-1]
     assert len(known.facts(["key", "run"])) == 0
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_the_keys_of_stored_files_are_shared_where_they_are_those_of_the_images(index, others):
+    images = [image_record(image_spec(i)) for i in range(4)]
+    stored = np.array(sorted(image.key for image in images[others:]), KEY)
+    if others:  # as many, but not the same
+        stored = np.sort(np.append(stored, np.array([image_spec(9).key], KEY)))
+    before = stored.copy()
+    known = index(*images, failed_record(image_spec(5)), stored=stored)
+    assert decoded(known) == sorted(image.key for image in images)
+    assert (known.keys is stored) == (not others)
+    assert stored.tolist() == before.tolist()
