@@ -15,6 +15,9 @@ import pyarrow.parquet as pq
 
 from t2i_core.dataset.rows import Rejection
 from t2i_core.generation.interface import Pixels
+from t2i_core.output.layout import Layout
+from t2i_core.output.own_files import OwnFiles
+from t2i_core.output.provenance import PICTURE_FACTS, provenance_writer
 from t2i_core.planning.catalog import Catalog
 from t2i_core.planning.file_names import image_name
 from t2i_core.planning.plan import ROWS, SPECS, Plan
@@ -184,3 +187,9 @@ def _row(row: PlanRow, number: int) -> dict:
 def _spec_row(spec: ImageSpec, row: int, image: int) -> dict:
     position = {"row": row, "condition": 0, "image": image, "name": image_name(f"sample{row}", 0, image)}
     return dict.fromkeys(SPECS.names) | position | {"key": spec.key} | spec.to_row()
+
+
+def write_provenance(catalog: Catalog, layout: Layout, files: OwnFiles) -> list[pa.RecordBatch]:
+    """Write `images.parquet` as `write_manifest` does; return what it says, but for scores."""
+    with provenance_writer(catalog, layout, files) as write:
+        return [write(chunk) for chunk in catalog.row_chunks(PICTURE_FACTS)]

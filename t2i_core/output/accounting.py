@@ -2,15 +2,18 @@
 
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from t2i_core.errors import SafetyFailure
-from t2i_core.generation.interface import is_unread
-from t2i_core.planning.catalog import CatalogImage, CatalogRow, ImageState
+from t2i_core.generation.interface import UNREAD_SHARE
+from t2i_core.planning.catalog import ImageState
 
 ROWS_SHOWN = 5
 # A row is what the first of these is that one of its images is.
 _WORST_FIRST = (ImageState.FAILED, ImageState.PENDING, ImageState.GENERATED, ImageState.REUSED)
-# What `Accounting.add` needs to know of an image's record.
-ACCOUNTING_FACTS = ("prompt_lengths",)
 
 
 @dataclass(slots=True)
@@ -65,51 +68,56 @@ class Accounting:
             images_reused=self.images_generated + self.images_reused,
         )
 
-    def add(self, row: CatalogRow) -> None:
-        """Count a row and its images, whose facts must hold `ACCOUNTING_FACTS`."""
-        self.rows += 1
-        if row.rejection is not None:
-            self.rows_failed += 1
-            self.rows_rejected += 1
-            return
-        if row.has_images:
-            self.rows_skipped += 1
-            return
-        states = [image.state for image in row.images]
-        for state in states:
-            self.images += 1
-            self._count(f"images_{state}")
-        self.images_unsafe += sum((image.error or "").startswith(SafetyFailure.PREFIX) for image in row.images)
-        self._count(f"rows_{next((state for state in _WORST_FIRST if state in states), ImageState.REUSED)}")
-        if cut := sum(map(_is_cut, row.images)):
-            self.images_cut += cut
-            if len(self.rows_cut) <= ROWS_SHOWN:  # one more than is shown tells that there are more
-                self.rows_cut.append(row.row)
-        self._add_unread(row)
+    def add(self, rows: pa.RecordBatch, images: pa.RecordBatch) -> None:
+        """Count some rows, and all of their images.
 
-    def _add_unread(self, row: CatalogRow) -> None:
-        by_prompt = {image.condition: encoders for image in row.images if (encoders := _unread_by(image))}
-        self.prompts_unread += len(by_prompt)
-        for encoders in by_prompt.values():
-            self.unread_by += [name for name in encoders if name not in self.unread_by]
-        if by_prompt and len(self.rows_unread) <= ROWS_SHOWN:
-            self.rows_unread.append(row.row)
+        `rows` has columns of `ROWS`; `images`, in the order of the rows, those of `images.parquet`.
+        """
+        numbers = rows["row"].to_numpy()
+        rejected = rows["rejection"].is_valid().to_numpy(False)
+        skipped = rows["has_images"].to_numpy(False) & ~rejected
+        row_of = np.searchsorted(numbers, images["row"].to_numpy())
+        self.rows += len(rows)
+        self.rows_rejected += int(rejected.sum())
+        self.rows_failed += int(rejected.sum())
+        self.rows_skipped += int(skipped.sum())
+        self.images += len(images)
+        worst = np.full(len(rows), len(_WORST_FIRST))
+        for rank, state in reversed(list(enumerate(_WORST_FIRST))):
+            these = pc.equal(images["status"], state.value).to_numpy(False)
+            self._count(f"images_{state}", int(these.sum()))
+            worst[row_of[these]] = rank
+        worst[worst == len(_WORST_FIRST)] = _WORST_FIRST.index(ImageState.REUSED)  # a row that asks for no image
+        for rank, state in enumerate(_WORST_FIRST):
+            self._count(f"rows_{state}", int(((worst == rank) & ~rejected & ~skipped).sum()))
+        self.images_unsafe += pc.sum(pc.starts_with(images["error"], SafetyFailure.PREFIX)).as_py() or 0
+        self._add_lengths(images, numbers[row_of])
 
-    def _count(self, name: str) -> None:
-        setattr(self, name, getattr(self, name) + 1)
+    def _add_lengths(self, images: pa.RecordBatch, rows: npt.NDArray[np.int64]) -> None:
+        """Count the images whose prompt a text encoder cuts, and the prompts that one does not know."""
+        lengths = images["prompt_lengths"]
+        image_of = pc.list_parent_indices(lengths).to_numpy()
+        encoders, cuts, shares = (pc.struct_field(lengths.flatten(), name) for name in ("encoder", "cut", "unread"))
+        cut = np.unique(image_of[cuts.is_valid().to_numpy(False)])
+        self.images_cut += len(cut)
+        _note(self.rows_cut, rows[cut])
+        unread = pc.fill_null(pc.greater(shares, UNREAD_SHARE), False)
+        known = [*self.unread_by, *encoders.filter(unread).to_pylist()]
+        self.unread_by = list(dict.fromkeys(known))
+        which = np.unique(image_of[unread.to_numpy(False)])
+        prompts = np.stack([rows[which], images["condition"].to_numpy()[which].astype(np.int64)])
+        self.prompts_unread += np.unique(prompts, axis=1).shape[1]
+        _note(self.rows_unread, rows[which])
+
+    def _count(self, name: str, count: int) -> None:
+        setattr(self, name, getattr(self, name) + count)
+
+
+def _note(noted: list[int], rows: npt.NDArray[np.int64]) -> None:
+    """Note the first of some rows: one more than is shown, which tells that there are more."""
+    noted += np.unique(rows)[: max(0, ROWS_SHOWN + 1 - len(noted))].tolist()
 
 
 def exceeds(failures: int, total: int, allowed: float) -> bool:
     """Return whether there are more failures than `allowed`: a count, or below 1 a share of `total`."""
     return failures > (allowed * total if 0 < allowed < 1 else allowed)
-
-
-def _is_cut(image: CatalogImage) -> bool:
-    """Return whether a text encoder did not see all of the image's prompt."""
-    return any(length["cut"] is not None for length in image.facts.get("prompt_lengths") or ())
-
-
-def _unread_by(image: CatalogImage) -> list[str]:
-    """Return the classes of the text encoders that do not know the image's prompt. Earlier versions did not count."""
-    lengths = image.facts.get("prompt_lengths") or ()
-    return [length["encoder"] for length in lengths if is_unread(length.get("unread"))]

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -10,13 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from t2i_core.errors import DamagedImage
-from t2i_core.output.accounting import ACCOUNTING_FACTS
 from t2i_core.output.bare_copies import BareCopies
 from t2i_core.output.finished import FinishedOutput
-from t2i_core.output.layout import PROVENANCE
-from t2i_core.output.manifest import manifest_line
-from t2i_core.output.provenance import provenance_chunks
-from t2i_core.planning.catalog import Catalog, CatalogImage
+from t2i_core.output.layout import PROVENANCE, Layout
+from t2i_core.output.manifest import manifest_lines
+from t2i_core.output.provenance import PICTURE_FACTS, provenance_of
+from t2i_core.planning.catalog import Catalog, CatalogImage, CatalogRow
 from t2i_core.storage.adoption import Adopters
 from t2i_core.storage.files import open_regular
 from t2i_core.storage.formats import read_header, read_image
@@ -91,15 +91,14 @@ def verify_files(found: Verification, root: Path, finished: FinishedOutput, cata
     """
     found.records += _wrong_records(found, catalog)
     form = finished.layout.form
-    expected = (row for chunk in provenance_chunks(catalog, finished.layout) for row in chunk.to_pylist())
     names = _Names(root, catalog)
     try:
         provenance = read_rows(root / PROVENANCE)
         with open_regular(root / form.name) as manifest:
-            for row in catalog.rows(ACCOUNTING_FACTS, columns=["prompt"]):
+            for row, line, expected in _rows(catalog, finished.layout):
                 whole = True
-                for image in row.images:
-                    stored, right = next(provenance, {}), next(expected)
+                for image, right in zip(row.images, expected, strict=True):
+                    stored = next(provenance, {})
                     if {image.key, image.picture, stored.get("key")} & found.damaged.keys():
                         whole = False
                     elif image.picture is None and stored.get("path") is not None:
@@ -109,14 +108,23 @@ def verify_files(found: Verification, root: Path, finished: FinishedOutput, cata
                         found.rows.append(f"{PROVENANCE}: what it says of {image.name} is not what its image says")
                     elif finished.layout.named and image.picture is not None and (fault := names.fault(image)):
                         found.names[image.name] = fault
-                text = manifest_line(row, catalog, finished.layout)
-                if text is not None and manifest.readline() != (text + "\n").encode() and whole:
+                if line is not None and manifest.readline() != (line + "\n").encode() and whole:
                     found.rows.append(f"{form.name}: the line of row {row.row} is not what a run writes")
             found.rows += _what_is_left(manifest, form.name)
     except OSError as error:
         found.rows.append(f"{error.filename or form.name}: {error.strerror or error}")
     except pa.ArrowException as error:
         found.rows.append(f"{PROVENANCE} cannot be read: {' '.join(str(error).split())}")
+
+
+def _rows(catalog: Catalog, layout: Layout) -> Iterator[tuple[CatalogRow, str | None, list[dict[str, Any]]]]:
+    """Yield each row, its line in the manifest, and what images.parquet says of its images."""
+    for chunk in catalog.row_chunks(PICTURE_FACTS):
+        images = provenance_of(chunk, catalog, layout)
+        lines = manifest_lines(chunk, images["path"], layout.form)
+        values = images.to_pylist()
+        for row, line, (start, end) in zip(catalog.rows_of(chunk), lines, pairwise(chunk.edges.tolist()), strict=True):
+            yield row, line, values[start:end]
 
 
 def make_room(found: Verification, workspace: Workspace) -> None:

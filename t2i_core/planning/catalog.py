@@ -9,7 +9,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import groupby
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,13 @@ import pyarrow.compute as pc
 from t2i_core.dataset.rows import Rejection
 from t2i_core.hashing import digest
 from t2i_core.planning.file_names import in_format
-from t2i_core.planning.plan import Plan
+from t2i_core.planning.plan import ROWS, SPECS, Plan
 from t2i_core.spec import ImageSpec
 from t2i_core.storage.image_store import Scan
 from t2i_core.storage.keys import as_keys, find
 from t2i_core.storage.record_index import RecordIndex
-from t2i_core.storage.tables import read_chunks, read_rows
+from t2i_core.storage.record_order import in_order
+from t2i_core.storage.tables import CHUNK_ROWS, Rows, read_chunks
 from t2i_core.storage.workspace import Workspace
 
 # Of a spec: where its image belongs.
@@ -93,6 +94,27 @@ class CatalogRow:
 
 
 @dataclass(frozen=True, slots=True)
+class RowChunk:
+    """Some rows of the data set, in order, with all the images that they ask for, as columns."""
+
+    rows: pa.RecordBatch  # the columns of `ROWS`
+    images: CatalogChunk
+    found: pa.RecordBatch  # for each image the facts of its picture that were asked for; null where there is none
+
+    @property
+    def edges(self) -> npt.NDArray[np.int64]:
+        """Return where the images of each row begin, and behind them where those of the last row end."""
+        of_row = self.images.specs["row"].to_numpy()
+        return np.append(np.searchsorted(of_row, self.rows["row"].to_numpy()), len(of_row))
+
+    def only(self, rows: npt.NDArray[np.bool_]) -> "RowChunk":
+        """Return the rows that are marked, with their images."""
+        mask = pa.array(np.repeat(rows, np.diff(self.edges)))
+        images = CatalogChunk(self.images.specs.filter(mask), self.images.index[mask.to_numpy(zero_copy_only=False)])
+        return RowChunk(self.rows.filter(pa.array(rows)), images, self.found.filter(mask))
+
+
+@dataclass(frozen=True, slots=True)
 class Picture:
     """An image that can be looked at, and where it belongs."""
 
@@ -145,38 +167,59 @@ class Catalog:
         return join(self.plan.specs_files(self.workspace.plans), self.index, columns)
 
     def images(self, facts: Sequence[str] = (), columns: Sequence[str] | None = None) -> Iterator[CatalogImage]:
-        """Yield every image in data-set order.
+        """Yield every image in data-set order; `facts` and `columns` as for `row_chunks`."""
+        for chunk in self.row_chunks(facts, columns):
+            yield from self._images(chunk)
+
+    def rows(self, facts: Sequence[str] = (), columns: Sequence[str] | None = None) -> Iterator[CatalogRow]:
+        """Yield every row in order, with its images; `facts` and `columns` as for `row_chunks`."""
+        for chunk in self.row_chunks(facts, columns):
+            yield from self.rows_of(chunk)
+
+    def row_chunks(self, facts: Sequence[str] = (), columns: Sequence[str] | None = None) -> Iterator[RowChunk]:
+        """Yield every row in order, with its images: up to `CHUNK_ROWS` of both at a time, and more images of one row.
 
         Args:
             facts: names columns of the record table.
             columns: of the plan, beside those that say where an image belongs; None: all of them.
         """
-        table = self.index.facts(list(dict.fromkeys(["key", "run", "format", *facts])))
-        for chunk in self.chunks(None if columns is None else [*_PLACE_COLUMNS, *columns]):
-            found = iter(table.take(pa.array(chunk.index[chunk.present])).to_pylist())
-            for arguments, present in zip(chunk.specs.to_pylist(), chunk.present.tolist(), strict=True):
-                yield self._image(arguments, next(found) if present else None)
+        none = np.empty(0, np.int64)
+        found = [(none, none), *((chunk.specs["row"].to_numpy(), chunk.index) for chunk in self.chunks(["row"]))]
+        of_row, index = map(np.concatenate, zip(*found, strict=True))
+        names = SPECS.names if columns is None else list(dict.fromkeys([*_PLACE_COLUMNS, *columns]))
+        specs = Rows(self._specs(names))
+        facts = list(dict.fromkeys(["key", "run", "format", *facts]))
+        records = Rows(in_order(self.index, index, facts, self.workspace.hidden))
+        start = 0
+        for rows in self._plan_rows():
+            ends = np.searchsorted(of_row, rows["row"].to_numpy(), "right")
+            first = 0
+            while first < len(rows):
+                last = max(first + 1, int(np.searchsorted(ends, start + CHUNK_ROWS, "right")))
+                end = int(ends[last - 1])
+                images = CatalogChunk(specs.take(end - start), index[start:end])
+                yield RowChunk(rows.slice(first, last - first), images, records.take(end - start))
+                first, start = last, end
 
-    def rows(self, facts: Sequence[str] = (), columns: Sequence[str] | None = None) -> Iterator[CatalogRow]:
-        """Yield every row in order, with its images; `facts` and `columns` as for `images`."""
-        by_row = groupby(self.images(facts, columns), key=lambda image: image.row)
-        number, images = next(by_row, (None, iter(())))
-        for row in self._plan_rows(["row", "line", "file", "json", "has_images", "rejection"]):
-            own: tuple[CatalogImage, ...] = ()
-            if row["row"] == number:
-                own = tuple(images)
-                number, images = next(by_row, (None, iter(())))
+    def rows_of(self, chunk: RowChunk) -> Iterator[CatalogRow]:
+        """Yield the rows of a chunk, with their images."""
+        images = list(self._images(chunk))
+        for row, (start, end) in zip(chunk.rows.to_pylist(), pairwise(chunk.edges.tolist()), strict=True):
             row["rejection"] = Rejection(**json.loads(row["rejection"])) if row["rejection"] else None
-            yield CatalogRow(**row, images=own)
+            yield CatalogRow(**row, images=tuple(images[start:end]))
 
-    def outcome(self, key: str, run: str | None) -> tuple[ImageState, str | None]:
-        """Return what an image of the data set is, and why it has no picture. `run`: that of its picture, if any."""
-        if run is not None:
-            return (ImageState.GENERATED if run == self.run else ImageState.REUSED), None
-        error = self.index.errors.get(key) or self.errors.get(key)
-        if error is None and not self.interrupted:
-            error = "not made, for no recorded reason; run again, and report it if it stays"
-        return (ImageState.FAILED if error else ImageState.PENDING), error
+    def outcomes(self, chunk: RowChunk) -> tuple[list[ImageState], list[str | None]]:
+        """Return what each image of a chunk is, and why it has no picture."""
+        made = pc.equal(chunk.found["run"], self.run).to_pylist()
+        states = [ImageState.GENERATED if here else ImageState.REUSED for here in made]
+        errors: list[str | None] = [None] * len(states)
+        for number in np.flatnonzero(~chunk.images.present).tolist():
+            key = chunk.images.specs["key"][number].as_py()
+            error = self.index.errors.get(key) or self.errors.get(key)
+            if error is None and not self.interrupted:
+                error = "not made, for no recorded reason; run again, and report it if it stays"
+            states[number], errors[number] = (ImageState.FAILED if error else ImageState.PENDING), error
+        return states, errors
 
     def pictures(self, only: Collection[str] | None = None) -> Iterator[Picture]:
         """Yield the images that there are, in data-set order; with `only`, those whose key is among them."""
@@ -241,9 +284,14 @@ class Catalog:
             names = list(map(in_format, chunk.specs["name"].filter(stored).to_pylist(), own))
             yield names, keys.filter(stored).to_pylist(), self.scan.inodes[in_scan[in_scan >= 0]]
 
-    def _plan_rows(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    def _specs(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        yield pa.RecordBatch.from_pylist([], pa.schema([SPECS.field(name) for name in columns]))
+        for path in self.plan.specs_files(self.workspace.plans):
+            yield from read_chunks(path, columns)
+
+    def _plan_rows(self) -> Iterator[pa.RecordBatch]:
         for path in self.plan.rows_files(self.workspace.plans):
-            yield from read_rows(path, columns)
+            yield from read_chunks(path, ROWS.names)
 
     def made_in_run(self) -> npt.NDArray[np.bool_]:
         """Mark those of `index.keys` that the run made."""
@@ -258,20 +306,21 @@ class Catalog:
             for prompt, seed, key in zip(*columns, strict=True):
                 yield digest(["preview", prompt, seed]), key
 
-    def _image(self, arguments: Mapping[str, Any], facts: Mapping[str, Any] | None) -> CatalogImage:
-        state, error = self.outcome(arguments["key"], None if facts is None else facts["run"])
-        return CatalogImage(
-            row=arguments["row"],
-            condition=arguments["condition"],
-            image=arguments["image"],
-            name=in_format(arguments["name"], (facts or {}).get("format")),
-            key=arguments["key"],
-            state=state,
-            picture=None if facts is None else facts["key"],
-            facts=facts or {},
-            error=error,
-            arguments=arguments,
-        )
+    def _images(self, chunk: RowChunk) -> Iterator[CatalogImage]:
+        values = (chunk.images.specs.to_pylist(), chunk.images.present.tolist(), chunk.found.to_pylist())
+        for arguments, present, facts, state, error in zip(*values, *self.outcomes(chunk), strict=True):
+            yield CatalogImage(
+                row=arguments["row"],
+                condition=arguments["condition"],
+                image=arguments["image"],
+                name=in_format(arguments["name"], facts["format"]),
+                key=arguments["key"],
+                state=state,
+                picture=facts["key"],
+                facts=facts if present else {},
+                error=error,
+                arguments=arguments,
+            )
 
     def _pictures(self, chunk: CatalogChunk, rows: npt.NDArray[np.int64]) -> Iterator[Picture]:
         for number in rows.tolist():

@@ -1,7 +1,7 @@
 """The record index: which images are known, looked up by key."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +80,19 @@ class RecordIndex:
             column = self._table.read([name])[name].combine_chunks()
             found[name] = column if rows is None else column.take(rows)
         return pa.table(found)
+
+    def chunks(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield the same, some thousands of rows at a time; at least one chunk."""
+        start = 0
+        for chunk in self._table.iter_batches(4 * CHUNK_ROWS, columns=list(columns)):
+            found = chunk.select(columns)
+            if self._rows is not None:
+                low, high = np.searchsorted(self._rows, (start, start + len(chunk)))
+                found = found.take(pa.array(self._rows[low:high] - start))
+            start += len(chunk)
+            yield found
+        if not start:
+            yield pa.RecordBatch.from_pylist([], pa.schema([self._table.schema_arrow.field(name) for name in columns]))
 
     def _made_keys(self, made: npt.NDArray[np.bool_], stored: Keys) -> Keys:
         """Return the keys of the rows that are marked: `stored` itself, where those are its keys."""

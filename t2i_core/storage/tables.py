@@ -50,11 +50,45 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict
         yield from chunk.to_pylist()
 
 
+class Rows:
+    """A stream of tables whose rows are taken so many at a time, however many each table has."""
+
+    def __init__(self, tables: Iterable[pa.Table | pa.RecordBatch]) -> None:
+        """`tables`: at least one."""
+        self._tables = iter(tables)
+        self._rest = next(self._tables)
+
+    def take(self, count: int) -> pa.RecordBatch:
+        """Return the next rows."""
+        parts = []
+        while True:
+            parts.append(self._rest.slice(0, count))
+            self._rest = self._rest.slice(len(parts[-1]))
+            count -= len(parts[-1])
+            if not count:
+                return _one_batch(parts)
+            self._rest = next(self._tables)
+
+
+def _one_batch(parts: Sequence[pa.Table | pa.RecordBatch]) -> pa.RecordBatch:
+    if len(parts) == 1 and isinstance(parts[0], pa.RecordBatch):
+        return parts[0]
+    tables = [part if isinstance(part, pa.Table) else pa.Table.from_batches([part]) for part in parts]
+    table = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+    arrays = [column.chunk(0) if column.num_chunks else pa.array([], column.type) for column in table.columns]
+    return pa.RecordBatch.from_arrays(arrays, schema=table.schema)
+
+
 @contextmanager
 def table_writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
     """Open a Parquet file for the block, to be written in chunks; it appears at the end, whole or not at all."""
-    with atomic_write(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+    with atomic_write(path) as file, parquet_writer(file, schema) as writer:
         yield writer
+
+
+def parquet_writer(file: BinaryIO, schema: pa.Schema) -> pq.ParquetWriter:
+    """Return a context manager for its block: the writer of a Parquet file, in chunks."""
+    return pq.ParquetWriter(file, schema, compression="zstd")
 
 
 def write_rows(file: BinaryIO, schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> int:
@@ -65,7 +99,7 @@ def write_rows(file: BinaryIO, schema: pa.Schema, rows: Iterable[Mapping[str, An
 def write_chunks(file: BinaryIO, schema: pa.Schema, chunks: Iterable[pa.RecordBatch]) -> int:
     """Write chunks to a Parquet file as they come; return how many rows."""
     count = 0
-    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+    with parquet_writer(file, schema) as writer:
         for chunk in chunks:
             writer.write_batch(chunk)
             count += len(chunk)

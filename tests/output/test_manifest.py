@@ -7,11 +7,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from filelock import Timeout
 
 from t2i_core.dataset.rows import Rejection
+from t2i_core.json_values import json_text
 from t2i_core.output import manifest as module
 from t2i_core.output.identity import manifest_form
 from t2i_core.output.layout import ManifestForm
@@ -117,6 +119,26 @@ def test_text_that_utf8_can_encode_is_readable(workspace, catalog, config, set_r
     assert "狐" in (workspace.root / "manifest.jsonl").read_text("utf-8")
 
 
+@pytest.mark.parametrize("prefix", ["out/", "狐/", ""])
+@pytest.mark.parametrize("key", ["images", "狐", 'a"b'])
+def test_the_line_of_a_row_is_its_json_with_the_paths_whatever_is_in_it(workspace, catalog, set_rows, prefix, key):
+    rows = [
+        {},
+        {"a": [1.5, None, True], "b": "狐"},
+        {"a": key, "b": {key: ["x"]}, "c": f'"{key}": ['},
+        {key: []},
+        {key: None, "z": 1},
+        {"狐": "\ud800"},
+        {f"{key}s": 1},
+    ]
+    made = catalog(*range(len(rows)))
+    set_rows(made, {number: {"json": json_text(row)} for number, row in enumerate(rows)})
+    (chunk,) = made.row_chunks()
+    paths = [f"{prefix}{number}.png" for number in range(len(rows))]
+    lines = module.manifest_lines(chunk, pa.array(paths), ManifestForm("manifest.jsonl", prefix, key))
+    assert list(lines) == [json_text(row | {key: [path]}) for row, path in zip(rows, paths, strict=True)]
+
+
 def test_a_line_that_is_no_object_is_not_in_the_manifest_but_in_the_failures(workspace, config, set_rows):
     store_image(workspace, image_spec(0))
     made = make_catalog(workspace, image_spec(0), REJECTION)
@@ -167,7 +189,7 @@ def test_the_lock_is_held_from_the_first_question_to_the_manifest(workspace, cat
 
     write_manifest(catalog(0, 1), config())
     stages = [(NamedLinks, "changes"), (NamedLinks, "apply"), (ImageStore, "link"), (os, "replace")]
-    stages += [(module, name) for name in ("retire_manifest", "note_manifest_form", "write_provenance")]
+    stages += [(module, name) for name in ("retire_manifest", "note_manifest_form", "provenance_writer")]
     stages.append((OwnFiles, "write"))
     made = catalog(1, 2)
     for owner, attribute in stages:

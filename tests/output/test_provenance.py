@@ -9,11 +9,11 @@ import pytest
 
 from t2i_core.output.layout import Layout
 from t2i_core.output.own_files import OwnFiles
-from t2i_core.output.provenance import SCHEMA, write_provenance
+from t2i_core.output.provenance import SCHEMA
 from t2i_core.planning.plan import SPECS
 from t2i_core.spec import ARGUMENTS
 from t2i_core.storage.records import FACTS, RECORD_TABLE
-from tests.builders import failed_record, image_spec, make_catalog, store_image
+from tests.builders import failed_record, image_spec, make_catalog, store_image, write_provenance
 
 # What programs of users read: a column may be added, and none renamed or dropped.
 FIRST_VERSION = {

@@ -8,11 +8,11 @@ import pytest
 from t2i_core.errors import OutputError
 from t2i_core.output.layout import Layout
 from t2i_core.output.own_files import OwnFiles
-from t2i_core.output.provenance import SCHEMA, write_provenance
+from t2i_core.output.provenance import SCHEMA
 from t2i_core.output.score_columns import write_duplicates, write_score_columns
 from t2i_core.storage import tables
 from t2i_core.storage.score_table import PIXELS, PROMPT, ScoreTable, prompt_digest, show_tables
-from tests.builders import image_spec, make_catalog, store_image
+from tests.builders import image_spec, make_catalog, store_image, write_provenance
 
 # Two prompts with three images each; the last of the second failed.
 SPECS = [[image_spec(10 * row + number, prompt=f"prompt {row}") for number in range(3)] for row in range(2)]

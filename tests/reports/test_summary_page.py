@@ -13,12 +13,16 @@ from t2i_core.config import Config
 from t2i_core.dataset.rows import Rejection
 from t2i_core.errors import ConfigError
 from t2i_core.models.presets import PRESETS
-from t2i_core.output.accounting import ACCOUNTING_FACTS, Accounting
+from t2i_core.output.accounting import Accounting
+from t2i_core.output.layout import Layout, ManifestForm
+from t2i_core.output.provenance import PICTURE_FACTS, provenance_of
 from t2i_core.reports import summary_page as module
 from t2i_core.reports.summary_page import FAILURES_SHOWN, THUMBNAIL_BYTES, failure_rows, summary_markdown
 from t2i_core.storage.workspace import Workspace
 from tests.builders import flip_a_byte, image_spec, make_catalog, picture, store_image
 from tests.reports.conftest import MODEL
+
+LAYOUT = Layout(ManifestForm("manifest.jsonl", "", "images"), named=False)
 
 
 @pytest.fixture
@@ -31,8 +35,8 @@ def page(workspace, report):
                 store_image(workspace, row)
         catalog = make_catalog(workspace, *rows, run="r1")
         accounting = Accounting()
-        for row in catalog.rows(ACCOUNTING_FACTS):
-            accounting.add(row)
+        for chunk in catalog.row_chunks(PICTURE_FACTS):
+            accounting.add(chunk.rows, provenance_of(chunk, catalog, LAYOUT))
         return summary_markdown(report(**{"accounting": accounting} | values), catalog)
 
     return make
