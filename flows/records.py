@@ -5,6 +5,7 @@ from pathlib import Path
 from t2i_core.storage.image_store import Scan
 from t2i_core.storage.keys import find
 from t2i_core.storage.record_index import RecordIndex
+from t2i_core.storage.tables import give_memory_back
 from t2i_core.storage.workspace import Workspace
 from tasks.caching import ResultCache, cache_key
 from tasks.generation import SHARD_KEY
@@ -25,9 +26,11 @@ def collect_index(workspace: Workspace, cache: ResultCache, only_run: str | None
 
     compact_results(workspace, cache)
     scan = scan_images(workspace)
+    give_memory_back()
     key = records_key(scan, cache)
     name = cache.call(collect_records_task, key, str(workspace.root), scan, is_valid=still_there)
     index = RecordIndex(workspace.records / name, only_run, scan.keys)
+    give_memory_back()
     return index, workspace.checked_images.note(scan, ~scan.unchecked | (find(scan.keys, index.keys) >= 0))
 
 

@@ -41,7 +41,7 @@ def row_sampling(settings: RowSettings, run: Sampling, preset: Preset) -> tuple[
 
     A row that sets nothing has the run's settings themselves, which were checked.
     """
-    own = _set_values(settings, _ROW_NAMES)
+    own = _set_values(settings, _ROW_NAMES) if settings.model_fields_set else {}
     if not own:
         return run, None
     sampling = replace(run, **own)

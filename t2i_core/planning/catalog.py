@@ -9,7 +9,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from t2i_core.storage.image_store import Scan
 from t2i_core.storage.keys import as_keys, find
 from t2i_core.storage.record_index import RecordIndex
 from t2i_core.storage.record_order import in_order
-from t2i_core.storage.tables import CHUNK_ROWS, Rows, read_chunks
+from t2i_core.storage.tables import CHUNK_ROWS, Rows, read_chunks, read_rows_at
 from t2i_core.storage.workspace import Workspace
 
 # Of a spec: where its image belongs.
@@ -51,7 +51,7 @@ class CatalogChunk:
 
     specs: pa.RecordBatch
     # For each spec the index of its picture in `RecordIndex.keys`; -1 where there is none.
-    index: npt.NDArray[np.int64]
+    index: npt.NDArray[np.int32] | npt.NDArray[np.int64]
 
     @property
     def present(self) -> npt.NDArray[np.bool_]:
@@ -164,7 +164,24 @@ class Catalog:
 
     def chunks(self, columns: Sequence[str] | None = None) -> Iterator[CatalogChunk]:
         """Yield the image specs in data-set order, with the columns asked for; None: all of them."""
-        return join(self.plan.specs_files(self.workspace.plans), self.index, columns)
+        index, start = self.places, 0
+        if columns is not None and "key" not in columns:
+            columns = ["key", *columns]
+        for chunk in self._specs(columns):
+            yield CatalogChunk(chunk, index[start : start + len(chunk)])
+            start += len(chunk)
+
+    @property
+    def places(self) -> npt.NDArray[np.int32]:
+        """Return, for each image in data-set order, the index of its picture in `RecordIndex.keys`, or -1.
+
+        They are looked up once: of a million keys that takes three seconds.
+        """
+        known, digest = self.index.found, self.plan.digest
+        if digest not in known:
+            parts = [self.index.find(chunk["key"]).astype(np.int32) for chunk in self._specs(["key"])]
+            known[digest] = np.concatenate([np.empty(0, np.int32), *parts])
+        return known[digest]
 
     def images(self, facts: Sequence[str] = (), columns: Sequence[str] | None = None) -> Iterator[CatalogImage]:
         """Yield every image in data-set order; `facts` and `columns` as for `row_chunks`."""
@@ -183,11 +200,11 @@ class Catalog:
             facts: names columns of the record table.
             columns: of the plan, beside those that say where an image belongs; None: all of them.
         """
-        none = np.empty(0, np.int64)
-        found = [(none, none), *((chunk.specs["row"].to_numpy(), chunk.index) for chunk in self.chunks(["row"]))]
-        of_row, index = map(np.concatenate, zip(*found, strict=True))
+        index = self.places
+        of_row = np.concatenate([np.empty(0, np.int64), *(chunk["row"].to_numpy() for chunk in self._specs(["row"]))])
         names = SPECS.names if columns is None else list(dict.fromkeys([*_PLACE_COLUMNS, *columns]))
-        specs = Rows(self._specs(names))
+        none = pa.RecordBatch.from_pylist([], pa.schema([SPECS.field(name) for name in names]))
+        specs = Rows(chain([none], self._specs(names)))
         facts = list(dict.fromkeys(["key", "run", "format", *facts]))
         records = Rows(in_order(self.index, index, facts, self.workspace.hidden))
         start = 0
@@ -231,14 +248,12 @@ class Catalog:
 
     def spread_pictures(self, count: int) -> Iterator[Picture]:
         """Yield up to `count` of the images that there are, spread evenly over the data set."""
-        total = sum(int(chunk.present.sum()) for chunk in self.chunks([]))
-        wanted = np.unique(np.linspace(0, total - 1, min(count, total)).astype(int))
-        seen = 0
-        for chunk in self.chunks(_PICTURE_COLUMNS):
-            present = np.flatnonzero(chunk.present)
-            here = wanted[(wanted >= seen) & (wanted < seen + len(present))] - seen
-            yield from self._pictures(chunk, present[here])
-            seen += len(present)
+        present = np.flatnonzero(self.places >= 0)
+        wanted = np.unique(np.linspace(0, len(present) - 1, min(count, len(present))).astype(int))
+        specs = self.plan.specs_files(self.workspace.plans)
+        rows = read_rows_at(specs, present[wanted], ["key", *_PICTURE_COLUMNS])
+        for spec, index in zip(rows, self.places[present[wanted]].tolist(), strict=True):
+            yield self._picture(spec, index)
 
     def sample(self, count: int) -> frozenset[str]:
         """Return the keys of up to `count` images, spread at random over the data set.
@@ -253,8 +268,7 @@ class Catalog:
         """Return the stored images that the data set does not ask for, and the earlier manifests."""
         manifests = sorted(self.workspace.manifests.glob("*.jsonl"))
         extra = np.ones(len(self.index.keys), bool)
-        for chunk in self.chunks([]):
-            extra[chunk.index[chunk.present]] = False
+        extra[self.places[self.places >= 0]] = False
         if not extra.any():
             return Unreferenced([], 0, manifests)
         sizes = self.index.facts(["file_size"])["file_size"].to_numpy()
@@ -284,8 +298,7 @@ class Catalog:
             names = list(map(in_format, chunk.specs["name"].filter(stored).to_pylist(), own))
             yield names, keys.filter(stored).to_pylist(), self.scan.inodes[in_scan[in_scan >= 0]]
 
-    def _specs(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        yield pa.RecordBatch.from_pylist([], pa.schema([SPECS.field(name) for name in columns]))
+    def _specs(self, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
         for path in self.plan.specs_files(self.workspace.plans):
             yield from read_chunks(path, columns)
 
@@ -325,7 +338,10 @@ class Catalog:
     def _pictures(self, chunk: CatalogChunk, rows: npt.NDArray[np.int64]) -> Iterator[Picture]:
         for number in rows.tolist():
             spec = {name: chunk.specs[name][number].as_py() for name in ("key", *_PICTURE_COLUMNS)}
-            key = spec.pop("key")
-            if key in self.index.replacements:
-                _, spec["seed"] = self.index.replacements[key]
-            yield Picture(self.index.keys[chunk.index[number]].decode(), **spec)
+            yield self._picture(spec, int(chunk.index[number]))
+
+    def _picture(self, spec: dict[str, Any], index: int) -> Picture:
+        key = spec.pop("key")
+        if key in self.index.replacements:
+            _, spec["seed"] = self.index.replacements[key]
+        return Picture(self.index.keys[index].decode(), **spec)

@@ -26,6 +26,8 @@ class RecordIndex:
             that stands for it: of several the latest.
         attempts: key of such an image -> how many new seeds were tried for it.
         replacement_errors: key of such an image -> why one with a new seed failed.
+        found: digest of a plan -> for each of its images the index in `keys` of its picture, or -1; of plans whose
+            images were all looked up once.
     """
 
     def __init__(self, file: Path, only_run: str | None = None, stored: Keys | None = None) -> None:
@@ -42,6 +44,7 @@ class RecordIndex:
         self.replacements: dict[str, tuple[str, int]] = {}
         self.attempts: Counter[str] = Counter()
         self.replacement_errors: dict[str, str] = {}
+        self.found: dict[str, npt.NDArray[np.int32]] = {}
         self._tried: Counter[str] = Counter()
         self._latest: dict[str, int] = {}  # the attempt of each of `replacements`; 0 for those of earlier versions
         made = np.zeros(self._table.metadata.num_rows, bool)

@@ -25,7 +25,7 @@ _PLACE = "place"
 
 
 def in_order(
-    index: RecordIndex, places: npt.NDArray[np.int64], columns: Sequence[str], folder: Path
+    index: RecordIndex, places: npt.NDArray[np.integer[Any]], columns: Sequence[str], folder: Path
 ) -> Iterator[pa.Table]:
     """Yield columns of the record table, a row for each of `places`, in tables of many rows, at least one.
 
@@ -50,7 +50,7 @@ def in_order(
 
 
 def _dealt(
-    index: RecordIndex, places: npt.NDArray[np.int64], columns: Sequence[str]
+    index: RecordIndex, places: npt.NDArray[np.integer[Any]], columns: Sequence[str]
 ) -> Iterator[tuple[pa.RecordBatch, npt.NDArray[np.int64]]]:
     """Yield the records that are asked for, each as often as that, and the positions in `places` that ask for them.
 
@@ -62,7 +62,7 @@ def _dealt(
     for chunk in index.chunks(columns):
         if plain is None:
             plain = _not_worth_a_dictionary(chunk)
-        low, high = np.searchsorted(asked, (begin, begin + len(chunk)))
+        low, high = np.searchsorted(asked, np.array([begin, begin + len(chunk)], asked.dtype))
         positions, rows = order[low:high], asked[low:high] - begin
         begin += len(chunk)
         by_position = np.argsort(positions)

@@ -2,16 +2,20 @@
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from t2i_core.storage import tables
 from t2i_core.storage.tables import (
+    Rows,
     chunks_of,
+    give_memory_back,
     open_table,
     read_chunks,
     read_rows,
+    read_rows_at,
     read_table,
     use_system_allocator,
     write_rows,
@@ -142,3 +146,39 @@ def test_arrow_can_be_told_to_give_memory_back():
         assert pa.default_memory_pool().backend_name == "system"
     finally:
         pa.set_memory_pool(before)
+
+
+def test_rows_of_several_files_are_found_by_their_places(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "CHUNK_ROWS", 3)
+    files = [tmp_path / name for name in ("a.parquet", "b.parquet", "none.parquet", "c.parquet")]
+    schema = pa.schema([("a", pa.int64()), ("b", pa.string())])
+    numbers = iter(range(100))
+    for file, count in zip(files, (7, 1, 0, 5), strict=True):
+        with tables.table_writer(file, schema) as writer:
+            for chunk in tables.chunks_of(({"a": next(numbers), "b": "x"} for _ in range(count)), schema):
+                writer.write_batch(chunk)
+    places = np.array([0, 2, 3, 6, 7, 8, 12])
+    assert list(read_rows_at(files, places, ["a"])) == [{"a": place} for place in places.tolist()]
+    spoil_column(files[0], "a")  # its first three rows are in a row group of their own
+    assert list(read_rows_at(files, places[2:], ["a"])) == [{"a": place} for place in places[2:].tolist()]
+
+
+@pytest.mark.parametrize("sizes", [(2, 2, 2, 2), (8,), (1, 0, 3, 4), (3, 5)])
+def test_rows_are_taken_as_many_at_a_time_as_are_asked_for(sizes):
+    table = pa.table({"a": list(range(8)), "b": pa.array(list("abcabcab")).dictionary_encode()})
+    for as_batches in (False, True):
+        parts, start = [], 0
+        for size in sizes:
+            part = table.slice(start, size)
+            parts.append(part.combine_chunks().to_batches()[0] if as_batches and size else part)
+            start += size
+        rows = Rows(parts)
+        taken = [rows.take(count) for count in (0, 3, 1, 0, 4)]
+        assert [row for part in taken for row in part.to_pylist()] == table.to_pylist()
+        assert [len(part) for part in taken] == [0, 3, 1, 0, 4]
+
+
+def test_memory_is_given_back_also_where_that_cannot_be_asked_for(monkeypatch):
+    give_memory_back()
+    monkeypatch.setattr(tables.ctypes, "CDLL", lambda name: object())
+    give_memory_back()
