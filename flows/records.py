@@ -9,7 +9,7 @@ from t2i_core.storage.tables import give_memory_back
 from t2i_core.storage.workspace import Workspace
 from tasks.caching import ResultCache, cache_key
 from tasks.generation import SHARD_KEY
-from tasks.records import collect_records_task, compact_results
+from tasks.records import collect_records, collect_records_task, compact_results
 
 
 def collect_index(workspace: Workspace, cache: ResultCache, only_run: str | None = None) -> tuple[RecordIndex, Scan]:
@@ -32,6 +32,16 @@ def collect_index(workspace: Workspace, cache: ResultCache, only_run: str | None
     index = RecordIndex(workspace.records / name, only_run, scan.keys)
     give_memory_back()
     return index, workspace.checked_images.note(scan, ~scan.unchecked | (find(scan.keys, index.keys) >= 0))
+
+
+def collect_at_once(workspace: Workspace, cache: ResultCache) -> tuple[RecordIndex, Scan]:
+    """Do the same without Prefect, for a run that was told to stop."""
+    scan = scan_images(workspace)
+    key = records_key(scan, cache)
+    table = workspace.records / f"{key}.parquet"
+    if scan.unchecked.any() or not table.is_file():
+        collect_records(key, str(workspace.root), scan)
+    return RecordIndex(table, stored=scan.keys), scan
 
 
 def scan_images(workspace: Workspace) -> Scan:

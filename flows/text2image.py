@@ -38,7 +38,7 @@ from flows.preflight import check_at_once
 from flows.preview import show_preview
 from flows.prompts import lines_about_prompts
 from flows.read_only import with_place_to_write
-from flows.records import records_key, scan_images
+from flows.records import collect_at_once
 from flows.resolve import Resolved, fetch, load_elsewhere, pixel_packages, resolve
 from flows.runners import RunToJoin, find_workers
 from flows.signature import takes_options
@@ -65,7 +65,6 @@ from t2i_core.reports.pictures import delete_damaged
 from t2i_core.reports.report import Report, write_report
 from t2i_core.storage.formats import Encoding
 from t2i_core.storage.leases import Lease
-from t2i_core.storage.record_index import RecordIndex
 from t2i_core.storage.run_marks import RunMarks
 from t2i_core.storage.tables import use_system_allocator
 from t2i_core.storage.workspace import Workspace
@@ -74,7 +73,6 @@ from tasks.generation import generate_shard_task
 from tasks.manifest import accounting_of, write_manifest_task
 from tasks.process import THIS_PROCESS, import_engine
 from tasks.progress import progress
-from tasks.records import collect_records
 from tasks.reports import name_flow_run, publish_now, publish_task, report_task
 from tasks.server_wait import WAIT, waiting_as_asked
 from tasks.settings import ConfiguredFlow, apply_settings
@@ -345,10 +343,8 @@ class Text2Image:
         if plan is None or work is None:
             log.info("stopped   before the data set was read to its end; run the same command again to go on")
             return "stopped: the data set was not read to its end; images that were made are kept"
-        scan = scan_images(self.workspace)
-        table = collect_records(records_key(scan, self.cache), self.config.output, scan)
         # With --refresh, too, images of other runs count: what the run did not come to still has its earlier picture.
-        index = RecordIndex(self.workspace.records / table, stored=scan.keys)
+        index, scan = collect_at_once(self.workspace, self.cache)
         catalog = Catalog(self.workspace, plan, index, scan, self.run, self.generating.errors, interrupted=True)
         report = self.report("interrupted", resolved, catalog, work, write_manifest(catalog, self.config))
         write_report(report, catalog)

@@ -130,19 +130,20 @@ def manifest_lines(chunk: RowChunk, paths: pa.Array, form: ManifestForm) -> Iter
     Args:
         paths: of the images of the rows, in their order; null where there is no picture.
     """
-    key, quoted = form.image_key, [None if path is None else json_text(path) for path in paths.to_pylist()]
+    key, name = form.image_key, json_text(form.image_key)
+    quoted = [None if path is None else json_text(path) for path in paths.to_pylist()]
     # How the text of a row has the name of the column, if it is there, at the row's own level or within a value; and
     # what only a text has that is escaped to ASCII, as its line then has to be.
-    names = {json_text(key), json.dumps(key), "\\ud"}
+    escaped_name, escape = json.dumps(key), "\\ud"
     columns = (chunk.rows[name].to_pylist() for name in ("json", "has_images", "rejection"))
     for text, has_images, rejection, (start, end) in zip(*columns, pairwise(chunk.edges.tolist()), strict=True):
         if text is None or has_images:
             yield text
             continue
         images = [path for path in quoted[start:end] if path is not None]
-        if not any(name in text for name in names):  # which is so of most rows, and saves reading their JSON
+        if not (name in text or escaped_name in text or escape in text):  # so with most rows: their JSON is not read
             separator = "" if text == "{}" else ", "
-            yield f"{text[:-1]}{separator}{json_text(key)}: [{', '.join(images)}]}}"
+            yield f"{text[:-1]}{separator}{name}: [{', '.join(images)}]}}"
             continue
         values = json.loads(text)
         # A rejected row keeps the paths it came with, if any; they are the user's.

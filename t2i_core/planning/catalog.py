@@ -230,8 +230,9 @@ class Catalog:
         made = pc.equal(chunk.found["run"], self.run).to_pylist()
         states = [ImageState.GENERATED if here else ImageState.REUSED for here in made]
         errors: list[str | None] = [None] * len(states)
-        for number in np.flatnonzero(~chunk.images.present).tolist():
-            key = chunk.images.specs["key"][number].as_py()
+        missing = ~chunk.images.present
+        keys = chunk.images.specs["key"].filter(pa.array(missing)).to_pylist()
+        for number, key in zip(np.flatnonzero(missing).tolist(), keys, strict=True):
             error = self.index.errors.get(key) or self.errors.get(key)
             if error is None and not self.interrupted:
                 error = "not made, for no recorded reason; run again, and report it if it stays"
