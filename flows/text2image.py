@@ -11,8 +11,8 @@ if __name__ == "__main__":
     raise SystemExit(main())
 
 import logging
-import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import asdict, replace
 from typing import Any
@@ -209,7 +209,7 @@ class Text2Image:
         warn_of_disk(*disk_space(work, catalog))
         counted: Future[WorkEstimate] = Future()
         counted.set_result(work)
-        self.make(resolved, load_config, pending, batch_size, counted, catalog.plan.images)
+        self.make(resolved, load_config, pending, batch_size, counted, lambda: catalog.plan.images)
         return work
 
     def generate_early(self, resolved: Resolved, planning: Planning, speeds: SpeedCache) -> WorkEstimate | None:
@@ -232,7 +232,7 @@ class Text2Image:
 
         self.counted = planning.then(count)
         planning.then(lambda plan: self.advise(resolved, plan))
-        self.make(resolved, load_config, pending, batch_size, self.counted, sys.maxsize)
+        self.make(resolved, load_config, pending, batch_size, self.counted, planning.growth.images)
         return self.counted.result()
 
     def advise(self, resolved: Resolved, plan: Plan) -> None:
@@ -248,9 +248,12 @@ class Text2Image:
         pending: Pending,
         batch_size: int,
         counted: "Future[WorkEstimate]",
-        images_planned: int,
+        planned: Callable[[], int],
     ) -> None:
-        """Make what is pending, shard by shard through a sliding window. `counted`: the work, once it is known."""
+        """Make what is pending, shard by shard through a sliding window.
+
+        `counted`: the work, once it is known. `planned`: how many images the data set has, as far as it is read.
+        """
         context = RunContext(
             run=self.run,
             refresh=self.config.refresh or self.inventory.again is not None,
@@ -260,14 +263,14 @@ class Text2Image:
             encoding=Encoding(self.config.image_format, self.config.png_compress_level, self.config.jpeg_quality),
             options=resolved.options,
             sampler=resolved.model.configs.get("scheduler", {}).get("_class_name"),
-            thumbnails=has_gallery(self.config.gallery, images_planned),
         )
         # The images of a shard are missing, so a stored result of this very shard is stale.
         task = self.cache.bind(generate_shard_task, refresh=True)
         images, workers = self.workspace.images.absolute(), self.generating.workers
 
         def submit(shard: Shard, place: str) -> PrefectFuture[Any]:
-            return workers.submit(task, shard.digest, *data(shard, images, load_config, context), place=place)
+            own = replace(context, thumbnails=has_gallery(self.config.gallery, planned()))
+            return workers.submit(task, shard.digest, *data(shard, images, load_config, own), place=place)
 
         def work() -> WorkEstimate | None:
             return counted.result() if counted.done() else None

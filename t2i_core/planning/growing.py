@@ -33,6 +33,10 @@ class Growth:
             self._segments, self._images = max(self._segments, segments), max(self._images, images)
             self._changed.notify_all()
 
+    def images(self) -> int:
+        """Return how many images the segments have that are written by now."""
+        return self._images
+
     def end(self, error: BaseException | None = None) -> None:
         """Note that no other segment comes, or why the plan cannot be written."""
         with self._changed:

@@ -13,6 +13,7 @@ import tasks.dataset
 from t2i_core.dataset.parser import read_rows
 from t2i_core.errors import DatasetError
 from t2i_core.planning import plan
+from t2i_core.storage.thumbnail_store import ThumbnailStore
 from tests.conftest import ROOT, command
 
 pytestmark = pytest.mark.timeout(300)
@@ -116,6 +117,25 @@ def test_what_concerns_the_whole_data_set_waits_for_it(run, prompts, output, slo
     slow(images=0)
     assert run(dataset=prompts(*TEXTS), save_interval=1, **options).is_completed()
     assert len(output.stored()) == options.get("preview", 0)
+
+
+@pytest.mark.parametrize(("limit", "thumbnails"), [(23, 23), (3, 0)])
+def test_thumbnails_are_made_with_the_first_images_where_a_gallery_is_to_be_expected(
+    run, prompts, output, slow, monkeypatch, limit, thumbnails
+):
+    monkeypatch.setattr("t2i_core.output.layout.GALLERY_LIMIT", limit)
+    monkeypatch.setattr(flows.text2image, "show_gallery", lambda *_: None)  # it would make those that are missing
+    slow(images=2)
+    assert run(dataset=prompts(*TEXTS), save_interval=1).is_completed()
+    assert len(ThumbnailStore(output.folder).index().pixels) == thumbnails
+
+
+def test_several_processes_make_images_while_the_data_set_is_read(run, prompts, output, slow):
+    slow(images=4)
+    assert run(dataset=prompts(*TEXTS), save_interval=1, workers="2").is_completed()
+    assert output.counts()["images_generated"] == output.counts()["images"] == len(output.stored()) == 23
+    assert output.run()["work"]["batches"] == 12
+    assert output.manifest_is_true()
 
 
 # A data set that is never read to its end.
