@@ -47,14 +47,15 @@ def _parquet_chunks(opened: BinaryIO, name: str, binary: BinaryColumns) -> Itera
     from pyarrow import parquet
 
     # Opened here, for pyarrow takes a name such as run-10:00.parquet for a URL.
-    with parquet.ParquetFile(opened, buffer_size=PEEK_BYTES) as table:
+    with parquet.ParquetFile(opened, buffer_size=PEEK_BYTES, pre_buffer=False) as table:
         names = unique_columns(name, table.schema_arrow.names)
         candidates = binary.candidates(table.schema_arrow)
         if candidates:
             for chunk in table.iter_batches(PEEKED_ROWS, columns=candidates):
                 binary.find(chunk)
                 break
-    with parquet.ParquetFile(opened) as table:
+    # Not read ahead: Arrow would do so for the columns of the whole file, and keep them in memory.
+    with parquet.ParquetFile(opened, pre_buffer=False) as table:
         kept = [name for name in names if name not in binary.names] if binary.names else None
         yield from table.iter_batches(CHUNK_ROWS, columns=kept)
 

@@ -8,11 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from t2i_core.storage.keys import KEY, Keys, as_keys, find
 from t2i_core.storage.records import REPEATED, Status
-from t2i_core.storage.tables import CHUNK_ROWS
+from t2i_core.storage.tables import CHUNK_ROWS, parquet_reader
 
 
 class RecordIndex:
@@ -39,7 +38,7 @@ class RecordIndex:
         self.name = file.name
         self.only_run = only_run
         # Kept open: a later run may remove the file.
-        self._table = pq.ParquetFile(pa.OSFile(str(file)), read_dictionary=REPEATED)
+        self._table = parquet_reader(pa.OSFile(str(file)), REPEATED)
         self.errors: dict[str, str] = {}
         self.replacements: dict[str, tuple[str, int]] = {}
         self.attempts: Counter[str] = Counter()

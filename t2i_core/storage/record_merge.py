@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from t2i_core.storage.adoption import Adopters
 from t2i_core.storage.image_store import ImageStore, Scan
 from t2i_core.storage.keys import KEY, Keys, as_keys
 from t2i_core.storage.record_table import merge_records, tabled
 from t2i_core.storage.records import RECORD_TABLE, REPEATED
-from t2i_core.storage.tables import CHUNK_ROWS
+from t2i_core.storage.tables import CHUNK_ROWS, parquet_reader
 
 # Images in a range, about: their records take some 10 MB, of which a merge needs a few copies.
 RANGE = 16_384
@@ -47,7 +46,7 @@ class _SortedTable:
     """A table that is sorted by key, read from its file as far as it is needed."""
 
     def __init__(self, path: Path | None) -> None:
-        self._file = None if path is None else pq.ParquetFile(pa.OSFile(str(path)))
+        self._file = None if path is None else parquet_reader(pa.OSFile(str(path)))
         self._chunks = iter(self._file.iter_batches(CHUNK_ROWS)) if self._file else iter(())
         self._rest: pa.RecordBatch | None = None
 

@@ -2,13 +2,17 @@
 
 import datetime
 import decimal
+import io
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from t2i_core.dataset import arrow_reader as module
+from t2i_core.dataset.binary_columns import BinaryColumns
 from t2i_core.dataset.readers import open_source
+from t2i_core.dataset.reading import Notes
 from t2i_core.dataset.sources import find_parts
 from t2i_core.errors import DatasetError
 from tests.dataset.files import PROMPTS, read, reasons, values
@@ -110,6 +114,25 @@ def test_pictures_are_not_even_read(tmp_path, monkeypatch):
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", iter_batches)
     assert len(values(path)) == 500
     assert asked == [(module.PEEKED_ROWS, ["image"]), (module.CHUNK_ROWS, ["prompt"])]
+
+
+def test_of_pictures_no_more_is_read_than_shows_that_they_are(monkeypatch):
+    random, written = np.random.default_rng(0), io.BytesIO()
+    table = pa.table({"prompt": ["a fox"] * 400, "image": [random.bytes(5000) for _ in range(400)]})
+    pq.write_table(table, written, row_group_size=40)
+
+    class Counted(io.BytesIO):
+        count = 0
+
+        def read(self, size=-1):
+            found = super().read(size)
+            self.count += len(found)
+            return found
+
+    file = Counted(written.getvalue())
+    chunks = module._parquet_chunks(file, "rows.parquet", BinaryColumns("rows.parquet", Notes()))
+    assert sum(len(chunk) for chunk in chunks) == 400
+    assert file.count < len(written.getvalue()) / 4
 
 
 def test_a_row_that_is_not_utf8_costs_only_itself(written):
