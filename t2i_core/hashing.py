@@ -22,8 +22,10 @@ def canonical_json(value: object) -> str:
 
 
 def derive_seed(*parts: object) -> int:
-    """Return 32 bits of the digest of `parts`: the same on every machine and in every version."""
-    return int(digest(list(parts))[:8], 16)
+    """Return 32 bits of the digest of `parts`, a list: the same on every machine and in every version."""
+    # As the encoder writes a list, in half of its time: seeds are as many as images.
+    texts = [str(part) if type(part) is int else canonical_json(part) for part in parts]
+    return int(hashlib.sha256(f"[{','.join(texts)}]".encode("ascii")).hexdigest()[:8], 16)
 
 
 def file_sha256(path: Path) -> str:
