@@ -49,7 +49,7 @@ def collect_records(cache_key: str, output: str, scan: Scan) -> str:
     marks = "\n".join(_mark(*entry) for entry in listing)
     target = workspace.records / f"{cache_key}.parquet"
     with table_writer(target, RECORD_TABLE.with_metadata({_ABSORBED: marks.encode()})) as writer:
-        for merged in merge_in_ranges(previous, new(), scan, workspace.images):
+        for merged in merge_in_ranges(previous, new(), scan, workspace.images, workspace.records):
             writer.write_table(merged.replace_schema_metadata({_ABSORBED: marks.encode()}))
     if len(in_use(workspace.leases)) < 2:  # beside this run, no other that reads a table, however old
         for path in workspace.records.glob("*.parquet"):

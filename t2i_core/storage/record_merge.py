@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,23 +13,30 @@ from t2i_core.storage.adoption import Adopters
 from t2i_core.storage.image_store import ImageStore, Scan
 from t2i_core.storage.keys import KEY, Keys, as_keys
 from t2i_core.storage.record_table import merge_records, tabled
-from t2i_core.storage.records import RECORD_TABLE, REPEATED
+from t2i_core.storage.records import RECORD_TABLE
+from t2i_core.storage.spill import SPILLS, Spill
 from t2i_core.storage.tables import CHUNK_ROWS, parquet_reader
 
 # Images in a range, about: their records take some 10 MB, of which a merge needs a few copies.
 RANGE = 16_384
 
 
-def merge_in_ranges(previous: Path | None, new: Iterable[object], scan: Scan, images: ImageStore) -> Iterator[pa.Table]:
+def merge_in_ranges(
+    previous: Path | None, new: Iterable[object], scan: Scan, images: ImageStore, folder: Path
+) -> Iterator[pa.Table]:
     """Yield what `merge_records` returns, sorted by key, in several tables.
 
-    `previous`: the file of an earlier table, sorted by key. The others: as for `merge_records`.
+    Args:
+        previous: the file of an earlier table, sorted by key.
+        new: as for `merge_records`, as JSON knows them. So are the others.
+        folder: where new records wait for their turn, as `Spill` has it.
     """
-    count = 1 + len(scan.keys) // RANGE
+    count = min(SPILLS, 1 + len(scan.keys) // RANGE)
     # Keys are hashes: ranges of equal width hold about equally many.
     edges = np.array([f"{number * 16**8 // count:08x}" for number in range(count)], KEY)
-    earlier, later = _SortedTable(previous), _Ranges(new, edges)
-    with Adopters(images) as adopt:
+    earlier = _SortedTable(previous)
+    with Adopters(images) as adopt, ExitStack() as opened:
+        later = _Ranges(new, edges, folder, opened)
         for number, part in enumerate(_parts(scan, edges)):
             before = earlier.up_to(edges[number + 1] if number + 1 < count else None)
             yield merge_records(before, later.take(number), part, images, adopt)
@@ -66,20 +74,21 @@ class _SortedTable:
 
 
 class _Ranges:
-    """Records in the order in which they came, by the range of their key; what repeats in them is kept once."""
+    """Records in the order in which they came, by the range of their key."""
 
-    def __init__(self, records: Iterable[object], edges: Keys) -> None:
-        self._parts: list[list[pa.Table]] = [[] for _ in edges]
+    def __init__(self, records: Iterable[object], edges: Keys, folder: Path, opened: ExitStack) -> None:
+        self._parts: dict[int, Spill] = {}
         for chunk in tabled(records):
             numbers = np.searchsorted(edges, as_keys(chunk["key"]), "right") - 1
-            for number in np.unique(numbers).tolist():
-                part = pa.Table.from_batches([chunk]).filter(pa.array(numbers == number))
-                for name in REPEATED:
-                    place = part.schema.get_field_index(name)
-                    part = part.set_column(place, name, part[name].dictionary_encode())
-                self._parts[number].append(part)
+            order = np.argsort(numbers, kind="stable")
+            dealt, numbers = chunk.take(pa.array(order)), numbers[order]
+            found, starts = np.unique(numbers, return_index=True)
+            for number, (start, end) in zip(found.tolist(), pairwise([*starts.tolist(), len(numbers)]), strict=True):
+                if number not in self._parts:
+                    self._parts[number] = Spill(RECORD_TABLE, folder, opened)
+                self._parts[number].add(dealt.slice(start, end - start))
 
     def take(self, number: int) -> pa.Table:
         """Return the records of a range, which are then forgotten here."""
-        parts, self._parts[number] = self._parts[number], []
-        return pa.concat_tables([RECORD_TABLE.empty_table(), *(part.cast(RECORD_TABLE) for part in parts)])
+        part = self._parts.pop(number, None)
+        return part.read() if part else RECORD_TABLE.empty_table()

@@ -4,23 +4,20 @@ A record of a real image takes some 300 bytes, and they are needed in a random o
 order of the table, and dealt out to files, of which each has those of the next so many images of the data set.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from tempfile import SpooledTemporaryFile
-from typing import IO, Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from t2i_core.storage.record_index import RecordIndex
+from t2i_core.storage.spill import SPILLS, Spill
 
-# Images whose records are in memory at a time: 20 MB. More where there would be more files than a process may open.
-BUCKET, BUCKETS = 65_536, 256
-# A bucket of so many bytes is no file.
-SMALL = 1 << 20
+# Images whose records are in memory at a time: 20 MB. More where there would be more than `SPILLS`.
+BUCKET = 65_536
 _PLACE = "place"
 
 
@@ -31,22 +28,21 @@ def in_order(
 
     Args:
         places: indices in `index.keys`; a row is null where it is -1.
-        folder: where files are kept meanwhile, which have no names and vanish with the process; where it cannot be
-            written, they are in the system's folder for temporary files.
+        folder: where records wait for their turn, as `Spill` has it.
     """
-    size = max(BUCKET, -(-len(places) // BUCKETS))
+    size = max(BUCKET, -(-len(places) // SPILLS))
     begins = range(0, len(places), size) or [0]
     with ExitStack() as opened:
-        buckets: list[_Bucket] = []
+        buckets: list[Spill] = []
         for chunk, numbers in _dealt(index, places, columns):
             if not buckets:
-                buckets = [_Bucket(begin, chunk.schema, folder, opened) for begin in begins]
+                buckets = [Spill(chunk.schema, folder, opened) for _ in begins]
             edges = np.searchsorted(numbers, [*begins, len(places)]).tolist()
             for bucket, start, end in zip(buckets, edges[:-1], edges[1:], strict=True):
                 if start < end:
                     bucket.add(chunk.slice(start, end - start))
-        for bucket in buckets:
-            yield bucket.rows(min(size, len(places) - bucket.begin)).select(columns)
+        for begin, bucket in zip(begins, buckets, strict=True):
+            yield _in_places(bucket.read(), begin, min(size, len(places) - begin)).select(columns)
 
 
 def _dealt(
@@ -72,29 +68,11 @@ def _dealt(
         yield pa.RecordBatch.from_arrays(arrays, [*taken.schema.names, _PLACE]), positions
 
 
-class _Bucket:
-    """The records of some images that follow each other in the data set, on disk where they are many."""
-
-    def __init__(self, begin: int, schema: pa.Schema, folder: Path, opened: ExitStack) -> None:
-        self.begin = begin
-        where = str(folder) if os.access(folder, os.W_OK) else None
-        self._file = opened.enter_context(SpooledTemporaryFile(SMALL, dir=where))  # noqa: SIM115
-        options = pa.ipc.IpcWriteOptions(compression="lz4")
-        self._writer = pa.ipc.new_stream(cast(IO[Any], self._file), schema, options=options)
-
-    def add(self, records: pa.RecordBatch) -> None:
-        self._writer.write_batch(records)
-
-    def rows(self, count: int) -> pa.Table:
-        """Return the rows of the images, null where there is no record; the file is gone then."""
-        self._writer.close()
-        self._file.seek(0)
-        with pa.ipc.open_stream(cast(IO[Any], self._file)) as stream:
-            table = stream.read_all().unify_dictionaries().combine_chunks()
-        self._file.close()
-        rows = np.full(count, -1)
-        rows[table[_PLACE].to_numpy() - self.begin] = np.arange(len(table))
-        return table.take(pa.array(rows, mask=rows < 0))
+def _in_places(records: pa.Table, begin: int, count: int) -> pa.Table:
+    """Return records in their places, counted from `begin`; null where there is none."""
+    rows = np.full(count, -1)
+    rows[records[_PLACE].to_numpy() - begin] = np.arange(len(records))
+    return records.unify_dictionaries().combine_chunks().take(pa.array(rows, mask=rows < 0))
 
 
 def _not_worth_a_dictionary(chunk: pa.RecordBatch) -> list[str]:

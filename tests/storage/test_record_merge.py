@@ -29,7 +29,8 @@ def in_ranges(workspace, monkeypatch, tmp_path):
             file = tmp_path / "previous.parquet"
             with file.open("wb") as target:
                 write_table(target, previous)
-        tables = list(merge_in_ranges(file, map(asdict, records), workspace.images.scan(), workspace.images))
+        scan, images = workspace.images.scan(), workspace.images
+        tables = list(merge_in_ranges(file, map(asdict, records), scan, images, tmp_path))
         assert all(table.schema.equals(RECORD_TABLE) for table in tables)
         return tables
 

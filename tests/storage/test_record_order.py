@@ -6,6 +6,7 @@ import pytest
 
 from t2i_core.storage import record_index as index_module
 from t2i_core.storage import record_order as module
+from t2i_core.storage import spill
 from t2i_core.storage.record_order import in_order
 from t2i_core.storage.records import PROVENANCE_FACTS
 from tests.builders import failed_record, image_record, image_spec, record_index
@@ -34,7 +35,7 @@ def index(tmp_path, monkeypatch):
 @pytest.mark.parametrize("small", [1, 1 << 20])
 def test_each_place_gets_its_record_as_often_as_it_is_asked_for(index, tmp_path, monkeypatch, bucket, small):
     monkeypatch.setattr(module, "BUCKET", bucket)
-    monkeypatch.setattr(module, "SMALL", small)  # bytes that are kept in memory
+    monkeypatch.setattr(spill, "SMALL", small)  # bytes that are kept in memory
     places = np.random.default_rng(0).integers(-1, 40, 70)
     columns = ["key", *PROVENANCE_FACTS]
     expected = index.facts(columns).take(pa.array(places, mask=places < 0)).to_pylist()
@@ -48,7 +49,7 @@ def test_each_place_gets_its_record_as_often_as_it_is_asked_for(index, tmp_path,
 
 def test_there_are_no_more_files_than_a_process_may_open(index, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "BUCKET", 1)
-    monkeypatch.setattr(module, "BUCKETS", 3)
+    monkeypatch.setattr(module, "SPILLS", 3)
     tables = list(in_order(index, np.arange(40), ["seed"], tmp_path))
     assert [len(table) for table in tables] == [14, 14, 12]
     assert pa.concat_tables(tables).equals(index.facts(["seed"]))
@@ -74,7 +75,7 @@ def test_a_table_without_images_has_no_records(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_is_left_alone(index, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "SMALL", 1)
+    monkeypatch.setattr(spill, "SMALL", 1)
     tables = list(in_order(index, np.arange(40), ["key"], tmp_path / "none"))
     assert sum(map(len, tables)) == 40
     assert not (tmp_path / "none").exists()

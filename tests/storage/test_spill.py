@@ -1,0 +1,44 @@
+"""Rows that wait on disk come back as they were, and leave nothing behind."""
+
+from contextlib import ExitStack
+
+import pyarrow as pa
+import pytest
+
+from t2i_core.storage import spill as module
+from t2i_core.storage.spill import Spill
+
+TABLE = pa.table({"a": list(range(100)), "b": pa.array(list("abcd") * 25).dictionary_encode(), "c": [None, "x"] * 50})
+
+
+@pytest.mark.parametrize("small", [1, 1 << 20])
+def test_what_was_added_is_read_once_in_its_order(tmp_path, monkeypatch, small):
+    monkeypatch.setattr(module, "SMALL", small)
+    with ExitStack() as opened:
+        spill = Spill(TABLE.schema, tmp_path, opened)
+        for start, count in ((0, 1), (1, 59), (60, 0), (60, 40)):
+            for batch in TABLE.slice(start, count).to_batches():
+                spill.add(batch)
+        assert spill.read().to_pylist() == TABLE.to_pylist()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_was_added(tmp_path):
+    with ExitStack() as opened:
+        assert Spill(TABLE.schema, tmp_path, opened).read().equals(TABLE.slice(0, 0))
+
+
+def test_a_spill_that_is_not_read_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SMALL", 1)
+    with pytest.raises(KeyboardInterrupt), ExitStack() as opened:
+        Spill(TABLE.schema, tmp_path, opened).add(TABLE.to_batches()[0])
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_the_folder_cannot_be_written_rows_wait_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SMALL", 1)
+    with ExitStack() as opened:
+        spill = Spill(TABLE.schema, tmp_path / "none", opened)
+        spill.add(TABLE.to_batches()[0])
+        assert spill.read().to_pylist() == TABLE.to_pylist()
