@@ -6,7 +6,7 @@ provenance, named images, reports, estimate, and what is still to make.
 
 import heapq
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import chain, pairwise
@@ -134,13 +134,9 @@ class Unreferenced:
     manifests: list[Path]
 
 
-def join(specs: Iterable[Path], index: RecordIndex, columns: Sequence[str] | None = None) -> Iterator[CatalogChunk]:
-    """Yield the image specs of these files of a plan, with the columns asked for; None: all of them."""
-    if columns is not None and "key" not in columns:
-        columns = ["key", *columns]
-    for path in specs:
-        for chunk in read_chunks(path, columns):
-            yield CatalogChunk(chunk, index.find(chunk["key"]))
+def with_key(columns: Sequence[str] | None) -> Sequence[str] | None:
+    """Return names of columns of a plan with the key among them; None, which is all of them, as it is."""
+    return columns if columns is None or "key" in columns else ["key", *columns]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +161,7 @@ class Catalog:
     def chunks(self, columns: Sequence[str] | None = None) -> Iterator[CatalogChunk]:
         """Yield the image specs in data-set order, with the columns asked for; None: all of them."""
         index, start = self.places, 0
-        if columns is not None and "key" not in columns:
-            columns = ["key", *columns]
-        for chunk in self._specs(columns):
+        for chunk in self._specs(with_key(columns)):
             yield CatalogChunk(chunk, index[start : start + len(chunk)])
             start += len(chunk)
 
@@ -175,7 +169,7 @@ class Catalog:
     def places(self) -> npt.NDArray[np.int32]:
         """Return, for each image in data-set order, the index of its picture in `RecordIndex.keys`, or -1.
 
-        They are looked up once: of a million keys that takes three seconds.
+        They are looked up once: of a million keys that takes seconds.
         """
         known, digest = self.index.found, self.plan.digest
         if digest not in known:

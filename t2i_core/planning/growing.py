@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from t2i_core.planning.catalog import CatalogChunk, join
+from t2i_core.planning.catalog import CatalogChunk, with_key
 from t2i_core.planning.plan import specs_file
 from t2i_core.storage.record_index import RecordIndex
+from t2i_core.storage.tables import read_chunks
 
 # Between two looks at whether a reader should stop waiting.
 LOOK_SECONDS = 0.5
@@ -85,6 +86,6 @@ class GrowingCatalog:
         Raises:
             BaseException: the error that the writer of the plan ended with.
         """
-        return join(
-            (specs_file(self.plans, self.digest, number) for number in self.growth.segments()), self.index, columns
-        )
+        for number in self.growth.segments():
+            for chunk in read_chunks(specs_file(self.plans, self.digest, number), with_key(columns)):
+                yield CatalogChunk(chunk, self.index.find(chunk["key"]))
