@@ -10,6 +10,7 @@ import os
 import re
 import stat
 from array import array
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -155,7 +156,7 @@ class ImageStore:
 
         Temporary files that a killed process left behind are removed on the way, once they are an hour old.
         """
-        found = _Found()
+        found = _Found((), ())
         # In key order: folders are named by the first digits of their keys.
         for part in in_threads(self._scan_folder, _folders(self.root / ".t2i/images")):
             found.add(part)
@@ -175,46 +176,41 @@ class ImageStore:
 
     def _scan_folder(self, folder: str) -> "_Found":
         """Return the images in the folders within `folder`."""
-        found = _Found()
+        keys, states = list[str](), list[os.stat_result]()
         for entry in chain.from_iterable(map(entries, _folders(folder))):
-            if _IMAGE.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
-                status, key = entry.stat(follow_symlinks=False), entry.name[: KEY.itemsize].encode()
-                if found.keys.endswith(key):  # two files, where a run was killed that wrote another format: one counts
-                    found.remove_last()
-                    status = self.path(key.decode()).stat()
-                found.append(key, status)
-            elif is_temporary(entry.name):
+            name = entry.name
+            if _IMAGE.fullmatch(name) and entry.is_file(follow_symlinks=False):
+                key = name[: KEY.itemsize]
+                if keys and keys[-1] == key:  # two files, where a run was killed that wrote another format: one counts
+                    states[-1] = self.path(key).stat()
+                    continue
+                keys.append(key)
+                states.append(entry.stat(follow_symlinks=False))
+            elif is_temporary(name):
                 remove_if_stale(Path(entry.path))
-        return found
+        return _Found(keys, states)
 
 
 class _Found:
     """The columns of a `Scan` as they grow: of a million images, no second copy of them is in memory."""
 
-    def __init__(self) -> None:
-        self.keys = bytearray()
-        self._sizes, self._mtimes_ns, self._inodes, self._ctimes_ns = array("q"), array("q"), array("Q"), array("q")
-        self._numbers = (self._sizes, self._mtimes_ns, self._inodes, self._ctimes_ns)
-
-    def append(self, key: bytes, status: os.stat_result) -> None:
-        self.keys += key
-        values = (status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
-        for column, value in zip(self._numbers, values, strict=True):
-            column.append(value)
-
-    def remove_last(self) -> None:
-        del self.keys[-KEY.itemsize :]
-        for column in self._numbers:
-            column.pop()
+    def __init__(self, keys: Sequence[str], states: Sequence[os.stat_result]) -> None:
+        self._keys = bytearray("".join(keys).encode("ascii"))
+        self._sizes = array("q", [state.st_size for state in states])
+        self._mtimes_ns = array("q", [state.st_mtime_ns for state in states])
+        self._inodes = array("Q", [state.st_ino for state in states])
+        self._ctimes_ns = array("q", [state.st_ctime_ns for state in states])
 
     def add(self, other: "_Found") -> None:
-        self.keys += other.keys
-        for column, more in zip(self._numbers, other._numbers, strict=True):
-            column.extend(more)
+        self._keys += other._keys
+        self._sizes += other._sizes
+        self._mtimes_ns += other._mtimes_ns
+        self._inodes += other._inodes
+        self._ctimes_ns += other._ctimes_ns
 
     def scan(self) -> Scan:
         return Scan(
-            keys=np.frombuffer(self.keys, KEY),
+            keys=np.frombuffer(self._keys, KEY),
             sizes=np.frombuffer(self._sizes, np.int64),
             mtimes_ns=np.frombuffer(self._mtimes_ns, np.int64),
             inodes=np.frombuffer(self._inodes, np.uint64),
