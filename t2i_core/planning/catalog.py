@@ -196,9 +196,9 @@ class Catalog:
         """
         index = self.places
         of_row = np.concatenate([np.empty(0, np.int64), *(chunk["row"].to_numpy() for chunk in self._specs(["row"]))])
-        names = SPECS.names if columns is None else list(dict.fromkeys([*_PLACE_COLUMNS, *columns]))
-        none = pa.RecordBatch.from_pylist([], pa.schema([SPECS.field(name) for name in names]))
-        specs = Rows(chain([none], self._specs(names)))
+        names = None if columns is None else list(dict.fromkeys([*_PLACE_COLUMNS, *columns]))
+        none = pa.RecordBatch.from_pylist([], pa.schema([SPECS.field(name) for name in names or SPECS.names]))
+        specs = Rows(chain([none], self._specs(names)))  # a plan of an earlier version may lack columns
         facts = list(dict.fromkeys(["key", "run", "format", *facts]))
         records = Rows(in_order(self.index, index, facts, self.workspace.hidden))
         start = 0

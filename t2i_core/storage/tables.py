@@ -99,11 +99,13 @@ class Rows:
 
     def take(self, count: int) -> pa.RecordBatch:
         """Return the next rows."""
-        parts = []
+        parts: list[pa.Table | pa.RecordBatch] = []
         while True:
-            parts.append(self._rest.slice(0, count))
-            self._rest = self._rest.slice(len(parts[-1]))
-            count -= len(parts[-1])
+            part = self._rest.slice(0, count)
+            self._rest = self._rest.slice(len(part))
+            count -= len(part)
+            if len(part) or not (count or parts):  # an empty one may have other columns
+                parts.append(part)
             if not count:
                 return _one_batch(parts)
             self._rest = next(self._tables)

@@ -5,6 +5,7 @@ import pytest
 from t2i_core.dataset.rows import Rejection
 from t2i_core.planning.catalog import Catalog, CatalogImage, ImageState, Picture
 from t2i_core.storage import tables
+from t2i_core.storage.tables import read_table, write_table
 from t2i_core.storage.workspace import Workspace
 from tests.builders import SKIPPED, failed_record, image_spec, make_catalog, picture, spoil_column, store_image
 
@@ -325,3 +326,13 @@ def test_the_name_of_an_image_has_the_suffix_of_its_format(workspace, specs):
     assert [image.name for image in catalog.images()] == [f"{names[0]}.webp", f"{names[1]}.png", f"{names[2]}.png"]
     linked = [(name, key) for names, keys, _ in catalog.names() for name, key in zip(names, keys, strict=True)]
     assert linked == [(f"{names[0]}.webp", specs[0].key), (f"{names[1]}.png", specs[1].key)]
+
+
+def test_a_plan_of_an_earlier_version_may_lack_columns(workspace, specs):
+    store_image(workspace, specs[1])
+    catalog = make_catalog(workspace, *specs[:3])
+    (file,) = catalog.plan.specs_files(workspace.plans)
+    table = read_table(file).drop_columns(["step_cache"])
+    with file.open("wb") as target:
+        write_table(target, table)
+    assert [row.images[0].key for row in catalog.rows()] == [spec.key for spec in specs[:3]]
