@@ -16,8 +16,9 @@ import pyarrow as pa
 from t2i_core.storage.record_index import RecordIndex
 from t2i_core.storage.spill import SPILLS, Spill
 
-# Images whose records are in memory at a time: 20 MB. More where there would be more than `SPILLS`.
-BUCKET = 65_536
+# Images whose records are in memory at a time: 10 MB, of which there are a few copies. More where there would be more
+# than `SPILLS`.
+BUCKET = 32_768
 _PLACE = "place"
 
 
