@@ -79,8 +79,8 @@ def second_means_now(config: Config) -> Iterator[None]:
     Raises:
         KeyboardInterrupt: on another Ctrl-C; neither the device nor Prefect's server is waited for.
     """
-    log.info("stopping  and writing what there is; Ctrl-C once more leaves at once, without that")
-    try:
+    try:  # the line, too: who reads it on a terminal may answer before the next handler has it
+        log.info("stopping  and writing what there is; Ctrl-C once more leaves at once, without that")
         yield
     except KeyboardInterrupt:
         THIS_PROCESS.give_up()

@@ -15,7 +15,7 @@ POINTS = {
     "after the images before the result": ("after", "tasks.generation", "generate_shard", None),
     "after the result before the manifest": ("before", "tasks.manifest", "write_manifest", None),
     "while names change": ("after", "t2i_core.storage.image_store", "os.replace", None),
-    "while Parquet is written": ("before", "t2i_core.output.provenance", "write_chunks", None),
+    "while Parquet is written": ("before", "t2i_core.output.provenance", "ScoreColumns.added_to", None),
     "before the manifest appears": ("before", "t2i_core.storage.files", "os.replace", "manifest.jsonl"),
 }
 

@@ -1,5 +1,6 @@
 """A stop: who passes on a cancel, and a signal that must not end what is being written."""
 
+import logging
 import os
 import signal
 import threading
@@ -9,6 +10,7 @@ from uuid import uuid4
 import pytest
 from prefect.states import Cancelled, Cancelling, Running
 
+from t2i_core.config import Config
 from tasks import stopping
 from tasks.process import THIS_PROCESS
 from tasks.stopping import CancelledInPrefect, heeding_cancel, ignoring_sigterm, runner_process
@@ -137,3 +139,28 @@ def test_in_another_thread_signals_stay_as_they_are(terminated):
     thread.start()
     thread.join(SECONDS)
     assert done == [signal.getsignal(signal.SIGTERM)]
+
+
+def test_a_second_ctrl_c_counts_while_the_line_is_said_that_offers_it(monkeypatch, tmp_path, caplog):
+    left = []
+    monkeypatch.setattr(stopping.THIS_PROCESS, "give_up", lambda: left.append("device"))
+    monkeypatch.setattr(stopping.WAIT, "leave_now", lambda: left.append("server"))
+
+    class Impatient(logging.Handler):
+        def emit(self, record):
+            if record.getMessage().startswith("stopping"):
+                raise KeyboardInterrupt
+
+    handler = Impatient()
+    caplog.set_level(logging.INFO, "tasks.stopping")
+    stopping.log.addHandler(handler)
+    try:
+        with (
+            pytest.raises(KeyboardInterrupt),
+            stopping.second_means_now(Config.from_values({"dataset": "x.txt", "output": str(tmp_path)})),
+        ):
+            pytest.fail("the run went on")
+    finally:
+        stopping.log.removeHandler(handler)
+    assert left == ["device", "server"]
+    assert "stopped   at once" in caplog.text
