@@ -53,7 +53,7 @@ def folder(tmp_path, **files):
 
 
 def test_rows_are_counted_on_over_the_files_and_lines_are_those_of_each(tmp_path, caplog):
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "t2i_core")
     path = folder(tmp_path, a_jsonl='{"n": 0}\n\n{"n": 1}\n', b_jsonl_gz='bad\n{"n": 3}\n', notes_md="x")
     a, b = str(path / "a.jsonl"), str(path / "b.jsonl.gz")
     rows = read(path)
@@ -66,7 +66,7 @@ def test_rows_are_counted_on_over_the_files_and_lines_are_those_of_each(tmp_path
 
 
 def test_the_rows_of_a_folder_of_one_file_name_it(tmp_path, caplog):
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "t2i_core")
     path = folder(tmp_path, a_txt="a fox\n")
     assert [row.file for row in read(path)] == [str(path / "a.txt")]
     assert [row.file for row in read(path / "a.txt")] == [None]

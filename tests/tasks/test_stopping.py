@@ -143,8 +143,8 @@ def test_in_another_thread_signals_stay_as_they_are(terminated):
 
 def test_a_second_ctrl_c_counts_while_the_line_is_said_that_offers_it(monkeypatch, tmp_path, caplog):
     left = []
-    monkeypatch.setattr(stopping.THIS_PROCESS, "give_up", lambda: left.append("device"))
-    monkeypatch.setattr(stopping.WAIT, "leave_now", lambda: left.append("server"))
+    monkeypatch.setattr(stopping, "THIS_PROCESS", SimpleNamespace(give_up=lambda: left.append("device")))
+    monkeypatch.setattr(stopping, "WAIT", SimpleNamespace(leave_now=lambda: left.append("server")))
 
     class Impatient(logging.Handler):
         def emit(self, record):
