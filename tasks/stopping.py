@@ -73,14 +73,36 @@ def ignoring_sigterm() -> Iterator[None]:
 
 
 @contextmanager
+def _ctrl_c_waits() -> Iterator[None]:
+    """Let a Ctrl-C wait for the end of the block, where libraries could swallow it: those that pass on log lines do.
+
+    Raises:
+        KeyboardInterrupt: after the block, if Ctrl-C was pressed within it.
+    """
+    here = threading.current_thread() is threading.main_thread()
+    if not here or not callable(signal.getsignal(signal.SIGINT)):  # it is ignored, as by `nohup ... &`
+        yield
+        return
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
+
+
+@contextmanager
 def second_means_now(config: Config) -> Iterator[None]:
     """Say how to leave at once while the block stops a run and writes its files; on another Ctrl-C do so.
 
     Raises:
         KeyboardInterrupt: on another Ctrl-C; neither the device nor Prefect's server is waited for.
     """
-    try:  # the line, too: who reads it on a terminal may answer before the next handler has it
-        log.info("stopping  and writing what there is; Ctrl-C once more leaves at once, without that")
+    try:
+        with _ctrl_c_waits():  # who reads the line on a terminal may answer before the next handler has it
+            log.info("stopping  and writing what there is; Ctrl-C once more leaves at once, without that")
         yield
     except KeyboardInterrupt:
         THIS_PROCESS.give_up()
