@@ -152,11 +152,9 @@ class Generating:
         self._ask_to_stop()
         if not THIS_PROCESS.wait_until_idle(seconds):
             THIS_PROCESS.give_up()
-        while self.workers.several and self._flights:
-            try:
-                self._flights.pop(self._ended.get(timeout=max(0.0, deadline - time.monotonic())), None)
-            except Empty:
-                return
+        while self.workers.several and self._flights and (left := deadline - time.monotonic()) > 0:
+            with suppress(Empty):  # in short waits: a Ctrl-C that comes just before one is heeded only after it
+                self._flights.pop(self._ended.get(timeout=min(left, LOOK_SECONDS)), None)
 
     def end(self) -> None:
         """End the processes, and forget what they told."""

@@ -23,6 +23,8 @@ from t2i_core.generation.interface import OnStep
 
 T = TypeVar("T")
 
+LOOK_SECONDS = 0.5
+
 
 @dataclass(slots=True)
 class ThisProcess:
@@ -147,8 +149,12 @@ class ThisProcess:
 
     def wait_until_idle(self, seconds: float) -> bool:
         """Wait until no shard runs, or for `seconds`; return whether none runs."""
+        deadline = time.monotonic() + seconds
         with self._changed:
-            return self._changed.wait_for(lambda: not self._running, seconds)
+            while self._running and (left := deadline - time.monotonic()) > 0:
+                # A Ctrl-C that comes just before Python waits is heeded only after that wait.
+                self._changed.wait(min(left, LOOK_SECONDS))
+            return not self._running
 
 
 def import_engine() -> None:
