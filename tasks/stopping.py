@@ -105,6 +105,7 @@ def second_means_now(config: Config) -> Iterator[None]:
             log.info("stopping  and writing what there is; Ctrl-C once more leaves at once, without that")
         yield
     except KeyboardInterrupt:
+        THIS_PROCESS.stop.set()  # it may come before the block has asked for that
         THIS_PROCESS.give_up()
         WAIT.leave_now()
         log.warning("stopped   at once: %s; run the same command again to go on", _missing(config))

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from t2i_core.errors import Stopped
-from tasks.process import ThisProcess
+from tasks.process import LOOK_SECONDS, ThisProcess
 from tests.conftest import ROOT
 
 SECONDS = 20
@@ -171,6 +171,21 @@ def test_after_giving_up_no_further_shard_begins(process, slow):
     process.start_run("r2")
     process.on_device(lambda: None)  # behind whatever the device was still told to do
     assert begun == []
+
+
+def test_to_wait_for_shards_is_many_short_waits(process):
+    # Python heeds a signal that comes just before such a wait only after it.
+    waits = []
+
+    class Impatient(threading.Condition):
+        def wait(self, timeout=None):
+            waits.append(timeout)
+            process._running = 0
+
+    process._changed = Impatient()
+    process._running = 1
+    assert process.wait_until_idle(600)
+    assert waits == [LOOK_SECONDS]
 
 
 def test_a_new_run_forgets_the_stop_of_an_earlier_one(process):

@@ -144,7 +144,8 @@ def test_in_another_thread_signals_stay_as_they_are(terminated):
 
 def test_a_second_ctrl_c_counts_while_the_line_is_said_that_offers_it(monkeypatch, tmp_path, caplog):
     left = []
-    monkeypatch.setattr(stopping, "THIS_PROCESS", SimpleNamespace(give_up=lambda: left.append("device")))
+    process = SimpleNamespace(stop=threading.Event(), give_up=lambda: left.append("device"))
+    monkeypatch.setattr(stopping, "THIS_PROCESS", process)
     monkeypatch.setattr(stopping, "WAIT", SimpleNamespace(leave_now=lambda: left.append("server")))
 
     class Swallowing(logging.Handler):
@@ -167,4 +168,5 @@ def test_a_second_ctrl_c_counts_while_the_line_is_said_that_offers_it(monkeypatc
     finally:
         stopping.log.removeHandler(handler)
     assert left == ["device", "server"]
+    assert process.stop.is_set()  # no shard begins any more, though the block did not get to ask for that
     assert "stopped   at once" in caplog.text
