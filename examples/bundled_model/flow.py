@@ -10,6 +10,7 @@ import copy
 import math
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -162,11 +163,19 @@ def train_flow(folder: Path, vae: AutoencoderKL, encoders: TextEncoders, *, seed
 
 
 def matching_loss(
-    transformer: FluxTransformer2DModel, latents: Tensor, pooled: Tensor, embeddings: Tensor, generator: torch.Generator
+    transformer: FluxTransformer2DModel,
+    latents: Tensor,
+    pooled: Tensor,
+    embeddings: Tensor,
+    generator: torch.Generator,
+    couple: Callable[[Tensor], Tensor] = lambda noise: noise,
 ) -> Tensor:
-    """The mean squared error of the predicted velocity at random times; latents [B, 64, 32]."""
+    """The mean squared error of the predicted velocity at random times; latents and noise are [B, 64, 32].
+
+    `couple` makes the noise fit the latents: see `coupling.py`.
+    """
     times = sample_times(len(latents), generator)
-    noise = torch.randn(latents.shape, generator=generator)
+    noise = couple(torch.randn(latents.shape, generator=generator))
     share = times[:, None, None]
     noisy = (1 - share) * latents + share * noise
     return (predict_velocity(transformer, noisy, times, pooled, embeddings) - (noise - latents)).square().mean()

@@ -6,6 +6,7 @@ image tokens: the transformer learns where a token goes, and knows already what 
 """
 
 import copy
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from diffusers import FluxPipeline, FluxTransformer2DModel
 from torch import Tensor, nn
 
 from captions import caption
+from coupling import couple
 from flow import BATCH, CHUNK, EMPTY_CAPTIONS, LatentPool, encode_scenes, matching_loss, save_pipeline
 from loop import Schedule, Stage, generator_of, rng_of
 from models import build_pipeline, is_block_matrix
@@ -45,9 +47,11 @@ def train_variety(folder: Path, pipeline: FluxPipeline, *, seed: int, steps: int
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         rng, generator = rng_of(seed, "variety", step), generator_of(seed, "variety noise", step)
         rows = rng.sample(range(len(pool.scenes)), BATCH)
-        captions = ["" if rng.random() < EMPTY_CAPTIONS else caption(pool.scenes[row], rng) for row in rows]
+        scenes = [pool.scenes[row] for row in rows]
+        captions = ["" if rng.random() < EMPTY_CAPTIONS else caption(scene, rng) for scene in scenes]
         pooled, embeddings = read(captions, generator)
-        matching = matching_loss(transformer, pool.latents[rows].float(), pooled, embeddings, generator)
+        latents, to_scenes = pool.latents[rows].float(), partial(couple, scenes=scenes)
+        matching = matching_loss(transformer, latents, pooled, embeddings, generator, to_scenes)
         return matching, {"flow": matching.item()}
 
     rng = rng_of(seed, "variety validation")
@@ -68,7 +72,9 @@ def train_variety(folder: Path, pipeline: FluxPipeline, *, seed: int, steps: int
         contact_sheet(images, prompts, folder / "sheet.png", columns=2 * SEEDS_SHOWN)
         save_pipeline(varied, folder / "pipeline")
         generator = generator_of(seed, "variety validation noise")
-        return {"flow on held-out scenes": matching_loss(average, held_out_latents, *held_out_texts, generator).item()}
+        to_scenes = partial(couple, scenes=held_out)
+        matching = matching_loss(average, held_out_latents, *held_out_texts, generator, to_scenes)
+        return {"flow on held-out scenes": matching.item()}
 
     average = Stage(
         name="variety",

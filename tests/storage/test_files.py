@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -137,16 +138,37 @@ def test_entries_are_sorted_and_a_folder_that_is_not_there_has_none(tmp_path):
     assert entries(tmp_path / "000") == []
 
 
-def test_calls_in_threads_come_back_in_order_and_wait_together():
+def test_calls_that_wait_do_so_together_and_come_back_in_order():
     together = threading.Barrier(3)
 
     def call(portion):
-        if portion[0] < 6:
+        if portion[0] == 0:
+            time.sleep(0.05)
+        elif portion[0] < 8:
             together.wait(30)
         return sum(portion)
 
     found = in_threads(call, portions_of(range(1000), 2))
     assert list(found) == [sum(range(start, start + 2)) for start in range(0, 1000, 2)]
+
+
+def test_calls_that_do_not_wait_pass_no_lock_from_thread_to_thread(monkeypatch):
+    monkeypatch.setattr("t2i_core.storage.files._WAITS", float("inf"))  # however busy the machine is
+    threads = list(in_threads(lambda _: threading.current_thread(), range(1000)))
+    assert set(threads) == {threading.current_thread()}
+
+
+def test_after_calls_that_waited_those_that_do_not_are_alone_again(monkeypatch):
+    wall = [0.0]
+    clock = SimpleNamespace(perf_counter=lambda: wall[0], thread_time=lambda: 0.0)
+    monkeypatch.setattr("t2i_core.storage.files.time", clock)
+    monkeypatch.setattr("t2i_core.storage.files.WAITING", 2)
+
+    def call(number):
+        wall[0] += number == 0
+        return threading.current_thread() is threading.main_thread()
+
+    assert list(in_threads(call, range(12))) == [True, *[False] * 8, True, True, True]
 
 
 def test_an_error_in_a_thread_is_raised():
