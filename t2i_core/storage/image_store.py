@@ -7,37 +7,27 @@ for `link`, which gives a stored image a second name on the same file system.
 import errno
 import hashlib
 import os
-import re
 import stat
-from array import array
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from t2i_core.errors import OutputError
 from t2i_core.storage.files import (
     atomic_write,
-    entries,
-    in_threads,
-    is_temporary,
     link_or_copy,
     naming,
     open_regular,
     read_regular,
-    remove_if_stale,
     temporary_beside,
 )
 from t2i_core.storage.formats import read_header
+from t2i_core.storage.image_folders import image_files
 from t2i_core.storage.keys import KEY, Keys
 from t2i_core.storage.suffixes import PNG, SUFFIXES
-
-_IMAGE = re.compile(r"[0-9a-f]{64}\.(png|webp|jpg)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +146,15 @@ class ImageStore:
 
         Temporary files that a killed process left behind are removed on the way, once they are an hour old.
         """
-        found = _Found((), ())
-        # In key order: folders are named by the first digits of their keys.
-        for part in in_threads(self._scan_folder, _folders(self.root / ".t2i/images")):
-            found.add(part)
-        return found.scan()
+        found = image_files(self.root / ".t2i/images")
+        return Scan(
+            keys=np.frombuffer(found.keys, KEY),
+            sizes=np.frombuffer(found.sizes, np.int64),
+            mtimes_ns=np.frombuffer(found.mtimes_ns, np.int64),
+            inodes=np.frombuffer(found.inodes, np.uint64),
+            ctimes_ns=np.frombuffer(found.ctimes_ns, np.int64),
+            unchecked=np.ones(len(found.sizes), bool),
+        )
 
     def path(self, key: str) -> Path:
         """Return where an image lies on this machine; for its file, not for its content."""
@@ -173,65 +167,6 @@ class ImageStore:
         for format in SUFFIXES:
             if format != but:
                 self._path(key, format).unlink(missing_ok=True)
-
-    def _scan_folder(self, folder: str) -> "_Found":
-        """Return the images in the folders within `folder`."""
-        keys, states = list[str](), list[os.stat_result]()
-        for entry in chain.from_iterable(map(entries, _folders(folder))):
-            name = entry.name
-            if _IMAGE.fullmatch(name) and entry.is_file(follow_symlinks=False):
-                key = name[: KEY.itemsize]
-                if keys and keys[-1] == key:  # two files, where a run was killed that wrote another format: one counts
-                    states[-1] = self.path(key).stat()
-                    continue
-                keys.append(key)
-                states.append(entry.stat(follow_symlinks=False))
-            elif is_temporary(name):
-                remove_if_stale(Path(entry.path))
-        return _Found(keys, states)
-
-
-class _Found:
-    """The columns of a `Scan` as they grow: of a million images, no second copy of them is in memory."""
-
-    def __init__(self, keys: Sequence[str], states: Sequence[os.stat_result]) -> None:
-        self._keys = bytearray("".join(keys).encode("ascii"))
-        self._sizes = array("q", [state.st_size for state in states])
-        self._mtimes_ns = array("q", [state.st_mtime_ns for state in states])
-        self._inodes = array("Q", [state.st_ino for state in states])
-        self._ctimes_ns = array("q", [state.st_ctime_ns for state in states])
-
-    def add(self, other: "_Found") -> None:
-        self._keys += other._keys
-        self._sizes += other._sizes
-        self._mtimes_ns += other._mtimes_ns
-        self._inodes += other._inodes
-        self._ctimes_ns += other._ctimes_ns
-
-    def scan(self) -> Scan:
-        return Scan(
-            keys=np.frombuffer(self._keys, KEY),
-            sizes=np.frombuffer(self._sizes, np.int64),
-            mtimes_ns=np.frombuffer(self._mtimes_ns, np.int64),
-            inodes=np.frombuffer(self._inodes, np.uint64),
-            ctimes_ns=np.frombuffer(self._ctimes_ns, np.int64),
-            unchecked=np.ones(len(self._sizes), bool),
-        )
-
-
-def _folders(parent: str | Path) -> list[str]:
-    """Return the folders of images in another one, and whatever else is there.
-
-    Raises:
-        OutputError: for a link in the place of a folder, through which images would be written elsewhere.
-    """
-    found = entries(parent)
-    for folder in found:
-        if folder.is_symlink():
-            raise OutputError(
-                f"output: {folder.path} is a link, which this tool never makes; put the folder in its place"
-            )
-    return [folder.path for folder in found]
 
 
 def _stored_file(path: Path, format: str) -> StoredFile:

@@ -1,0 +1,141 @@
+"""The folders of stored images as their directory entries have them: a million of them in seconds, beside other work.
+
+Many images are looked for in a process of its own. Each look at a file lets go of Python's lock, and whoever holds it
+next, such as the reader of a data set, keeps it for milliseconds: beside it a scan took ten times as long.
+"""
+
+import logging
+import os
+import pickle
+import re
+import subprocess
+import sys
+from array import array
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from itertools import chain
+from pathlib import Path
+
+from t2i_core.errors import OutputError
+from t2i_core.storage.files import entries, in_threads, is_temporary, remove_if_stale
+from t2i_core.storage.suffixes import SUFFIXES
+
+log = logging.getLogger(__name__)
+
+# As many images are worth the start of a process: 50 ms.
+MANY = 10_000
+_IMAGE = re.compile(r"([0-9a-f]{64})\.(png|webp|jpg)")
+_SUFFIXES = list(SUFFIXES.values())
+# The path comes first: this process may have found the package by the folder that it was started in.
+_ANSWER = "import sys; sys.path.insert(0, sys.argv[1]); import t2i_core.storage.image_folders as it; it.answer()"
+
+
+class ImageFiles:
+    """What directory entries say of images, in columns of equal length, sorted by key.
+
+    Attributes:
+        keys: 64 ASCII characters each.
+        sizes, mtimes_ns, inodes, ctimes_ns: integers of eight bytes.
+    """
+
+    def __init__(self, keys: Iterable[str] = (), states: Sequence[os.stat_result] = ()) -> None:
+        self.keys = bytearray("".join(keys).encode("ascii"))
+        self.sizes = array("q", [state.st_size for state in states])
+        self.mtimes_ns = array("q", [state.st_mtime_ns for state in states])
+        self.inodes = array("Q", [state.st_ino for state in states])
+        self.ctimes_ns = array("q", [state.st_ctime_ns for state in states])
+
+    def extend(self, others: "ImageFiles") -> None:
+        """Append other images, whose keys come later."""
+        self.keys += others.keys
+        self.sizes += others.sizes
+        self.mtimes_ns += others.mtimes_ns
+        self.inodes += others.inodes
+        self.ctimes_ns += others.ctimes_ns
+
+
+def image_files(folder: Path) -> ImageFiles:
+    """Return the images in the folders `ab/cd` of a folder; none if it is not there.
+
+    Temporary files that a killed process left behind are removed on the way, once they are an hour old.
+
+    Raises:
+        OutputError: for a link in the place of a folder, through which images would be written elsewhere.
+        OSError: a folder cannot be read.
+    """
+    folders = _folders(folder)
+    if folders and len(folders) * len(_folders(folders[0])) > MANY:
+        found = _in_another_process(folder)
+        if found is not None:
+            return found
+    return _scan(folder)
+
+
+def answer() -> None:
+    """Write what a scan of the folder in the arguments of this process finds, or raises, to its standard output."""
+    result: ImageFiles | Exception
+    try:
+        result = _scan(Path(sys.argv[2]))
+    except Exception as error:  # raised by the process that asked
+        result = error
+    with suppress(BrokenPipeError):  # it asks no more
+        pickle.dump(result, sys.stdout.buffer)
+        sys.stdout.flush()
+
+
+def _in_another_process(folder: Path) -> ImageFiles | None:
+    """Return the images in a folder; None if the process ended without an answer, as when memory was short."""
+    package = str(Path(__file__).parents[2])
+    # Only what comes with Python is imported there. In a session of its own it gets no Ctrl-C, which this process gets.
+    command = [sys.executable, "-S", "-c", _ANSWER, package, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout is not None
+        try:
+            found = pickle.load(process.stdout)  # noqa: S301 - of this project's own code
+        except (EOFError, pickle.UnpicklingError):
+            log.warning("images    the process that looks for images ended; looking for them in this one")
+            return None
+        except BaseException:
+            process.kill()
+            raise
+    if isinstance(found, Exception):
+        raise found
+    assert isinstance(found, ImageFiles)
+    return found
+
+
+def _scan(folder: Path) -> ImageFiles:
+    found = ImageFiles()
+    # In key order: folders are named by the first digits of their keys.
+    for part in in_threads(_scan_folder, _folders(folder)):
+        found.extend(part)
+    return found
+
+
+def _scan_folder(folder: str) -> ImageFiles:
+    """Return the images in the folders within `folder`."""
+    images: dict[str, os.DirEntry[str]] = {}
+    for entry in chain.from_iterable(map(entries, _folders(folder))):
+        if (named := _IMAGE.fullmatch(entry.name)) and entry.is_file(follow_symlinks=False):
+            key = named[1]
+            # Two files, where a run was killed that wrote another format: one counts.
+            if key not in images or _rank(entry) < _rank(images[key]):
+                images[key] = entry
+        elif is_temporary(entry.name):
+            remove_if_stale(Path(entry.path))
+    return ImageFiles(images, [entry.stat(follow_symlinks=False) for entry in images.values()])
+
+
+def _rank(entry: os.DirEntry[str]) -> int:
+    return _SUFFIXES.index(Path(entry.name).suffix)
+
+
+def _folders(parent: str | Path) -> list[str]:
+    """Return the folders of images in another one, and whatever else is there."""
+    found = entries(parent)
+    for folder in found:
+        if folder.is_symlink():
+            raise OutputError(
+                f"output: {folder.path} is a link, which this tool never makes; put the folder in its place"
+            )
+    return [folder.path for folder in found]

@@ -1,0 +1,112 @@
+"""Looking for stored images: the same here and in a process of its own."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import threading
+import time
+
+import pytest
+
+from t2i_core.errors import OutputError
+from t2i_core.storage import image_folders
+from t2i_core.storage.image_folders import image_files
+
+KEYS = sorted(hashlib.sha256(str(number).encode()).hexdigest() for number in range(60))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for number, key in enumerate(KEYS):
+        place = tmp_path / "images" / key[:2] / key[2:4]
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{key}.{('png', 'webp', 'jpg')[number % 3]}").write_bytes(b"x" * number)
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """Look in another process, however few images there are; returns those processes."""
+    monkeypatch.setattr(image_folders, "MANY", 0)
+    started, popen = [], subprocess.Popen
+
+    def noted(*arguments, **named):
+        started.append(popen(*arguments, **named))
+        return started[-1]
+
+    monkeypatch.setattr(image_folders.subprocess, "Popen", noted)
+    return started
+
+
+def columns(found):
+    return [bytes(found.keys), found.sizes, found.mtimes_ns, found.inodes, found.ctimes_ns]
+
+
+def test_another_process_finds_the_same(folder, elsewhere, monkeypatch):
+    found = image_files(folder)
+    assert len(elsewhere) == 1
+    monkeypatch.setattr(image_folders, "MANY", 10_000)
+    here = image_files(folder)
+    assert len(elsewhere) == 1
+    assert columns(found) == columns(here)
+    assert bytes(found.keys).decode() == "".join(KEYS)
+    assert list(found.sizes) == list(range(60))
+
+
+def test_it_is_found_wherever_the_run_was_started(folder, elsewhere, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert len(image_files(folder.relative_to(tmp_path)).sizes) == 60
+    assert len(elsewhere) == 1
+
+
+@pytest.mark.parametrize("limit", [0, 10_000])
+def test_of_two_files_of_a_key_the_first_format_counts(folder, monkeypatch, limit):
+    monkeypatch.setattr(image_folders, "MANY", limit)
+    place = folder / KEYS[0][:2] / KEYS[0][2:4]
+    (place / f"{KEYS[0]}.jpg").write_bytes(b"of a run that was killed")
+    (place / f"{KEYS[0]}.webp").write_bytes(b"of another one")
+    found = image_files(folder)
+    assert list(found.sizes) == list(range(60))
+    assert found.inodes[0] == (place / f"{KEYS[0]}.png").stat().st_ino
+
+
+@pytest.mark.parametrize("limit", [0, 10_000])
+def test_a_link_in_the_place_of_a_folder_is_refused(folder, monkeypatch, limit, tmp_path):
+    monkeypatch.setattr(image_folders, "MANY", limit)
+    (folder / KEYS[-1][:2] / "zz").symlink_to(tmp_path)
+    with pytest.raises(OutputError, match="is a link, which this tool never makes"):
+        image_files(folder)
+
+
+def test_an_error_of_the_system_comes_with_its_file(folder, elsewhere, monkeypatch):
+    breaking = "import os\ndef scandir(folder): raise PermissionError(13, 'Permission denied', str(folder))\n"
+    monkeypatch.setattr(image_folders, "_ANSWER", f"{breaking}os.scandir = scandir\n{image_folders._ANSWER}")
+    with pytest.raises(PermissionError) as caught:
+        image_files(folder)
+    assert caught.value.filename == str(folder)
+
+
+def test_a_process_that_dies_is_done_without(folder, elsewhere, monkeypatch, caplog):
+    monkeypatch.setattr(image_folders, "_ANSWER", "import os; os.kill(os.getpid(), 9)")
+    assert len(image_files(folder).sizes) == 60
+    assert "looking for them in this one" in caplog.text
+
+
+def test_ctrl_c_ends_it(folder, elsewhere, monkeypatch):
+    monkeypatch.setattr(image_folders, "_ANSWER", "import time; time.sleep(600)")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def press():
+        while not elsewhere:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press).start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            image_files(folder)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert elsewhere[0].returncode == -signal.SIGKILL
