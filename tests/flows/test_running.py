@@ -91,6 +91,13 @@ def test_a_server_that_does_not_let_a_run_begin_is_one_line(capsys):
     assert len(said.err.splitlines()) == 1
 
 
+def test_a_server_that_is_silent_while_a_run_begins_may_be_given_longer(capsys, monkeypatch):
+    monkeypatch.setattr(WAIT, "given_up", True)
+    monkeypatch.setattr(WAIT, "seconds", 60.0)
+    assert _run_to_its_end(Flow(begins=False), {}) == ExitCode.WRONG_USE
+    assert capsys.readouterr().err.endswith("or its log, or wait longer for it: --server-wait 600\n")
+
+
 def test_another_error_before_the_flow_began_is_not_hidden():
     with pytest.raises(ValueError, match="a bug"):
         _run_to_its_end(Flow(error=ValueError("a bug"), begins=False), {})
