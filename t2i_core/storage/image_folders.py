@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 
 # As many images are worth the start of a process: 50 ms.
 MANY = 10_000
-_IMAGE = re.compile(r"([0-9a-f]{64})\.(png|webp|jpg)")
 _SUFFIXES = list(SUFFIXES.values())
+_IMAGE = re.compile(rf"([0-9a-f]{{64}})({'|'.join(map(re.escape, _SUFFIXES))})")
 # The path comes first: this process may have found the package by the folder that it was started in.
 _ANSWER = "import sys; sys.path.insert(0, sys.argv[1]); import t2i_core.storage.image_folders as it; it.answer()"
 
