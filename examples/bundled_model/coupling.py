@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from loop import rng_of
-from scenes import EVERYTHING, STRAIGHT, VIEWS, Lesson, Placed, Relation, Scene, arrange, variants
+from scenes import EVERYTHING, VIEWS, Lesson, Placed, Relation, Scene, arrange, variants
 
 _MOST_THINGS = 3
 _THING = ("size", "x", "y", "mirrored")
