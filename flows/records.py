@@ -35,7 +35,7 @@ def collect_index(workspace: Workspace, cache: ResultCache, only_run: str | None
 
 
 def collect_at_once(workspace: Workspace, cache: ResultCache) -> tuple[RecordIndex, Scan]:
-    """Do the same without Prefect, for a run that was told to stop."""
+    """Return the same without Prefect, for a run that was told to stop; what the table takes in is kept as well."""
     scan = scan_images(workspace)
     key = records_key(scan, cache)
     table = workspace.records / f"{key}.parquet"

@@ -1,5 +1,6 @@
 """Whether an output is what it says: every stored image decoded; records, names, images.parquet, manifest compared."""
 
+import errno
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ from t2i_core.storage.workspace import Workspace
 
 # Of a record, what the header of its image says, too.
 _FACTS = ["key", "pixels_sha256", "decoded_sha256", "run", "created", "seed", "replaces"]
+# No fault of the output: there is no room for what waits on disk, or too much is open.
+_OF_THIS_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE}
 # Of a row of images.parquet, what a later run over the same images has otherwise.
 _OF_A_RUN = ("status", "error")
 
@@ -88,6 +91,9 @@ def verify_files(found: Verification, root: Path, finished: FinishedOutput, cata
     """Compare records, names, images.parquet and manifest in the folder `root` with the stored images; note the faults.
 
     What follows from a stored image that is damaged is no fault of its own.
+
+    Raises:
+        OSError: the disk is full, or too many files are open.
     """
     found.records += _wrong_records(found, catalog)
     form = finished.layout.form
@@ -112,6 +118,8 @@ def verify_files(found: Verification, root: Path, finished: FinishedOutput, cata
                     found.rows.append(f"{form.name}: the line of row {row.row} is not what a run writes")
             found.rows += _what_is_left(manifest, form.name)
     except OSError as error:
+        if error.errno in _OF_THIS_MACHINE:
+            raise
         found.rows.append(f"{error.filename or form.name}: {error.strerror or error}")
     except pa.ArrowException as error:
         found.rows.append(f"{PROVENANCE} cannot be read: {' '.join(str(error).split())}")

@@ -76,24 +76,26 @@ class Adopters:
     def portions(self, keys: Sequence[str]) -> Iterator[tuple[Sequence[str], pa.Table]]:
         """Yield some of the keys after the others, with the records of those whose files count."""
         portions = [keys[start : start + _PORTION] for start in range(0, len(keys), _PORTION)]
-        if len(keys) < MANY:
+        if len(keys) < MANY or not self._start():
             for portion in portions:
                 yield portion, adopt(portion, self._images)
             return
-        self._start()
         with ThreadPoolExecutor(self._count) as pool:
             yield from zip(portions, pool.map(self._adopt_elsewhere, portions), strict=True)
 
-    def _start(self) -> None:
-        if self._count:
-            return
-        self._count = cores()
+    def _start(self) -> bool:
+        """Start a process for each core, once; return whether there is any: the system may allow none."""
+        if self._count or not sys.executable:  # none: Python is part of another program
+            return self._count > 0
         command = [sys.executable, "-m", __name__, str(self._images.root.absolute())]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}  # noqa: PTH109
-        for _ in range(self._count):
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
-            self._open.callback(_end, process)
-            self._idle.put(process)
+        for _ in range(cores()):
+            with suppress(OSError):
+                process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+                self._open.callback(_end, process)
+                self._idle.put(process)
+                self._count += 1
+        return self._count > 0
 
     def _adopt_elsewhere(self, keys: Sequence[str]) -> pa.Table:
         process = self._idle.get()

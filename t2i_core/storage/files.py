@@ -161,7 +161,8 @@ def in_threads(call: Callable[[T], R], portions: Iterable[T]) -> Iterator[R]:
     """Yield `call` of each portion, in order, many at a time where they wait. A portion is some dozen files or more.
 
     On a local disk, calls that wait for nothing go one by one: threads that pass Python's lock on at each file took
-    two to five times as long (measured on two idle cores). So one call in some hundred runs alone, and tells.
+    two to five times as long (measured on two idle cores). While calls wait, one in some hundred runs alone, and tells
+    whether they still do.
     """
     rest = iter(portions)
     with ThreadPoolExecutor(WAITING, thread_name_prefix="files") as pool:

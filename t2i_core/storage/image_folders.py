@@ -13,7 +13,6 @@ import sys
 from array import array
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from itertools import chain
 from pathlib import Path
 
 from t2i_core.errors import OutputError
@@ -22,12 +21,12 @@ from t2i_core.storage.suffixes import SUFFIXES
 
 log = logging.getLogger(__name__)
 
-# As many images are worth the start of a process: 50 ms.
+# About so many images are worth the start of a process: 50 ms.
 MANY = 10_000
 _SUFFIXES = list(SUFFIXES.values())
 _IMAGE = re.compile(rf"([0-9a-f]{{64}})({'|'.join(map(re.escape, _SUFFIXES))})")
-# The path comes first: this process may have found the package by the folder that it was started in.
-_ANSWER = "import sys; sys.path.insert(0, sys.argv[1]); import t2i_core.storage.image_folders as it; it.answer()"
+# Behind what comes with Python, which a module of that name must not hide.
+_ANSWER = "import sys; sys.path.append(sys.argv[1]); import t2i_core.storage.image_folders as it; it.answer()"
 
 
 class ImageFiles:
@@ -55,7 +54,7 @@ class ImageFiles:
 
 
 def image_files(folder: Path) -> ImageFiles:
-    """Return the images in the folders `ab/cd` of a folder; none if it is not there.
+    """Return the images of a folder, each in the folder `ab/cd` that its key begins with; none if there is no folder.
 
     Temporary files that a killed process left behind are removed on the way, once they are an hour old.
 
@@ -64,10 +63,11 @@ def image_files(folder: Path) -> ImageFiles:
         OSError: a folder cannot be read.
     """
     folders = _folders(folder)
-    if folders and len(folders) * len(_folders(folders[0])) > MANY:
+    if folders and len(folders) * len(_folders(folders[-1])) > MANY:
         found = _in_another_process(folder)
         if found is not None:
             return found
+        log.warning("images    the process that looks for them gave no answer; looking for them in this one")
     return _scan(folder)
 
 
@@ -79,21 +79,35 @@ def answer() -> None:
     except Exception as error:  # raised by the process that asked
         result = error
     with suppress(BrokenPipeError):  # it asks no more
-        pickle.dump(result, sys.stdout.buffer)
+        pickle.dump(result, sys.stdout.buffer, protocol=5)  # earlier ones copy the columns
         sys.stdout.flush()
 
 
 def _in_another_process(folder: Path) -> ImageFiles | None:
-    """Return the images in a folder; None if the process ended without an answer, as when memory was short."""
-    package = str(Path(__file__).parents[2])
+    """Return the images in a folder; None if no process can be started, or it ended early: memory may be short."""
+    if not sys.executable:  # Python is part of another program
+        return None
     # Only what comes with Python is imported there. In a session of its own it gets no Ctrl-C, which this process gets.
-    command = [sys.executable, "-S", "-c", _ANSWER, package, str(folder)]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True) as process:
+    command = [sys.executable, "-I", "-S", "-c", _ANSWER, str(Path(__file__).parents[2]), str(folder)]
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except OSError:
+        return None
+    with process:
         assert process.stdout is not None
         try:
             found = pickle.load(process.stdout)  # noqa: S301 - of this project's own code
-        except (EOFError, pickle.UnpicklingError):
-            log.warning("images    the process that looks for images ended; looking for them in this one")
+        except MemoryError:
+            process.kill()
+            raise
+        except Exception:  # whatever pickle makes of half an answer
+            process.kill()
             return None
         except BaseException:
             process.kill()
@@ -113,17 +127,31 @@ def _scan(folder: Path) -> ImageFiles:
 
 
 def _scan_folder(folder: str) -> ImageFiles:
-    """Return the images in the folders within `folder`."""
+    """Return the images in the folders within `folder`, each of them in its place."""
+    images: dict[str, os.stat_result] = {}
+    for inner in _folders(folder):
+        for key, entry in _images(inner):
+            with suppress(FileNotFoundError):  # a run that goes on has deleted it in this moment
+                images[key] = entry.stat(follow_symlinks=False)
+    return ImageFiles(images, list(images.values()))
+
+
+def _images(folder: str) -> Iterable[tuple[str, os.DirEntry[str]]]:
+    """Return the key and the file of each image in a folder `ab/cd`, in the order of keys.
+
+    A copy of a folder, `ab/cd (2)` or `ab.bak/cd`, holds none: nobody would find an image by its key there.
+    """
+    place = "".join(Path(folder).parts[-2:])
     images: dict[str, os.DirEntry[str]] = {}
-    for entry in chain.from_iterable(map(entries, _folders(folder))):
+    for entry in entries(folder):
         if (named := _IMAGE.fullmatch(entry.name)) and entry.is_file(follow_symlinks=False):
             key = named[1]
             # Two files, where a run was killed that wrote another format: one counts.
-            if key not in images or _rank(entry) < _rank(images[key]):
+            if key[:4] == place and (key not in images or _rank(entry) < _rank(images[key])):
                 images[key] = entry
         elif is_temporary(entry.name):
             remove_if_stale(Path(entry.path))
-    return ImageFiles(images, [entry.stat(follow_symlinks=False) for entry in images.values()])
+    return images.items()
 
 
 def _rank(entry: os.DirEntry[str]) -> int:

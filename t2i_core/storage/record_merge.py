@@ -17,7 +17,8 @@ from t2i_core.storage.records import RECORD_TABLE
 from t2i_core.storage.spill import SPILLS, Spill
 from t2i_core.storage.tables import CHUNK_ROWS, parquet_reader
 
-# Images in a range, about: their records take some 10 MB, of which a merge needs a few copies.
+# Images in a range, about: their records take some 10 MB, of which a merge needs a few copies. More of them where
+# there would be more ranges than `SPILLS`.
 RANGE = 16_384
 
 

@@ -32,7 +32,7 @@ def give_memory_back() -> None:
 
     After a look at a million files those are 65 MB, and it takes some milliseconds.
     """
-    with suppress(OSError, AttributeError):  # other C libraries have no such function
+    with suppress(OSError, AttributeError, TypeError):  # other systems have no such function
         ctypes.CDLL(None).malloc_trim(0)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -79,6 +80,41 @@ def test_a_link_in_the_place_of_a_folder_is_refused(folder, monkeypatch, limit, 
         image_files(folder)
 
 
+@pytest.mark.parametrize("limit", [0, 10_000])
+def test_what_is_not_in_its_place_is_no_image(folder, monkeypatch, limit):
+    monkeypatch.setattr(image_folders, "MANY", limit)
+    before = columns(image_files(folder))
+    shutil.copytree(folder / KEYS[0][:2], folder / f"{KEYS[0][:2]} 2")  # as tools that synchronise make them
+    shutil.copytree(folder / KEYS[1][:2] / KEYS[1][2:4], folder / KEYS[1][:2] / f"{KEYS[1][2:4]}.bak")
+    shutil.copy(next((folder / KEYS[2][:2]).glob("*/*")), folder / KEYS[9][:2] / KEYS[9][2:4])
+    assert columns(image_files(folder)) == before
+
+
+def test_an_image_that_is_deleted_in_this_moment_is_left_out(folder, monkeypatch):
+    class Gone:
+        """A directory entry whose file is deleted before anybody looks at it."""
+
+        def __init__(self, entry):
+            self.name, self.path, self._entry = entry.name, entry.path, entry
+
+        def is_symlink(self):
+            return False
+
+        def is_file(self, *, follow_symlinks):
+            return True
+
+        def stat(self, *, follow_symlinks):
+            if self.name.startswith(KEYS[4]):
+                raise FileNotFoundError(2, "No such file or directory", self.path)
+            return self._entry.stat(follow_symlinks=follow_symlinks)
+
+    real = image_folders.entries
+    monkeypatch.setattr(image_folders, "entries", lambda place: [Gone(entry) for entry in real(place)])
+    found = image_files(folder)
+    assert bytes(found.keys).decode() == "".join(key for key in KEYS if key != KEYS[4])
+    assert list(found.sizes) == [number for number in range(60) if number != 4]
+
+
 def test_an_error_of_the_system_comes_with_its_file(folder, elsewhere, monkeypatch):
     breaking = "import os\ndef scandir(folder): raise PermissionError(13, 'Permission denied', str(folder))\n"
     monkeypatch.setattr(image_folders, "_ANSWER", f"{breaking}os.scandir = scandir\n{image_folders._ANSWER}")
@@ -87,10 +123,28 @@ def test_an_error_of_the_system_comes_with_its_file(folder, elsewhere, monkeypat
     assert caught.value.filename == str(folder)
 
 
-def test_a_process_that_dies_is_done_without(folder, elsewhere, monkeypatch, caplog):
-    monkeypatch.setattr(image_folders, "_ANSWER", "import os; os.kill(os.getpid(), 9)")
+@pytest.mark.parametrize(
+    "program", ["import os; os.kill(os.getpid(), 9)", "print('cnumpy')", "import sys; sys.exit('no memory')"]
+)
+def test_a_process_that_gives_no_answer_is_done_without(folder, elsewhere, monkeypatch, caplog, capfd, program):
+    monkeypatch.setattr(image_folders, "_ANSWER", program)
     assert len(image_files(folder).sizes) == 60
     assert "looking for them in this one" in caplog.text
+    assert "no memory" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("python", ["", None, "/no/such/python"])
+def test_where_no_process_can_be_started_images_are_looked_for_here(folder, elsewhere, monkeypatch, python):
+    monkeypatch.setattr(image_folders.sys, "executable", python)
+    assert len(image_files(folder).sizes) == 60
+
+
+def test_modules_of_the_user_are_not_those_of_python(folder, elsewhere, monkeypatch, tmp_path, caplog):
+    (tmp_path / "queue.py").write_text("raise SystemExit('a module of the user')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert len(image_files(folder).sizes) == 60
+    assert caplog.text == ""
 
 
 def test_ctrl_c_ends_it(folder, elsewhere, monkeypatch):

@@ -1,5 +1,6 @@
 """Rows that wait on disk come back as they were, and leave nothing behind."""
 
+import errno
 from contextlib import ExitStack
 
 import pyarrow as pa
@@ -42,3 +43,24 @@ def test_where_the_folder_cannot_be_written_rows_wait_elsewhere(tmp_path, monkey
         spill = Spill(TABLE.schema, tmp_path / "none", opened)
         spill.add(TABLE.to_batches()[0])
         assert spill.read().to_pylist() == TABLE.to_pylist()
+
+
+def test_a_full_disk_is_told_of_with_its_folder(tmp_path, monkeypatch):
+    class Full:
+        """A file on a full disk, which cannot even be closed: something is left to write."""
+
+        def __init__(self, *_, **__):
+            self.closed = False
+
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        flush = close = lambda self: self.write(b"")
+
+    monkeypatch.setattr(module, "SpooledTemporaryFile", Full)
+    with pytest.raises(OSError, match="No space left") as caught, ExitStack() as opened:
+        spill = Spill(TABLE.schema, tmp_path, opened)
+        spill.add(TABLE.to_batches()[0])
+        spill.read()
+    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.filename == str(tmp_path)
