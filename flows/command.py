@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class ExitCode(IntEnum):
-    """What the command tells the shell. After SIGTERM it is 143, which Python sets itself."""
+    """What the command tells the shell. After SIGTERM it is 143."""
 
     OK = 0
     BUG = 1

@@ -113,7 +113,7 @@ class Generating:
         self._told: Counter[str] = Counter()  # images by shard, of those in flight
 
     def start(self, run: RunToJoin) -> None:
-        """Start the processes, beside whatever comes next; do nothing the second time."""
+        """Start the processes, beside whatever comes next; a second time they are there already."""
         if self.workers.several:
             self._marks.begin()
         self.workers.start(run)
@@ -134,8 +134,8 @@ class Generating:
             left = chain((flight.work for flight in self._flights.values()), self._again, self._suspects)
             for shard in chain((work.shard for work in left), shards):
                 self._fail(shard, str(error))
-        except UserError:
-            self._ask_to_stop()  # the other shards in flight would meet the same
+        except Exception:  # that of a shard, which the others in flight would meet, too; or they would be waited for
+            self._ask_to_stop()
             raise
         finally:
             self.seconds = time.perf_counter() - started
@@ -274,11 +274,12 @@ class Generating:
     def _write_off(self, place: str) -> None:
         """Take what a process has in hand that makes nothing, and give it no more."""
         self._out.add(place)
-        for number, flight in list(self._flights.items()):
-            if flight.place == place:
-                del self._flights[number]
-                self._died(flight)
-        log.error("workers   %s made nothing for %.0f s; it gets no more", flight.title, NO_NEWS_SECONDS)
+        hanging = [(number, flight) for number, flight in self._flights.items() if flight.place == place]
+        for number, flight in hanging:
+            del self._flights[number]
+            self._died(flight)
+        title = hanging[0][1].title
+        log.error("workers   %s made nothing for %.0f s; it gets no more", title, NO_NEWS_SECONDS)
 
     def _died(self, flight: _Flight) -> None:
         """Decide what becomes of a shard whose process died, perhaps because of another shard."""

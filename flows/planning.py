@@ -21,9 +21,10 @@ T = TypeVar("T")
 
 
 class Planning:
-    """The plan of a run while it is written, or as an earlier run wrote it. A context manager: the thread ends with it.
+    """The plan of a run while it is written, or as an earlier run wrote it.
 
-    `growth` tells which of its segments can be read by now.
+    A context manager: its thread ends with it, or soon after it where it ends with an error. `growth` tells which
+    segments of the plan can be read by now.
     """
 
     def __init__(self, resolved: Resolved, found: Parts, workspace: Workspace, cache: ResultCache) -> None:

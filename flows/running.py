@@ -73,7 +73,9 @@ def _run_to_its_end(flow: Any, values: Mapping[str, Any]) -> int:
         except Exception as error:
             if not noted.began:
                 if is_of_server(error):
-                    wait = f", or wait longer for it: --server-wait {10 * WAIT.seconds:.0f}" if WAIT.given_up else ""
+                    wait = (
+                        f"; --server-wait {10 * WAIT.seconds:.0f} waits longer for it" if WAIT.was_waited_for() else ""
+                    )
                     return refuse(
                         f"Prefect's server cannot run the flow ({reason(error)}); see what it says, or its log{wait}"
                     )

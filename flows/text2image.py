@@ -110,8 +110,10 @@ class Text2Image:
         try:
             return self.stages()
         finally:
-            self.generating.end()
-            self.lease.end()
+            try:
+                self.generating.end()
+            finally:
+                self.lease.end()
 
     def stages(self) -> State[Any]:
         """Run the stages, like a table of contents."""
@@ -129,7 +131,7 @@ class Text2Image:
         if not self.config.only_looks and planning.is_new():  # asked before its thread may have written it
             self.start_workers(resolved)  # a new plan has new images
         with planning:
-            waits = self.config.only_looks or self.config.preview or self.config.only
+            waits = self.config.only_looks or self.config.preview or self.config.only or self.config.replace
             plan = planning.plan() if waits else planning.begun(EARLY_SECONDS)
             if not self.config.only_looks:
                 claim_output(self.workspace, replace(identity, commits=resolved.commits), take_over=self.config.replace)
@@ -174,11 +176,13 @@ class Text2Image:
                 return end_part(self.part, replace(catalog, errors=self.generating.errors), self.config.max_failures)
             return self.finish(resolved, catalog, work)
         except CancelledInPrefect:
-            with second_means_now(self.config):
+            with ignoring_sigterm(), second_means_now(self.config):
                 return Cancelled(message=self.stop(resolved, planning, work))
         except (KeyboardInterrupt, TerminationSignal):
-            if not self.config.only_looks:
-                with second_means_now(self.config):
+            if self.config.only_looks:
+                THIS_PROCESS.stop.set()  # `--estimate` measures until then
+            else:
+                with ignoring_sigterm(), second_means_now(self.config):
                     self.stop(resolved, planning, work)
             raise
 
@@ -325,12 +329,11 @@ class Text2Image:
             return ended(left.message, too_many=exceeds(left.count, len(self.inventory.again), allowed))
         return finished(report)
 
-    @ignoring_sigterm()
     def stop(self, resolved: Resolved, planning: Planning, work: WorkEstimate | None) -> str:
-        """Wait until the batch in flight ended at its next denoising step, then write the files without Prefect.
+        """Wait until the batch in flight ended at its next denoising step, then write the files, without tasks.
 
-        Return the sentence that says how far the run came. A preview has no files to write, nor has a run that did not
-        read its data set to the end.
+        Return the sentence that says how far the run came. A preview and a part have no files to write, nor has a run
+        that did not read its data set to the end.
 
         Prefect raises the signal again when the flow's body ends, so all that must still happen happens here. A step
         that takes longer than `STOP_SECONDS` is not waited for.

@@ -46,13 +46,22 @@ class _Run:
         self.marks = RunMarks(Workspace(root).running, run)
         self.stop = threading.Event()
         self._sign, self._seen = self.marks.last_sign(), time.monotonic()
-        threading.Thread(target=self._follow, name="marks", daemon=True).start()
+        self._thread = threading.Thread(target=self._follow, name="marks", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether the marks are still looked at: not once the run stopped, and its marks were gone."""
+        return self._thread.is_alive()
 
     def _follow(self) -> None:
         """Tell of images and heed a stop, as long as the run lives."""
         told: dict[str, int] = {}
         while not (self.stop.is_set() and self.marks.last_sign() is None and not THIS_PROCESS.silent_seconds()):
-            self._heed()
+            try:
+                self._heed()
+            except OSError as error:  # the next look may reach the output again
+                log.debug("whether the run stops is not known: %s", error)
             if (images := dict(THIS_PROCESS.images)) != told:
                 try:
                     self.marks.note_images(process_name(), images)
@@ -156,7 +165,10 @@ def versions_here(packages: Sequence[str]) -> dict[str, str]:
 
 
 def join_run(run: str, root: Path) -> Callable[[], bool]:
-    """Connect this process with the flow of `run`, once, unless it is the flow's own. `root`: the output.
+    """Connect this process with the flow of `run`, unless it is the flow's own. `root`: the output.
+
+    Where its marks were gone, and the run has shards all the same, they are looked at again: the output was out of
+    reach, or a run of the same name was started anew.
 
     Returns:
         A function that says whether shards of the run should stop.
@@ -164,7 +176,7 @@ def join_run(run: str, root: Path) -> Callable[[], bool]:
     if THIS_PROCESS.run == run:
         return THIS_PROCESS.stop.is_set
     with _JOINING:
-        if run not in _RUNS:
+        if run not in _RUNS or not _RUNS[run].is_followed:
             _RUNS[run] = _Run(run, root)
         return _RUNS[run].stop.is_set
 

@@ -55,7 +55,7 @@ class Progress:
 
     def expect(self, total: "Future[Any]") -> None:
         """Take over how many images there will be, of work that is counted by now."""
-        if total.exception() is None:
+        if not total.cancelled() and total.exception() is None:
             self.total = total.result().images
 
     def note_step(self, step: int, steps: int) -> None:
@@ -181,4 +181,5 @@ def _show_in_prefect(ended: threading.Event, shown: Progress, key: str) -> None:
                     update_progress_artifact(artifact, percent, description=text)
         except Exception as error:  # the server may be back for the next update
             not_shown("the progress", error)
-            last = last or ended.wait(ARTIFACT_INTERVAL_SECONDS)
+            if not last:
+                ended.wait(ARTIFACT_INTERVAL_SECONDS)  # where that is the end, the last update is still to come

@@ -83,6 +83,10 @@ class ServerWait:
         """Wait no more: each request is tried once."""
         self.seconds = 0.0
 
+    def was_waited_for(self) -> bool:
+        """Return whether the server was silent for all of the bound, and may answer to one who waits longer."""
+        return self.given_up and self.seconds >= 1 and not self.is_gone()
+
     def why_unknown(self) -> str:
         """Return why the server does not know how the run ended; empty where it is not known to be silent."""
         if self.is_gone():

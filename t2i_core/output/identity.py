@@ -48,7 +48,7 @@ def open_output(workspace: Workspace, config: Config, fingerprint: str) -> Outpu
     """Return what the folder is for, or for a new one will be.
 
     The same file edited, moved or copied is the same data set, and so are the same files and more. Nothing is written:
-    a run that is refused later leaves the folder free.
+    a run that is refused before its data set is claimed leaves the folder free.
 
     Raises:
         OutputError: as `check_output` and `check_files`; if another data set's images are there and `replace` is not

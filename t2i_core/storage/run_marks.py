@@ -16,7 +16,10 @@ _FLOW = "flow"  # holds the name of the run; its time changes as long as the flo
 
 
 class RunMarks:
-    """The marks of a run, in a folder that is there while the run generates. They decide nothing but a stop."""
+    """The marks of a run, in a folder that is there while the run generates.
+
+    They decide whether processes stop, and tell which of them make something; what is made is in the output alone.
+    """
 
     def __init__(self, folder: Path, run: str) -> None:
         """`folder`: `Workspace.running`."""
@@ -76,9 +79,12 @@ class RunMarks:
     def images(self) -> Counter[str]:
         """Return how many images of each shard are done: where two processes had it in hand, the larger number."""
         counts: Counter[str] = Counter()
-        for entry in entries(self._folder):
+        found: list[os.DirEntry[str]] = []
+        with suppress(OSError):  # a network file system: the next look may reach it
+            found = entries(self._folder)
+        for entry in found:
             if entry.name.endswith(".json") and not is_temporary(entry.name):
-                # A network file system, or a file of another form; what is told is only shown.
+                # Or a file of another form.
                 with suppress(OSError, ValueError, TypeError, OverflowError, RecursionError):
                     told = json.loads(read_regular(Path(entry.path)))
                     counts |= Counter({shard: int(count) for shard, count in dict(told).items()})

@@ -112,11 +112,24 @@ def test_options_mean_the_same(run, prompts, output, slow, options):
     assert output.manifest_is_true()
 
 
-@pytest.mark.parametrize("options", [{"dry_run": True}, {"preview": 3}, {"status": True}])
+@pytest.mark.parametrize("options", [{"dry_run": True}, {"preview": 3}, {"status": True}, {"replace": True}])
 def test_what_concerns_the_whole_data_set_waits_for_it(run, prompts, output, slow, options):
     slow(images=0)
     assert run(dataset=prompts(*TEXTS), save_interval=1, **options).is_completed()
-    assert len(output.stored()) == options.get("preview", 0)
+    assert len(output.stored()) == options.get("preview", 23 if "replace" in options else 0)
+
+
+def test_a_folder_is_not_taken_over_by_a_data_set_that_is_refused(run, prompts, output, slow, monkeypatch, tmp_path):
+    normal(monkeypatch)
+    mine = prompts("mine", "and another")
+    assert run(dataset=mine).is_completed()
+    other = tmp_path / "other.txt"
+    other.write_text("".join(f"{text}\n" for text in TEXTS))
+    slow(images=0, error=DatasetError("other.txt: is damaged"))
+    assert run(dataset=str(other), replace=True).name == "Refused"
+    normal(monkeypatch)
+    assert run(dataset=mine).is_completed()
+    assert output.counts()["images_reused"] == 2
 
 
 @pytest.mark.parametrize(("limit", "thumbnails"), [(23, 23), (3, 0)])

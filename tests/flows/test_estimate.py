@@ -4,6 +4,8 @@ from collections import namedtuple
 
 import pytest
 
+from tasks.process import THIS_PROCESS
+
 pytestmark = pytest.mark.timeout(300)
 
 
@@ -109,3 +111,14 @@ def test_a_measured_batch_size_is_kept_for_the_output(run, output, prompts, monk
     caplog.clear()
     run(dataset=dataset, batch_size="auto", dry_run=True)
     assert "batches" not in said(caplog)
+
+
+def test_a_measurement_that_is_interrupted_ends_at_its_next_step(run, prompts, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flows.text2image.show_dry_run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(dataset=prompts("a fox"), estimate=True)
+    assert THIS_PROCESS.stop.is_set()
+    THIS_PROCESS.stop.clear()

@@ -321,7 +321,7 @@ def test_a_process_that_stopped_by_itself_costs_nothing(generate):
     assert (made.errors, shown.done) == ({}, 6)
 
 
-def test_a_process_that_makes_nothing_loses_its_shards_to_the_others(generate, monkeypatch):
+def test_a_process_that_makes_nothing_loses_its_shards_to_the_others(generate, monkeypatch, caplog):
     monkeypatch.setattr(generating, "NO_NEWS_SECONDS", 0.5)
     released, slow = threading.Event(), threading.Event()
 
@@ -337,6 +337,7 @@ def test_a_process_that_makes_nothing_loses_its_shards_to_the_others(generate, m
         released.set()
     assert (made.errors, shown.done) == ({}, 20)
     assert len([where for where in engine.where.values() if where[0] == "p0"]) == generating.WINDOW
+    assert "p0 made nothing for 0 s; it gets no more" in caplog.text
 
 
 def test_the_second_try_of_an_image_that_ends_its_process_is_elsewhere(generate):

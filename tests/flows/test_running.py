@@ -95,7 +95,7 @@ def test_a_server_that_is_silent_while_a_run_begins_may_be_given_longer(capsys, 
     monkeypatch.setattr(WAIT, "given_up", True)
     monkeypatch.setattr(WAIT, "seconds", 60.0)
     assert _run_to_its_end(Flow(begins=False), {}) == ExitCode.WRONG_USE
-    assert capsys.readouterr().err.endswith("or its log, or wait longer for it: --server-wait 600\n")
+    assert capsys.readouterr().err.endswith("or its log; --server-wait 600 waits longer for it\n")
 
 
 def test_another_error_before_the_flow_began_is_not_hidden():

@@ -1,5 +1,6 @@
 """A process that makes shards for a flow elsewhere: it tells of images, heeds a stop, and ends where it hangs."""
 
+import errno
 import os
 import shutil
 import threading
@@ -70,6 +71,34 @@ def test_a_stop_by_the_flow_stops_its_shards(process, marks, tmp_path):
 def test_a_run_that_is_over_stops_its_shards(process, marks, tmp_path):
     should_stop = join_run("r1", tmp_path)
     marks.end()
+    until(should_stop)
+
+
+def test_an_output_that_was_out_of_sight_is_no_end_of_the_run(process, marks, tmp_path):
+    should_stop = join_run("r1", tmp_path)
+    marks.end()
+    until(lambda: not elsewhere._RUNS["r1"].is_followed)
+    assert should_stop()
+    marks.begin()  # it is in sight again, or the run was started anew under its name
+    should_stop = join_run("r1", tmp_path)
+    assert not should_stop()
+    marks.ask_to_stop()
+    until(should_stop)
+
+
+def test_a_look_at_the_marks_that_fails_is_not_the_last_one(process, marks, tmp_path, monkeypatch):
+    failed = []
+
+    def stale(_):
+        failed.append(1)
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(RunMarks, "says_stop", stale)
+        should_stop = join_run("r1", tmp_path)
+        until(lambda: len(failed) > 2)
+    assert not should_stop()
+    marks.ask_to_stop()
     until(should_stop)
 
 

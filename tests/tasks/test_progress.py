@@ -4,6 +4,7 @@ import re
 import sys
 import threading
 import time
+from concurrent.futures import Future
 from types import SimpleNamespace
 
 import pytest
@@ -256,3 +257,12 @@ def test_workers_are_named_beside_the_speed():
     assert "/s by 8 workers, " in shown.speed()
     shown.workers = 1
     assert shown.by() == " by 1 worker"
+
+
+def test_a_count_that_nobody_needs_any_more_is_no_error(caplog):
+    total, shown = Future(), Progress(None)
+    total.add_done_callback(shown.expect)
+    total.cancel()
+    total.set_running_or_notify_cancel()
+    assert shown.total is None
+    assert caplog.text == ""
