@@ -4,6 +4,7 @@ Each engine is one function that returns `Workers` around a Prefect `TaskRunner`
 all of them.
 """
 
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from flows.preflight import check_dask, check_workers
 from t2i_core.config import Config
 from t2i_core.errors import ConfigError
 from t2i_core.models.local_files import ModelSource
+from tasks.process import THIS_PROCESS
 
 # Shards that a process has in hand: one generates, while the last images of the other are being written.
 THREADS = 2
@@ -132,9 +134,11 @@ class Threads(Workers):
             self.runner.__enter__()
 
     def end(self) -> None:
-        """End the runner; wait for its tasks."""
-        if self._started:
-            self._started = False
+        """End the runner; wait for its tasks. After a stop wait for shards alone: one may wait for its next try."""
+        started, self._started = self._started, False
+        if started and THIS_PROCESS.stop.is_set():
+            THIS_PROCESS.wait_until_idle(0 if THIS_PROCESS.gave_up else math.inf)
+        elif started:
             self.runner.__exit__(None, None, None)
 
     def places(self) -> list[str]:

@@ -90,8 +90,13 @@ class ThisProcess:
 
     def give_up(self) -> None:
         """Wait for the device no longer: a single denoising step may take minutes, and cannot be interrupted."""
-        if not self._given_up.done():
+        if not self.gave_up:
             self._given_up.set_result(None)
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether nobody waits for the device any more."""
+        return self._given_up.done()
 
     @property
     def device_is_busy(self) -> bool:

@@ -153,3 +153,39 @@ def test_a_second_ctrl_c_leaves_at_once_and_says_what_is_missing(server, tmp_pat
     assert "Traceback" not in text
     assert not (output.folder / "manifest.jsonl").exists()
     assert len(output.stored()) == 4
+
+
+# A model whose every shard fails, and waits for its next try for longer than anybody has patience.
+FAILING = """
+import sys
+from t2i_core.engine.quiet import silence_libraries
+silence_libraries()
+import tasks.caching
+tasks.caching.RETRY_SECONDS = [600]
+from flows.cli import main
+from t2i_core.engine.flux import FluxStages
+def denoise(self, specs, on_step):
+    print("failing", flush=True)
+    raise OSError(5, "Input/output error")
+FluxStages.denoise = denoise
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_shard_that_waits_for_its_next_try_is_not_waited_for(server, tmp_path, output):
+    dataset = tmp_path / "prompts.txt"
+    dataset.write_text("a fox\n")
+    flags = command(f"--dataset={dataset}", f"--output={output.folder}", "--retries=1")[3:]
+    process = subprocess.Popen(
+        [sys.executable, "-c", FAILING, *flags], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    text = ""
+    for line in process.stdout:
+        text += line
+        if line.strip().endswith("failing"):
+            break
+    time.sleep(5)  # for it to wait
+    process.send_signal(signal.SIGINT)
+    text += process.communicate(timeout=100)[0]
+    assert process.returncode in CTRL_C, text
+    assert output.run()["state"] == "interrupted"
