@@ -26,7 +26,7 @@ class Steps:
     vae: int = 3500
     text: int = 6000
     flow: int = 11500
-    variety: int = 12000
+    variety: int = 24000
 
     def scaled(self, scale: float) -> "Steps":
         """A shorter or longer training of the same kind."""
