@@ -1,8 +1,9 @@
 """Stage 4, variety: one caption gets many pictures, so that seeds differ visibly.
 
 Stage 3 ends with one pose for every caption, and its pictures of one caption are the same for every seed. Here place,
-size and direction of the things, horizon and sky follow from the noise (`VARIED` in scenes.py, coupling.py). All moves are whole
-image tokens: the transformer learns where a token goes, and knows already what it shows. The text encoders are kept.
+size and direction of the things, horizon and sky follow from the noise (`VARIED` in scenes.py, coupling.py). All moves
+are whole image tokens: the transformer learns where a token goes, and knows already what it shows. The text encoders
+are kept.
 """
 
 import copy
