@@ -1,5 +1,7 @@
 """A preview makes a stable sample to look at; a limited run and --prune take nothing away without a word."""
 
+import shutil
+
 import pytest
 from PIL import Image
 
@@ -107,3 +109,14 @@ def test_prune_says_what_it_deletes_before_and_after(run, output, prompts, caplo
     run(dataset=dataset, steps=2, prune=True)
     assert "pruned    4 stored images, 0.0 MB, and 1 earlier manifest" in caplog.text
     assert len(output.stored()) == 4
+
+
+def test_prune_deletes_no_image_of_which_there_is_a_copy(run, output, prompts):
+    run(dataset=prompts(*TEXTS[:4]))
+    images = output.folder / ".t2i/images"
+    for folder in list(images.iterdir()):
+        shutil.copytree(folder, folder.with_name(f"{folder.name} 2"))  # as tools that synchronise folders do
+    before = set(images.glob("??/??/*.png"))
+    assert run(dataset=prompts(*TEXTS[:4]), prune=True).is_completed()
+    assert set(images.glob("??/??/*.png")) == before
+    assert output.counts()["images_reused"] == 4

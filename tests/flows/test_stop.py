@@ -25,10 +25,12 @@ def ctrl_c():
     signal.signal(signal.SIGINT, before)
 
 
-def start(*arguments):
+def start(*arguments, program=None, environment=None):
+    """Start the flow; or a `program` in Python that does so, which gets the flags."""
     return subprocess.Popen(
-        command(*arguments),
+        [sys.executable, "-c", program, *command(*arguments)[3:]] if program else command(*arguments),
         cwd=ROOT,
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -108,15 +110,8 @@ def test_a_step_that_does_not_end_is_not_waited_for(server, tmp_path, output, nu
     if own_server:
         environment = {name: value for name, value in environment.items() if not name.startswith("PREFECT_")}
         environment["PREFECT_HOME"] = str(tmp_path / "home")
-    flags = command(f"--dataset={dataset}", f"--output={output.folder}", "--save-interval=1")[3:]
-    process = subprocess.Popen(
-        [sys.executable, "-c", STUCK, *flags],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    arguments = [f"--dataset={dataset}", f"--output={output.folder}", "--save-interval=1"]
+    process = start(*arguments, program=STUCK, environment=environment)
     for line in process.stdout:
         if line.strip().endswith("stuck"):
             break
@@ -133,11 +128,8 @@ def test_a_step_that_does_not_end_is_not_waited_for(server, tmp_path, output, nu
 def test_a_second_ctrl_c_leaves_at_once_and_says_what_is_missing(server, tmp_path, output):
     dataset = tmp_path / "prompts.txt"
     dataset.write_text("".join(f"a fox number {i}\n" for i in range(8)))
-    flags = command(f"--dataset={dataset}", f"--output={output.folder}", "--save-interval=1")[3:]
     patient = STUCK.replace("STOP_SECONDS = 2", "STOP_SECONDS = 600")
-    process = subprocess.Popen(
-        [sys.executable, "-c", patient, *flags], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    process = start(f"--dataset={dataset}", f"--output={output.folder}", "--save-interval=1", program=patient)
     text = ""
     for line in process.stdout:
         text += line
@@ -175,10 +167,7 @@ sys.exit(main(sys.argv[1:]))
 def test_a_shard_that_waits_for_its_next_try_is_not_waited_for(server, tmp_path, output):
     dataset = tmp_path / "prompts.txt"
     dataset.write_text("a fox\n")
-    flags = command(f"--dataset={dataset}", f"--output={output.folder}", "--retries=1")[3:]
-    process = subprocess.Popen(
-        [sys.executable, "-c", FAILING, *flags], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    process = start(f"--dataset={dataset}", f"--output={output.folder}", "--retries=1", program=FAILING)
     text = ""
     for line in process.stdout:
         text += line

@@ -1,5 +1,6 @@
 """`--verify` finds every kind of fault that a normal run does not look for, and `--repair` makes it right."""
 
+import errno
 import json
 import os
 
@@ -115,3 +116,16 @@ def test_records_that_were_edited_are_named(run, output, prompts, verify):
     assert verify(dataset=dataset, repair=True)[0] == ExitCode.OK
     assert verify()[0] == ExitCode.OK
     assert len(json.loads((output.folder / "run.json").read_text())["run"]) > 10
+
+
+def test_a_full_disk_is_no_fault_of_the_output(run, output, prompts, verify, monkeypatch):
+    from t2i_core.output import verification
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", str(output.folder))
+
+    run(dataset=prompts("a fox"))
+    monkeypatch.setattr(verification, "_rows", full)
+    code, lines = verify()
+    assert code == ExitCode.WRONG_USE
+    assert not [line for line in lines if "No space left" in line]

@@ -80,3 +80,12 @@ def test_no_process_outlives_its_block(workspace, stored, many):
         adopters(stored)
         processes = [adopters._idle.get() for _ in range(adopters._count)]
     assert [process.returncode for process in processes] == [0] * len(processes)
+
+
+def test_where_no_process_can_be_started_images_are_adopted_here(workspace, stored, many, monkeypatch):
+    def refuse(*_, **__):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(adoption.subprocess, "Popen", refuse)
+    with Adopters(workspace.images) as adopters:
+        assert adopters(stored)["key"].to_pylist() == stored[:3]

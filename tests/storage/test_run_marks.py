@@ -96,3 +96,12 @@ def test_what_cannot_be_read_just_now_is_not_told(marks, tmp_path):
     marks.note_images("a-1", {"x": 3})
     (tmp_path / "running" / "r1" / "b-2.json").mkdir()
     assert marks.images() == {"x": 3}
+
+
+def test_a_folder_that_cannot_be_read_just_now_tells_nothing(marks, monkeypatch):
+    def stale(folder):
+        raise OSError(116, "Stale file handle", str(folder))
+
+    marks.note_images("a-1", {"x": 3})
+    monkeypatch.setattr(run_marks, "entries", stale)
+    assert marks.images() == {}
