@@ -134,7 +134,10 @@ class Threads(Workers):
             self.runner.__enter__()
 
     def end(self) -> None:
-        """End the runner once its tasks have ended; after a stop, once no shard runs: a task may wait for its next try."""
+        """End the runner once its tasks have ended.
+
+        After a stop, once no shard runs: a task may wait for its next try.
+        """
         started, self._started = self._started, False
         if started and THIS_PROCESS.stop.is_set():
             THIS_PROCESS.wait_until_idle(0 if THIS_PROCESS.gave_up else math.inf)
