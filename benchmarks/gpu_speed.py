@@ -6,7 +6,8 @@ Pipelines of full size get random weights on the device (`random_models.py`): a 
 and the images are noise. For each model and size it prints images a second of a plain diffusers loop, and as ratios to
 it those of this engine and of each option; the peak of the device's memory; and how much of the time the device was
 busy. Few denoising steps keep it short, so encoding and decoding weigh more than in a run. When the time is up, what
-was not measured is named. `max_autotune` and `flash3_max_autotune` compile for minutes: name them in `--ways`.
+was not measured is named. Ways that are measured only where `--ways` names them: `max_autotune` and
+`flash3_max_autotune`, which compile for minutes, and `tf32`, which needs `--dtype float32`.
 
 `--device cpu` tries the script itself with tiny models.
 """
@@ -25,6 +26,7 @@ import torch
 from benchmarks.processes import report
 from t2i_core.engine.device import is_out_of_memory, release_memory, resolve_device
 from t2i_core.engine.quiet import silence_libraries
+from t2i_core.engine.tuning import check_tf32, set_tf32
 from t2i_core.errors import ConfigError
 from t2i_core.generation.interface import LoadConfig, Timings
 from t2i_core.spec import ImageSpec
@@ -44,10 +46,11 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
     "flash3_compile": {"attention": "flash3", "compile": True},
     "magcache": {"step_cache": "magcache"},
     "taylorseer": {"step_cache": "taylorseer"},
+    "tf32": {"tf32": True},
     "max_autotune": {"compile": True, "compile_mode": "max-autotune"},
     "flash3_max_autotune": {"attention": "flash3", "compile": True, "compile_mode": "max-autotune"},
 }
-SLOW = {"max_autotune", "flash3_max_autotune"}
+ON_REQUEST = {"tf32", "max_autotune", "flash3_max_autotune"}
 # Its denoiser is that of flux-dev, so options change it as much.
 WITHOUT_OPTIONS = {"flux-schnell"}
 # One pass a step: guidance by a negative prompt takes two everywhere.
@@ -59,10 +62,10 @@ WORDS = "a fox in the snow at night beside a small red boat on the sea under the
 class Measurement:
     """The figures of all models, sizes and ways, and the time that is left."""
 
-    def __init__(self, device: str, steps: int, minutes: float) -> None:
+    def __init__(self, device: str, dtype: str, steps: int, minutes: float) -> None:
         self.device = torch.device(device)
         self.tiny = self.device.type == "cpu"
-        self.dtype = "float32" if self.tiny else "bfloat16"
+        self.dtype = "float32" if self.tiny else dtype
         self.steps = steps
         self.end = time.perf_counter() + 60 * minutes
         self.figures: dict[str, float] = {}
@@ -92,6 +95,9 @@ class Measurement:
         release_memory(self.device)
 
     def _measure(self, model: str, way: str, pipeline: Any) -> Iterator[str]:
+        tf32 = WAYS[way].get("tf32", False)
+        check_tf32(tf32, str(self.device), self.dtype)
+        set_tf32(tf32)
         call = _plain(pipeline) if way == "plain" else self._engine(pipeline, WAYS[way])
         for side in TINY_SIZES if self.tiny else SIZES:
             settings = {"height": side, "width": side, **SETTINGS.get(model, {})}
@@ -188,6 +194,9 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=8, help="denoising steps (default: 8)")
     parser.add_argument("--minutes", type=float, default=9, help="begin nothing new after so many (default: 9)")
     parser.add_argument("--device", default="cuda")
+    parser.add_argument(
+        "--dtype", choices=["bfloat16", "float32"], default="bfloat16", help="on a GPU (default: bfloat16)"
+    )
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
     silence_libraries()
@@ -195,12 +204,12 @@ def main() -> int:
 
     silence_diffusers()
     try:
-        measurement = Measurement(resolve_device(options.device), options.steps, options.minutes)
+        measurement = Measurement(resolve_device(options.device), options.dtype, options.steps, options.minutes)
     except ConfigError as error:
         print(f"nothing to measure: {error}", file=sys.stderr)
         return 2
     for model in options.models:
-        ways = [way for way in WAYS if way not in SLOW and (model not in WITHOUT_OPTIONS or not WAYS[way])]
+        ways = [way for way in WAYS if way not in ON_REQUEST and (model not in WITHOUT_OPTIONS or not WAYS[way])]
         for line in measurement.measure(model, options.ways or ways):
             print(line, flush=True)
     report(measurement.figures, options.json)

@@ -18,7 +18,7 @@ from flows.runners import RunToJoin, Workers
 from t2i_core.errors import UserError
 from t2i_core.generation.image_writer import RunContext
 from t2i_core.planning.shards import Shard
-from t2i_core.storage.run_marks import RunMarks
+from t2i_core.storage.run_marks import RunMarks, Told
 from tasks.caching import ResultCache
 from tasks.elsewhere import HANG_SECONDS
 from tasks.generation import record_failures_task
@@ -39,7 +39,7 @@ LOOK_SECONDS = 1.0
 SIGN_SECONDS = 10.0
 # How long a run waits for a process where all have died.
 NO_WORKER_SECONDS = 600.0
-# How long a run waits for an image: longer than a process that hangs waits before it ends itself.
+# How long a run waits for an image or a step: longer than a process that hangs waits before it ends itself.
 NO_NEWS_SECONDS = 2 * HANG_SECONDS
 # How long the result of a shard that ended is waited for: its process may die before it is fetched.
 RESULT_SECONDS = 60.0
@@ -109,8 +109,8 @@ class Generating:
         self._out: set[str] = set()  # places and seats that get no more
         self._dead: set[str] = set()  # places whose process died
         self._last_alive = 0.0  # when a process lived
-        self._news: dict[str, float] = {}  # by place: when an image or a shard was made there
-        self._told: Counter[str] = Counter()  # images by shard, of those in flight
+        self._news: dict[str, float] = {}  # by place: when a step, an image or a shard was made there
+        self._told: dict[str, Told] = {}  # by shard
 
     def start(self, run: RunToJoin) -> None:
         """Start the processes, beside whatever comes next; a second time they are there already."""
@@ -253,12 +253,14 @@ class Generating:
         Raises:
             NoWorkers: all processes have died, and none came back; or those that live make nothing.
         """
-        told, now = self._marks.images(), time.monotonic()
-        shown.reach(self._done + sum(told[flight.work.shard.digest] for flight in self._flights.values()))
+        told, now = self._marks.told(), time.monotonic()
+        in_flight = [told.get(flight.work.shard.digest, Told()) for flight in self._flights.values()]
+        shown.reach(self._done + sum(shard.images for shard in in_flight))
         places = self._places()
         shown.workers = len(places)
         for flight in self._flights.values():
-            if told[flight.work.shard.digest] != self._told[flight.work.shard.digest]:
+            digest = flight.work.shard.digest
+            if told.get(digest) != self._told.get(digest):
                 self._news[""] = self._news[flight.place] = now
         self._told = told
         if places or self.workers.hopeful():

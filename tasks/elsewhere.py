@@ -18,7 +18,7 @@ from typing import Any
 from t2i_core import __version__
 from t2i_core.generation.interface import LoadConfig
 from t2i_core.models.local_files import ModelSource, fetch_and_verify
-from t2i_core.storage.run_marks import RunMarks
+from t2i_core.storage.run_marks import RunMarks, Told
 from t2i_core.storage.workspace import Workspace
 from tasks.process import THIS_PROCESS, import_engine
 from tasks.server import why_unreachable
@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 # Between two looks at the marks: within this time a stop is seen, and images are told.
 LOOK_SECONDS = 0.5
+# How often steps are told: an image may take hours, and each note is a file.
+STEPS_SECONDS = 60.0
 # How long the device may work without a step or an image: to load a model from a slow disk takes minutes.
 HANG_SECONDS = 1800.0
 # How long the flow may give no sign of life before its shards are stopped: it was killed, or cannot reach the output.
@@ -56,18 +58,22 @@ class _Run:
 
     def _follow(self) -> None:
         """Tell of images and heed a stop, as long as the run lives."""
-        told: dict[str, int] = {}
+        told: dict[str, Told] = {}
+        steps, counted = 0, float("-inf")
         while not (self.stop.is_set() and self.marks.last_sign() is None and not THIS_PROCESS.silent_seconds()):
             try:
                 self._heed()
             except OSError as error:  # the next look may reach the output again
                 log.debug("whether the run stops is not known: %s", error)
-            if (images := dict(THIS_PROCESS.images)) != told:
+            if time.monotonic() - counted > STEPS_SECONDS:
+                steps, counted = THIS_PROCESS.steps, time.monotonic()
+            news = {shard: Told(images, steps) for shard, images in dict(THIS_PROCESS.images).items()}
+            if news != told:
                 try:
-                    self.marks.note_images(process_name(), images)
-                    told = images
+                    self.marks.note(process_name(), news)
+                    told = news
                 except OSError as error:  # images are made all the same
-                    log.debug("how many images are done cannot be told: %s", error)
+                    log.debug("how far the shards are cannot be told: %s", error)
             if THIS_PROCESS.silent_seconds() > HANG_SECONDS:
                 log.error("worker    %s hangs for %.0f s in a step; it is ended, others go on", _title(), HANG_SECONDS)
                 os._exit(HANGS)

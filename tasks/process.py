@@ -40,6 +40,8 @@ class ThisProcess:
     on_step: OnStep = lambda step, steps: None
     # Digest of a shard that this process has in hand -> how many of its images are done.
     images: dict[str, int] = field(default_factory=dict)
+    # Denoising steps that were made so far.
+    steps: int = 0
     # When the device's thread last began something, or told of a step or an image.
     _sign_of_life: float = field(default_factory=time.monotonic)
     # Whether this process was started for the run that comes next: by a worker; the command line says so itself.
@@ -110,6 +112,7 @@ class ThisProcess:
     def note_step(self, step: int, steps: int) -> None:
         """Note that a denoising step is done."""
         self._sign_of_life = time.monotonic()
+        self.steps += 1
         self.on_step(step, steps)
 
     @contextmanager

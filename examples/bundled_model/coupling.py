@@ -8,7 +8,7 @@ likely as before: flow matching holds for every such coupling (Tong and others, 
 generative models with minibatch optimal transport", 2024; Pooladian and others, "Multisample Flow Matching", 2023).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from itertools import groupby
 from typing import NamedTuple, TypeVar
@@ -36,13 +36,12 @@ ALL = Share()
 T = TypeVar("T")
 
 
-def couple(noise: Tensor, scenes: Sequence[Scene]) -> Tensor:
+def couple(noise: Tensor, shares: Tensor) -> Tensor:
     """Shift the channel means of normal noise [B, T, C], so that each is one that leads to the pose of its scene.
 
-    Every quantile is moved into the share of its decision and keeps its place there. Over scenes whose poses are drawn
-    evenly the result is normal noise again.
+    Every quantile is moved into the share of its decision, `shares` [B, CHANNELS, 2], and keeps its place there. Over
+    scenes whose poses are drawn evenly the result is normal noise again.
     """
-    shares = torch.tensor([shares_of(scene) for scene in scenes])
     low, high = shares.unbind(-1)
     scale = noise.shape[1] ** 0.5
     means = noise[..., :CHANNELS].mean(1) * scale
@@ -53,7 +52,12 @@ def couple(noise: Tensor, scenes: Sequence[Scene]) -> Tensor:
     return coupled
 
 
-def shares_of(scene: Scene) -> tuple[Share, ...]:
+def shares_of(scenes: Iterable[Scene]) -> Tensor:
+    """The shares of scenes, [B, CHANNELS, 2]."""
+    return torch.tensor([_shares(scene) for scene in scenes])
+
+
+def _shares(scene: Scene) -> tuple[Share, ...]:
     """The share of every coded channel: four a thing, two for the view; `ALL` where there is nothing to decide."""
     straight = arrange(
         rng_of("straight"), scene.backdrop, scene.relation, scene.first, scene.second, Lesson(EVERYTHING.objects, 0.0)

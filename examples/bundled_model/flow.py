@@ -62,8 +62,8 @@ def predict_velocity(
         timestep=times,
         pooled_projections=pooled,
         encoder_hidden_states=embeddings,
-        img_ids=position_ids(8, 8),
-        txt_ids=torch.zeros(TEXT_LENGTH, 3),
+        img_ids=position_ids(8, 8).to(noisy.device),
+        txt_ids=torch.zeros(TEXT_LENGTH, 3, device=noisy.device),
         return_dict=False,
     )[0]
 
@@ -80,7 +80,7 @@ class LatentPool:
             kind = "-varied" if lesson.varied else ""
             path = folder / f"latents-{lesson.objects}-{lesson.jitter}{kind}-{chunk}.pt"
             if not path.exists():
-                save_atomically(encode_scenes(vae, scenes).half(), path)
+                save_atomically(encode_scenes(vae, scenes).half().cpu(), path)
             self.scenes += scenes
             latents.append(torch.load(path, weights_only=True))
         self.latents = torch.cat(latents)
@@ -174,8 +174,8 @@ def matching_loss(
 
     `couple` makes the noise fit the latents: see `coupling.py`.
     """
-    times = sample_times(len(latents), generator)
-    noise = couple(torch.randn(latents.shape, generator=generator))
+    times = sample_times(len(latents), generator).to(latents.device)
+    noise = couple(torch.randn(latents.shape, generator=generator)).to(latents.device)
     share = times[:, None, None]
     noisy = (1 - share) * latents + share * noise
     return (predict_velocity(transformer, noisy, times, pooled, embeddings) - (noise - latents)).square().mean()

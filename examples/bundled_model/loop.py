@@ -144,7 +144,7 @@ class Stage:
                 group["initial_lr"] = group["lr"]
         if not self.checkpoint.exists():
             return 0, 0.0
-        state = torch.load(self.checkpoint, weights_only=True)
+        state = torch.load(self.checkpoint, weights_only=True, map_location="cpu")
         self.module.load_state_dict(state["module"])
         average.load_state_dict(state["average"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):

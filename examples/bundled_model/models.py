@@ -125,7 +125,8 @@ def _is_modulation(name: str) -> bool:
 def encode_latents(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
     """Pixels to the latents that the transformer learns: shifted and scaled to mean 0 and deviation 1."""
     with torch.no_grad():
-        return (vae.encode(pixels).latent_dist.mean - vae.config.shift_factor) * vae.config.scaling_factor
+        mean = vae.encode(pixels.to(vae.device)).latent_dist.mean
+    return (mean - vae.config.shift_factor) * vae.config.scaling_factor
 
 
 def pack(latents: Tensor) -> Tensor:

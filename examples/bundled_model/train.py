@@ -26,7 +26,7 @@ class Steps:
     vae: int = 3500
     text: int = 6000
     flow: int = 11500
-    variety: int = 24000
+    variety: int = 5440
 
     def scaled(self, scale: float) -> "Steps":
         """A shorter or longer training of the same kind."""
@@ -38,6 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints, sheets, log and pipeline")
     parser.add_argument("--seed", type=int, default=0, help="decides weights, scenes and noise (default 0)")
+    parser.add_argument("--device", default="cpu", help="where stage 4 runs, such as cuda (default cpu)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
     parser.add_argument(
         "--scale", type=float, default=1.0, help="all steps times this; 0.002 tries every stage quickly"
@@ -53,6 +54,7 @@ def main() -> None:
         handlers=[logging.StreamHandler(), logging.FileHandler(arguments.out / "train.log")],
     )
     torch.set_num_threads(arguments.threads)
+    torch.set_float32_matmul_precision("high")  # TF32 on a GPU; a CPU takes no notice
     steps = Steps().scaled(arguments.scale)
     if arguments.start:
         pipeline = FluxPipeline.from_pretrained(arguments.start, dtype=torch.float32)
@@ -60,7 +62,8 @@ def main() -> None:
         vae = train_vae(arguments.out, seed=arguments.seed, steps=steps.vae)
         encoders = train_text_encoders(arguments.out, seed=arguments.seed, steps=steps.text)
         pipeline = train_flow(arguments.out, vae, encoders, seed=arguments.seed, steps=steps.flow)
-    train_variety(arguments.out, pipeline, seed=arguments.seed, steps=steps.variety)
+    device = torch.device(arguments.device)
+    train_variety(arguments.out, pipeline, seed=arguments.seed, steps=steps.variety, device=device)
     logging.info("done: the pipeline is in %s", arguments.out / "pipeline")
 
 

@@ -1,18 +1,25 @@
-"""What the processes of one run tell each other in its output: that it lives or stops, how many images are done."""
+"""What the processes of one run tell each other in its output: that it lives or stops, how far each shard is."""
 
 import json
 import os
 import shutil
 import time
-from collections import Counter
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from t2i_core.storage.files import STALE_SECONDS, entries, is_temporary, read_regular, write_text
 
 _STOP = "stop"
 _FLOW = "flow"  # holds the name of the run; its time changes as long as the flow lives
+
+
+class Told(NamedTuple):
+    """How far a shard is: its images that are done, and, where an image takes long, the steps that its process made."""
+
+    images: int = 0
+    steps: int = 0
 
 
 class RunMarks:
@@ -48,7 +55,7 @@ class RunMarks:
         """Return why a process cannot use the output as the flow does; empty if it sees the marks and can write."""
         try:
             seen = (self._folder / _FLOW).read_text(encoding="utf-8") == self._folder.name
-            self.note_images(process, {})
+            self.note(process, {})
         except OSError as error:
             if (self._folder / _FLOW).is_file():
                 return f"cannot write to {self._folder}: {error.strerror}"
@@ -71,14 +78,14 @@ class RunMarks:
         """Return whether processes of the run should stop: they were told to, or the run is over."""
         return not self._folder.is_dir() or (self._folder / _STOP).exists()
 
-    def note_images(self, process: str, images: Mapping[str, int]) -> None:
-        """Note for a process how many images are done of each shard that it has in hand."""
+    def note(self, process: str, told: Mapping[str, Told]) -> None:
+        """Note for a process how far each shard is that it has in hand."""
         if self._folder.is_dir():
-            write_text(self._folder / f"{process}.json", json.dumps(images))
+            write_text(self._folder / f"{process}.json", json.dumps(told))
 
-    def images(self) -> Counter[str]:
-        """Return how many images of each shard are done: where two processes had it in hand, the larger number."""
-        counts: Counter[str] = Counter()
+    def told(self) -> dict[str, Told]:
+        """Return how far each shard is: where two processes had it in hand, that with more images."""
+        furthest: dict[str, Told] = {}
         found: list[os.DirEntry[str]] = []
         with suppress(OSError):  # a network file system: the next look may reach it
             found = entries(self._folder)
@@ -87,8 +94,9 @@ class RunMarks:
                 # Or a file of another form.
                 with suppress(OSError, ValueError, TypeError, OverflowError, RecursionError):
                     told = json.loads(read_regular(Path(entry.path)))
-                    counts |= Counter({shard: int(count) for shard, count in dict(told).items()})
-        return counts
+                    for shard, (images, steps) in dict(told).items():
+                        furthest[shard] = max(furthest.get(shard, Told()), Told(int(images), int(steps)))
+        return furthest
 
 
 def remove_stale_marks(folder: Path, living: Collection[str]) -> None:

@@ -13,7 +13,7 @@ from flows.runners import Workers
 from t2i_core.errors import ModelError, OutputError
 from t2i_core.planning.pending import ImageRequest
 from t2i_core.planning.shards import Shard
-from t2i_core.storage.run_marks import RunMarks
+from t2i_core.storage.run_marks import RunMarks, Told
 from tasks.process import THIS_PROCESS
 from tasks.progress import Progress
 from tests.builders import image_spec
@@ -227,7 +227,7 @@ def test_images_that_other_processes_tell_of_are_shown_before_their_shard_ends(g
 
     def answer(prompts, *_):
         (shard,) = shards(4)
-        RunMarks(tmp_path, "r1").note_images("elsewhere-1", {shard.digest: 3, "of another shard": 9})
+        RunMarks(tmp_path, "r1").note("elsewhere-1", {shard.digest: Told(3), "of another shard": Told(9)})
         told.set()
         assert seen.wait(20)
         return DONE
@@ -338,6 +338,21 @@ def test_a_process_that_makes_nothing_loses_its_shards_to_the_others(generate, m
     assert (made.errors, shown.done) == ({}, 20)
     assert len([where for where in engine.where.values() if where[0] == "p0"]) == generating.WINDOW
     assert "p0 made nothing for 0 s; it gets no more" in caplog.text
+
+
+def test_an_image_that_takes_long_is_waited_for_as_long_as_it_makes_steps(generate, tmp_path, monkeypatch):
+    monkeypatch.setattr(generating, "NO_NEWS_SECONDS", 0.6)
+
+    def answer(prompts, *_):
+        if "p0" in prompts:
+            for steps in range(20):
+                RunMarks(tmp_path, "r1").note("elsewhere-1", {next(shards(1, 1, 1)).digest: Told(0, steps)})
+                time.sleep(0.1)
+        return DONE
+
+    made, shown, engine = generate(answer, 1, 1, 1)
+    assert (made.errors, shown.done) == ({}, 3)
+    assert set(engine.submitted.values()) == {1}
 
 
 def test_the_second_try_of_an_image_that_ends_its_process_is_elsewhere(generate):

@@ -145,11 +145,11 @@ MARK = asdict(PartMark(PartState.RUNNING, "host", "r", "2026-01-01"))
 
 @KEPT
 @given(changed(MARK) | damaged(json.dumps(MARK).encode()), JSON)
-def test_marks_of_any_shape(workspace, mark, images):
+def test_marks_of_any_shape(workspace, mark, told):
     put(workspace.hidden / "parts/1-of-2.json", mark)
     assert set(PartMarks(workspace).latest()) <= {Part(1, 2)}
-    put(workspace.running / "r/p.json", images)
-    RunMarks(workspace.running, "r").images()
+    put(workspace.running / "r/p.json", told)
+    RunMarks(workspace.running, "r").told()
 
 
 @settings(KEPT, max_examples=30)

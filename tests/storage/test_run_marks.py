@@ -7,7 +7,7 @@ import pytest
 
 from t2i_core.storage import run_marks
 from t2i_core.storage.leases import Lease
-from t2i_core.storage.run_marks import RunMarks, remove_stale_marks
+from t2i_core.storage.run_marks import RunMarks, Told, remove_stale_marks
 from t2i_core.storage.workspace import Workspace
 
 
@@ -34,18 +34,18 @@ def test_a_run_that_begins_again_is_not_stopped(marks):
 
 
 def test_when_the_run_is_over_its_processes_stop_and_nothing_is_left(marks, tmp_path):
-    marks.note_images("a-1", {"x": 1})
+    marks.note("a-1", {"x": Told(1)})
     marks.end()
     assert marks.says_stop()
     assert list((tmp_path / "running").iterdir()) == []
 
 
 def test_a_shard_that_went_from_a_killed_process_to_another_is_counted_once(marks):
-    assert marks.images() == {}
-    marks.note_images("a-1", {"x": 3, "y": 1})
-    marks.note_images("b-2", {"x": 5})
-    marks.note_images("b-2", {"x": 4, "z": 2})
-    assert marks.images() == {"x": 4, "y": 1, "z": 2}
+    assert marks.told() == {}
+    marks.note("a-1", {"x": Told(3, steps=9), "y": Told(1)})
+    marks.note("b-2", {"x": Told(5)})
+    marks.note("b-2", {"x": Told(4), "z": Told(2, steps=7)})
+    assert marks.told() == {"x": Told(4), "y": Told(1), "z": Told(2, steps=7)}
 
 
 def test_marks_of_a_killed_run_are_removed_after_an_hour(tmp_path):
@@ -93,15 +93,15 @@ def test_a_process_that_sees_another_folder_or_cannot_write_is_told_apart(marks,
 
 
 def test_what_cannot_be_read_just_now_is_not_told(marks, tmp_path):
-    marks.note_images("a-1", {"x": 3})
+    marks.note("a-1", {"x": Told(3)})
     (tmp_path / "running" / "r1" / "b-2.json").mkdir()
-    assert marks.images() == {"x": 3}
+    assert marks.told() == {"x": Told(3)}
 
 
 def test_a_folder_that_cannot_be_read_just_now_tells_nothing(marks, monkeypatch):
     def stale(folder):
         raise OSError(116, "Stale file handle", str(folder))
 
-    marks.note_images("a-1", {"x": 3})
+    marks.note("a-1", {"x": Told(3)})
     monkeypatch.setattr(run_marks, "entries", stale)
-    assert marks.images() == {}
+    assert marks.told() == {}

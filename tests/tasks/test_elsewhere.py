@@ -55,10 +55,20 @@ def test_images_are_told_as_they_are_made(process, marks, tmp_path):
     join_run("r1", tmp_path)
     with process.counting("shard") as count:
         count(2)
-        until(lambda: marks.images() == {"shard": 2})
+        until(lambda: marks.told().get("shard") == (2, 0))
         count(1)
-        until(lambda: marks.images() == {"shard": 3})
-    until(lambda: marks.images() == {})
+        until(lambda: marks.told().get("shard") == (3, 0))
+    until(lambda: marks.told() == {})
+
+
+def test_steps_are_told_now_and_then(process, marks, tmp_path, monkeypatch):
+    monkeypatch.setattr(elsewhere, "STEPS_SECONDS", 0.05)
+    join_run("r1", tmp_path)
+    with process.counting("shard"):
+        until(lambda: "shard" in marks.told())
+        for _ in range(3):
+            process.note_step(1, 4)
+        until(lambda: marks.told().get("shard") == (0, 3))
 
 
 def test_a_stop_by_the_flow_stops_its_shards(process, marks, tmp_path):
