@@ -23,6 +23,8 @@ LOOK_SECONDS = 0.5
 LINE_INTERVAL_SECONDS = 30
 # Between two updates of the progress that Prefect shows: each is a request.
 ARTIFACT_INTERVAL_SECONDS = 10
+# No image for so long, and for so many times longer than ever before: that is said in place of the time that is left.
+QUIET_SECONDS, QUIET_TIMES = 120.0, 5
 # How long the last update is waited for, where a silent server holds it up.
 LAST_UPDATE_SECONDS = 5
 
@@ -40,18 +42,24 @@ class Progress:
         self.workers = 0  # how many processes generate, where they are others than this one
         self._batch, self._step = 0, (0, 0)
         self._lock = threading.Lock()
-        self._started = time.monotonic()
+        self._started = self._last = time.monotonic()  # `_last`: when images were made
+        self._longest = 0.0  # between two images, or before the first
 
     def add_images(self, count: int) -> None:
         """Count images."""
         with self._lock:
-            self.done += count
+            self._count(self.done + count)
 
     def reach(self, done: int) -> None:
         """Count up to `done` images: shards elsewhere tell nothing of single ones. A shard here may be ahead of it."""
         with self._lock:
-            done = max(self.done, done)
-            self.done = done if self.total is None else min(self.total, done)
+            self._count(max(self.done, done if self.total is None else min(self.total, done)))
+
+    def _count(self, done: int) -> None:
+        if done > self.done:
+            now = time.monotonic()
+            self._longest, self._last = max(self._longest, now - self._last), now
+        self.done = done
 
     def expect(self, total: "Future[Any]") -> None:
         """Take over how many images there will be, of work that is counted by now."""
@@ -69,10 +77,13 @@ class Progress:
         return f"{self.done} images" if self.total is None else f"{self.done} of {self.total} images"
 
     def speed(self) -> str:
-        """Return for example `, 0.42/s, 01:28 left`; nothing before the first image and after the last."""
-        done, seconds = self.done, time.monotonic() - self._started
+        """Return for example `, 0.42/s, 01:28 left` or `, none for 03:20`; nothing before the first and after all."""
+        now = time.monotonic()
+        done, seconds, silent = self.done, now - self._started, now - self._last
         if not done or not seconds:
             return ""
+        if silent > max(QUIET_SECONDS, QUIET_TIMES * self._longest) and done != self.total:
+            return f"{self.by()}, none for {tqdm.format_interval(silent)}"
         if self.total is None:
             return f", {done / seconds:.2f}/s{self.by()}"
         if done >= self.total:

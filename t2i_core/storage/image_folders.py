@@ -1,6 +1,6 @@
 """The folders of stored images as their directory entries have them: a million of them in seconds, beside other work.
 
-Many images are looked for in a process of its own. Each look at a file lets go of Python's lock, and whoever holds it
+Many images are looked for in processes of their own. Each look at a file lets go of Python's lock, and whoever holds it
 next, such as the reader of a data set, keeps it for milliseconds: beside it a scan took ten times as long.
 """
 
@@ -12,7 +12,8 @@ import subprocess
 import sys
 from array import array
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from itertools import pairwise
 from pathlib import Path
 
 from t2i_core.errors import OutputError
@@ -21,8 +22,10 @@ from t2i_core.storage.suffixes import SUFFIXES
 
 log = logging.getLogger(__name__)
 
-# About so many images are worth the start of a process: 50 ms.
+# About so many images are worth the start of processes: 50 ms.
 MANY = 10_000
+# So many processes share them. More were no faster on two cores, neither on a local disk nor on a network file system.
+PROCESSES = 4
 _SUFFIXES = list(SUFFIXES.values())
 _IMAGE = re.compile(rf"([0-9a-f]{{64}})({'|'.join(map(re.escape, _SUFFIXES))})")
 # Behind what comes with Python, which a module of that name must not hide.
@@ -64,18 +67,15 @@ def image_files(folder: Path) -> ImageFiles:
     """
     folders = _folders(folder)
     if folders and len(folders) * len(_folders(folders[-1])) > MANY:
-        found = _in_another_process(folder)
-        if found is not None:
-            return found
-        log.warning("images    the process that looks for them gave no answer; looking for them in this one")
-    return _scan(folder)
+        return _in_other_processes(folders)
+    return _scan(folders)
 
 
 def answer() -> None:
-    """Write what a scan of the folder in the arguments of this process finds, or raises, to its standard output."""
+    """Write what a scan of the folders in the arguments of this process finds, or raises, to its standard output."""
     result: ImageFiles | Exception
     try:
-        result = _scan(Path(sys.argv[2]))
+        result = _scan(sys.argv[2:])
     except Exception as error:  # raised by the process that asked
         result = error
     with suppress(BrokenPipeError):  # it asks no more
@@ -83,12 +83,32 @@ def answer() -> None:
         sys.stdout.flush()
 
 
-def _in_another_process(folder: Path) -> ImageFiles | None:
-    """Return the images in a folder; None if no process can be started, or it ended early: memory may be short."""
+def _in_other_processes(folders: Sequence[str]) -> ImageFiles:
+    """Return the images in folders, which processes share; those of a process that gave no answer are looked for here.
+
+    No process can be started, or one ended early: memory may be short.
+    """
+    edges = [len(folders) * i // PROCESSES for i in range(PROCESSES + 1)]
+    shares = [folders[start:end] for start, end in pairwise(edges)]
+    found = ImageFiles()
+    with ExitStack() as stack:
+        processes = [_start(share, stack) for share in shares]
+        # In key order, as the folders are.
+        for share, process in zip(shares, processes, strict=True):
+            part = _answer_of(process) if process else None
+            if part is None:
+                log.warning("images    a process that looks for them gave no answer; looking for them in this one")
+                part = _scan(share)
+            found.extend(part)
+    return found
+
+
+def _start(folders: Sequence[str], stack: ExitStack) -> "subprocess.Popen[bytes] | None":
+    """Start a process that scans folders, and ends with `stack`; return None if none can be started."""
     if not sys.executable:  # Python is part of another program
         return None
     # Only what comes with Python is imported there. In a session of its own it gets no Ctrl-C, which this process gets.
-    command = [sys.executable, "-I", "-S", "-c", _ANSWER, str(Path(__file__).parents[2]), str(folder)]
+    command = [sys.executable, "-I", "-S", "-c", _ANSWER, str(Path(__file__).parents[2]), *folders]
     try:
         process = subprocess.Popen(
             command,
@@ -99,29 +119,34 @@ def _in_another_process(folder: Path) -> ImageFiles | None:
         )
     except OSError:
         return None
-    with process:
-        assert process.stdout is not None
-        try:
-            found = pickle.load(process.stdout)  # noqa: S301 - of this project's own code
-        except MemoryError:
-            process.kill()
-            raise
-        except Exception:  # whatever pickle makes of half an answer
-            process.kill()
-            return None
-        except BaseException:
-            process.kill()
-            raise
+    stack.enter_context(process)
+    stack.callback(process.kill)  # which has ended by then, or is asked no more
+    return process
+
+
+def _answer_of(process: "subprocess.Popen[bytes]") -> ImageFiles | None:
+    """Return what a process found; None if it ended early.
+
+    Raises:
+        Exception: that of the scan.
+    """
+    assert process.stdout is not None
+    try:
+        found = pickle.load(process.stdout)  # noqa: S301 - of this project's own code
+    except MemoryError:
+        raise
+    except Exception:  # whatever pickle makes of half an answer
+        return None
     if isinstance(found, Exception):
         raise found
     assert isinstance(found, ImageFiles)
     return found
 
 
-def _scan(folder: Path) -> ImageFiles:
+def _scan(folders: Sequence[str]) -> ImageFiles:
     found = ImageFiles()
     # In key order: folders are named by the first digits of their keys.
-    for part in in_threads(_scan_folder, _folders(folder)):
+    for part in in_threads(_scan_folder, folders):
         found.extend(part)
     return found
 

@@ -250,6 +250,27 @@ def test_a_terminal_that_is_gone_leaves_no_lock_held(shown, monkeypatch):
     assert not made.is_alive()
 
 
+def test_that_nothing_is_made_any_more_is_told_in_place_of_the_time_that_is_left(monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    counted = Progress(80)
+    now += 30  # to load the model and make the first batch
+    counted.add_images(4)
+    now += 140  # four and a half times as long
+    assert counted.speed().endswith("left")
+    now += 20
+    assert counted.speed() == ", none for 02:40"
+    counted.workers = 2
+    assert counted.speed() == " by 2 workers, none for 02:40"
+    counted.reach(8)
+    assert counted.speed().endswith("left")
+    now += 300  # as slow as a moment ago
+    assert counted.speed().endswith("left")
+    counted.reach(80)
+    now += 3600
+    assert counted.speed() == ""
+
+
 def test_workers_are_named_beside_the_speed():
     shown = Progress(10)
     shown.workers = 8
