@@ -1,7 +1,6 @@
 """The end of a preview: a contact sheet to look at, and what is left to make."""
 
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 from prefect.client.schemas.objects import State
@@ -24,7 +23,6 @@ def show_preview(
     config: Config,
     catalog: Catalog,
     sample: frozenset[str],
-    errors: Mapping[str, str],
     work: WorkEstimate,
     seconds: float,
 ) -> State[Any]:
@@ -32,17 +30,16 @@ def show_preview(
 
     Args:
         sample: the keys of the images of the preview.
-        errors: key -> why the image could not be made in this run.
         work: what this run made, in `seconds`.
     """
     pictures = list(catalog.pictures(only=sample))
     files, total = OwnFiles(catalog.workspace, replace=config.replace), catalog.plan.images
     write_contact_sheet(files, PREVIEW, pictures, catalog.workspace.images, config.model, total)
     sheet = f"{config.output.rstrip('/')}/{PREVIEW}"
-    failures = {key: reason for key, reason in (catalog.index.errors | dict(errors)).items() if key in sample}
+    failures = catalog.failures(sample.__contains__)
     rest = estimate_work(Pending(catalog), work.batch_size, config.save_interval)
     lines = [f"preview   {len(pictures)} of {total} images: {sheet}", rest_line(rest, work, seconds)]
-    lines += [f"failed    {reason}" for reason in dict.fromkeys(failures.values())]
+    lines += [f"failed    {reason}" for reason in dict.fromkeys(failures)]
     log.info("\n".join(lines))
     message = f"preview: {len(pictures)} of {len(sample)} images, see {sheet}"
     return ended(message, too_many=exceeds(len(failures), len(sample), config.max_failures))

@@ -169,11 +169,13 @@ class Text2Image:
                     # The earlier catalog goes before the next one comes: each of a million images takes 100 MB.
                     plan, work, catalog = catalog.plan, self.generate(resolved, catalog, work, speeds), None
                     catalog = self.inventory.collect(plan)
+            # What `only` leaves out may not be made yet.
+            catalog = replace(catalog, errors=self.generating.errors, interrupted=self.inventory.again is not None)
             if (sample := self.inventory.sample(catalog)) is not None:
-                return show_preview(self.config, catalog, sample, self.generating.errors, work, self.generating.seconds)
+                return show_preview(self.config, catalog, sample, work, self.generating.seconds)
             if self.part is not None:
                 self.mark(PartState.FINISHED)
-                return end_part(self.part, replace(catalog, errors=self.generating.errors), self.config.max_failures)
+                return end_part(self.part, catalog, self.config.max_failures)
             return self.finish(resolved, catalog, work)
         except CancelledInPrefect:
             with ignoring_sigterm(), second_means_now(self.config):
@@ -292,8 +294,6 @@ class Text2Image:
 
     def finish(self, resolved: Resolved, catalog: Catalog, work: WorkEstimate) -> State[Any]:
         """Write manifest and report; return the state that says how it went."""
-        # What `only` leaves out may not be made yet.
-        catalog = replace(catalog, errors=self.generating.errors, interrupted=self.inventory.again is not None)
 
         def still_right(stored: dict[str, Any]) -> bool:
             return read_by(accounting_of)(stored) and manifest_is_right(stored["files"], catalog, self.config)

@@ -66,6 +66,21 @@ def test_a_preview_says_what_failed(run, output, prompts, monkeypatch, caplog):
     assert run(dataset=prompts(*TEXTS[:3]), preview=2, max_failures=2.0).is_completed()
 
 
+@pytest.mark.parametrize("option", [{"preview": 3}, {"part": "1/1"}])
+def test_a_shard_that_crashed_once_its_images_were_stored_is_no_failure(run, prompts, monkeypatch, caplog, option):
+    from tasks import generation
+
+    real = generation.generate_shard
+
+    def crashing(*arguments):
+        real(*arguments)
+        raise RuntimeError("crashed")
+
+    monkeypatch.setattr(generation, "generate_shard", crashing)
+    assert run(dataset=prompts(*TEXTS[:3]), **option).is_completed()
+    assert "failed    " not in caplog.text
+
+
 def test_a_limited_run_never_takes_rows_away_from_a_larger_one(run, output, prompts):
     dataset = prompts(*TEXTS[:6])
     assert run(dataset=dataset, limit=2).is_completed()
