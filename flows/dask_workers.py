@@ -23,6 +23,7 @@ from flows.runners import RunToJoin, Workers
 from t2i_core.errors import ConfigError, MeasureFailed
 from tasks.elsewhere import Introduction, files_here, introduce, versions_here
 from tasks.lost_runs import LostRuns
+from tasks.process import result_of
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,8 @@ DASK_SETTINGS: dict[str, Any] = {
 LOOK_SECONDS = 1.0
 # How long a scheduler that is gone may take to come back.
 RECONNECT_SECONDS = 600.0
+# How long a task that is called waits for a process that is asked who it is: it may hang.
+READY_SECONDS = 3600.0
 # How long an answer of a process or of the scheduler is waited for that is there already.
 ANSWER_SECONDS = 30.0
 # How long the end of a run waits for a scheduler that does not answer.
@@ -191,7 +194,7 @@ class DaskWorkers(Workers):
         """
         future: Future[PrefectFuture[Any]]
         future = self._submitting.submit(copy_context().run, self._submit, task, arguments, place)
-        return future.result()
+        return result_of(future)
 
     def _submit(self, task: Task[..., Any], arguments: tuple[Any, ...], place: str) -> PrefectFuture[Any]:
         values = tuple(value.unwrap() if isinstance(value, quote) else value for value in arguments)
@@ -232,9 +235,9 @@ class DaskWorkers(Workers):
         return "dask_scheduler" if self._scheduler else "workers"
 
     def _wait_for_place(self) -> str:
-        deadline = time.monotonic() + RECONNECT_SECONDS
+        started = time.monotonic()
         while not (places := self.places()):
-            if time.monotonic() > deadline and not self.hopeful():
+            if time.monotonic() - started > (READY_SECONDS if self.hopeful() else RECONNECT_SECONDS):
                 raise MeasureFailed("there is no process to measure it in")
             time.sleep(LOOK_SECONDS)
         return places[0]

@@ -15,7 +15,7 @@ from t2i_core.planning.plan import Plan
 from t2i_core.storage.workspace import Workspace
 from tasks.caching import ResultCache, cache_key
 from tasks.dataset import load_dataset_task
-from tasks.process import THIS_PROCESS
+from tasks.process import THIS_PROCESS, result_of
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ class Planning:
         Raises:
             DatasetError: of the data set, where it cannot be used.
         """
-        return self._plan.result()
+        return result_of(self._plan)
 
     def begun(self, seconds: float) -> Plan | None:
         """Return the plan; None where that takes longer than `seconds`, once its first images are known.

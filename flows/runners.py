@@ -22,7 +22,7 @@ from flows.preflight import check_dask, check_workers
 from t2i_core.config import Config
 from t2i_core.errors import ConfigError
 from t2i_core.models.local_files import ModelSource
-from tasks.process import THIS_PROCESS
+from tasks.process import THIS_PROCESS, result_of
 
 # Shards that a process has in hand: one generates, while the last images of the other are being written.
 THREADS = 2
@@ -155,7 +155,9 @@ class Threads(Workers):
 
     def call(self, task: Task[..., Any], *arguments: Any) -> Any:
         """Run a task in one of the threads."""
-        return self.submit(task, *arguments, place="here").result()
+        future = self.submit(task, *arguments, place="here")
+        result_of(future.wrapped_future)  # type: ignore[attr-defined]
+        return future.result()
 
     def abandon(self, future: PrefectFuture[Any]) -> None:
         """Do nothing: this process ends with its run."""

@@ -71,7 +71,7 @@ from t2i_core.storage.workspace import Workspace
 from tasks.caching import ResultCache, cache_key, data, read_by
 from tasks.generation import generate_shard_task
 from tasks.manifest import accounting_of, write_manifest_task
-from tasks.process import THIS_PROCESS, import_engine
+from tasks.process import THIS_PROCESS, import_engine, result_of
 from tasks.progress import progress
 from tasks.reports import name_flow_run, publish_now, publish_task, report_task
 from tasks.server_wait import WAIT, waiting_as_asked
@@ -239,7 +239,7 @@ class Text2Image:
         self.counted = planning.then(count)
         planning.then(lambda plan: self.advise(resolved, plan))
         self.make(resolved, load_config, pending, batch_size, self.counted, planning.growth.images)
-        return self.counted.result()
+        return result_of(self.counted)
 
     def advise(self, resolved: Resolved, plan: Plan) -> None:
         """Say which prompts the model's text encoders would cut or cannot read."""

@@ -165,6 +165,13 @@ class ThisProcess:
             return not self._running
 
 
+def result_of(future: "Future[T]") -> T:
+    """Return a future's result, waited for in short waits: a Ctrl-C that comes just before one is heeded after it."""
+    while not wait([future], LOOK_SECONDS).done:
+        pass
+    return future.result()
+
+
 def import_engine() -> None:
     """Import the engine, and with it torch and diffusers: some seconds."""
     from t2i_core.engine.quiet import silence_libraries

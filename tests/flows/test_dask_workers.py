@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from distributed import CancelledError, KilledWorker
 
+from flows import dask_workers
 from flows.dask_workers import DaskWorkers, why_not
 from flows.runners import RunToJoin
 from t2i_core.errors import ConfigError, MeasureFailed, ModelError
@@ -197,6 +198,16 @@ def test_a_process_that_is_started_anew_keeps_its_seat():
     look("b", "c")
     assert workers.seat("b") == "0"
     assert workers.seat("c") == "c "
+
+
+def test_a_measurement_does_not_wait_for_ever_for_a_process_that_never_says_who_it_is(monkeypatch):
+    workers, look, _ = cluster({"a": {introduce: None}})
+    look("a")
+    assert workers.hopeful()
+    monkeypatch.setattr(dask_workers, "READY_SECONDS", 0.1)
+    monkeypatch.setattr(dask_workers, "LOOK_SECONDS", 0.05)
+    with pytest.raises(MeasureFailed, match="there is no process to measure it in"):
+        workers.call(None)
 
 
 def test_a_signal_during_a_submission_stays_a_signal(monkeypatch):
