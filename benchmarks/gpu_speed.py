@@ -60,13 +60,19 @@ WORDS = "a fox in the snow at night beside a small red boat on the sea under the
 
 
 class Measurement:
-    """The figures of all models, sizes and ways, and the time that is left."""
+    """The figures of all models, sizes and ways, and the time that is left.
 
-    def __init__(self, device: str, dtype: str, steps: int, minutes: float) -> None:
+    `settings`: of the engine's images, beside those of each model; the plain loop keeps its own defaults.
+    """
+
+    def __init__(
+        self, device: str, dtype: str, steps: int, minutes: float, settings: Mapping[str, float | None]
+    ) -> None:
         self.device = torch.device(device)
         self.tiny = self.device.type == "cpu"
         self.dtype = "float32" if self.tiny else dtype
         self.steps = steps
+        self.settings = settings
         self.end = time.perf_counter() + 60 * minutes
         self.figures: dict[str, float] = {}
 
@@ -100,7 +106,7 @@ class Measurement:
         set_tf32(tf32)
         call = _plain(pipeline) if way == "plain" else self._engine(pipeline, WAYS[way])
         for side in TINY_SIZES if self.tiny else SIZES:
-            settings = {"height": side, "width": side, **SETTINGS.get(model, {})}
+            settings = {"height": side, "width": side, **self.settings, **SETTINGS.get(model, {})}
             call(self._specs("to warm up", steps=2, **settings))
             if self.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(self.device)
@@ -192,6 +198,9 @@ def main() -> int:
     )
     parser.add_argument("--ways", nargs="+", choices=WAYS, metavar="WAY", help=", ".join(WAYS))
     parser.add_argument("--steps", type=int, default=8, help="denoising steps (default: 8)")
+    parser.add_argument(
+        "--max-sequence-length", type=int, metavar="N", help="tokens of the engine's prompts (default: the model's)"
+    )
     parser.add_argument("--minutes", type=float, default=9, help="begin nothing new after so many (default: 9)")
     parser.add_argument("--device", default="cuda")
     parser.add_argument(
@@ -204,7 +213,8 @@ def main() -> int:
 
     silence_diffusers()
     try:
-        measurement = Measurement(resolve_device(options.device), options.dtype, options.steps, options.minutes)
+        device, settings = resolve_device(options.device), {"max_sequence_length": options.max_sequence_length}
+        measurement = Measurement(device, options.dtype, options.steps, options.minutes, settings)
     except ConfigError as error:
         print(f"nothing to measure: {error}", file=sys.stderr)
         return 2
