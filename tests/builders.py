@@ -151,6 +151,11 @@ def write_plan_files(workspace: Workspace, *rows: PlanRow, digest: str = "plan")
     return plan
 
 
+def images_of(catalog, facts=()):
+    """Every image of a catalog, in data-set order."""
+    return [image for row in catalog.rows(facts) for image in row.images]
+
+
 def make_catalog(
     workspace: Workspace,
     *rows: PlanRow,

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Self
 
 from t2i_core.config import Config
-from t2i_core.planning.catalog import CatalogImage
 from t2i_core.storage.image_store import ImageStore
 from t2i_core.storage.suffixes import PNG
 
@@ -61,12 +60,11 @@ class Layout:
         """Return the layout of a run over a data set of that many images."""
         return cls(ManifestForm.of(config), has_names(config.named_images, config.embed_metadata, images))
 
-    def path(self, image: CatalogImage, images: ImageStore) -> str | None:
-        """Return the path of an image as the manifest gives it; None where there is no picture."""
-        if image.picture is None:
-            return None
-        return self.path_of(image.name, image.picture, image.facts["format"], images)
+    def path(self, name: str, picture: str, form: str | None, images: ImageStore) -> str:
+        """Return the path of an image as the manifest gives it.
 
-    def path_of(self, name: str, picture: str, form: str | None, images: ImageStore) -> str:
-        """Return the same for a name, and the key and the format of the picture that stands under it."""
+        Args:
+            name: of the image.
+            picture, form: the key and the format of the picture that stands under it.
+        """
         return self.form.prefix + (name if self.named else images.location(picture, form or PNG))

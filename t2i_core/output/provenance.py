@@ -74,7 +74,7 @@ def _paths(catalog: Catalog, layout: Layout, names: pa.Array, found: pa.RecordBa
     images = catalog.workspace.images
     places = zip(names.to_pylist(), found["key"].to_pylist(), found["format"].to_pylist(), strict=True)
     paths = [
-        None if picture is None else layout.path_of(in_format(name, form), picture, form, images)
+        None if picture is None else layout.path(in_format(name, form), picture, form, images)
         for name, picture, form in places
     ]
     return pa.array(paths, pa.string())

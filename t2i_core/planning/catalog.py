@@ -177,11 +177,6 @@ class Catalog:
             known[digest] = np.concatenate([np.empty(0, np.int32), *parts])
         return known[digest]
 
-    def images(self, facts: Sequence[str] = (), columns: Sequence[str] | None = None) -> Iterator[CatalogImage]:
-        """Yield every image in data-set order; `facts` and `columns` as for `row_chunks`."""
-        for chunk in self.row_chunks(facts, columns):
-            yield from self._images(chunk)
-
     def rows(self, facts: Sequence[str] = (), columns: Sequence[str] | None = None) -> Iterator[CatalogRow]:
         """Yield every row in order, with its images; `facts` and `columns` as for `row_chunks`."""
         for chunk in self.row_chunks(facts, columns):

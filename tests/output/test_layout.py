@@ -3,7 +3,9 @@
 import pytest
 
 from t2i_core.output.layout import NAMED_IMAGES_LIMIT, Layout, ManifestForm
-from tests.builders import image_spec, make_catalog, store_image
+from tests.builders import image_spec, store_image
+
+NAME = "sample0_condition0/sample0_condition0_0.png"
 
 
 @pytest.mark.parametrize(
@@ -34,13 +36,13 @@ def test_a_path_relative_to_the_manifest_is_the_file_alone(workspace, config):
     form = ManifestForm.of(config(output="/a/b", manifest_paths="relative"))
     assert form == ManifestForm("manifest.jsonl", "", "images")
     record = store_image(workspace, image_spec(0))
-    (image,) = make_catalog(workspace, image_spec(0)).images()
     named, by_key = (
         Layout.of(config(output="/a/b", manifest_paths="relative", named_images=choice), 1)
         for choice in ("always", "never")
     )
-    assert named.path(image, workspace.images) == "sample0_condition0/sample0_condition0_0.png"
-    assert (workspace.root / by_key.path(image, workspace.images)).stat().st_size == record.file_size
+    where = NAME, record.key, "png", workspace.images
+    assert named.path(*where) == NAME
+    assert (workspace.root / by_key.path(*where)).stat().st_size == record.file_size
 
 
 def test_images_without_metadata_have_names_whatever_their_number(config):
@@ -49,13 +51,8 @@ def test_images_without_metadata_have_names_whatever_their_number(config):
     assert Layout.of(config(embed_metadata="none"), 100_001).named
 
 
-def test_an_image_has_a_path_by_name_or_by_key_and_none_without_a_picture(workspace, config):
-    record = store_image(workspace, image_spec(0))
-    there, missing = make_catalog(workspace, image_spec(0), image_spec(1)).images()
+def test_an_image_has_a_path_by_name_or_by_key(workspace, config):
+    key = image_spec(0).key
     named, by_key = (Layout.of(config(output="out", named_images=choice), 2) for choice in ("always", "never"))
-    assert named.path(there, workspace.images) == "out/sample0_condition0/sample0_condition0_0.png"
-    assert (
-        by_key.path(there, workspace.images) == f"out/.t2i/images/{record.key[:2]}/{record.key[2:4]}/{record.key}.png"
-    )
-    assert named.path(missing, workspace.images) is None
-    assert by_key.path(missing, workspace.images) is None
+    assert named.path(NAME, key, "png", workspace.images) == f"out/{NAME}"
+    assert by_key.path(NAME, key, "webp", workspace.images) == f"out/.t2i/images/{key[:2]}/{key[2:4]}/{key}.webp"

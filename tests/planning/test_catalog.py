@@ -7,7 +7,16 @@ from t2i_core.planning.catalog import Catalog, CatalogImage, ImageState, Picture
 from t2i_core.storage import tables
 from t2i_core.storage.tables import read_table, write_table
 from t2i_core.storage.workspace import Workspace
-from tests.builders import SKIPPED, failed_record, image_spec, make_catalog, picture, spoil_column, store_image
+from tests.builders import (
+    SKIPPED,
+    failed_record,
+    image_spec,
+    images_of,
+    make_catalog,
+    picture,
+    spoil_column,
+    store_image,
+)
 
 REJECTION = Rejection(2, 3, "conversations", "None", "is missing")
 
@@ -40,7 +49,7 @@ def partly(workspace, specs):
 
 
 def states(catalog):
-    return [image.state.value for image in catalog.images()]
+    return [image.state.value for image in images_of(catalog)]
 
 
 def test_an_image_is_generated_reused_failed_or_else_not_made(partly):
@@ -59,7 +68,7 @@ def test_a_failed_image_says_why(workspace, specs):
         records=[failed_record(specs[0], error="NaN")],
         errors={specs[0].key: "another reason", specs[1].key: "OSError: a cable fell out"},
     )
-    assert [image.error for image in catalog.images()] == [
+    assert [image.error for image in images_of(catalog)] == [
         "NaN", "OSError: a cable fell out", "not made, for no recorded reason; run again, and report it if it stays",
     ]  # fmt: skip
 
@@ -70,13 +79,13 @@ def test_what_an_interrupted_run_did_not_come_to_is_pending(workspace, specs):
         workspace, *specs[:4], records=[failed_record(specs[1])], errors={specs[2].key: "busy"}, interrupted=True
     )
     assert states(catalog) == ["reused", "failed", "failed", "pending"]
-    assert [image.error for image in catalog.images()] == [None, "NaN", "busy", None]
+    assert [image.error for image in images_of(catalog)] == [None, "NaN", "busy", None]
 
 
 def test_an_image_knows_its_index_its_spec_and_its_picture(workspace, specs):
     record = store_image(workspace, specs[2])
     catalog = make_catalog(workspace, specs[0], [specs[1], specs[2]])
-    *_, image = catalog.images(["file_size", "seconds"])
+    *_, image = images_of(catalog, ["file_size", "seconds"])
     assert isinstance(image, CatalogImage)
     assert (image.row, image.condition, image.image) == (1, 0, 1)
     assert image.name == "sample1_condition0/sample1_condition0_1.png"
@@ -91,12 +100,12 @@ def test_an_image_knows_its_index_its_spec_and_its_picture(workspace, specs):
 
 
 def test_an_image_without_a_picture_has_no_facts(partly, specs):
-    image = next(iter(partly.images(["file_size"])))
+    image = next(iter(images_of(partly, ["file_size"])))
     assert (image.key, image.picture, dict(image.facts)) == (specs[0].key, None, {})
 
 
 def test_facts_go_to_their_own_images(partly, specs):
-    facts = {image.key: image.facts.get("batch_size") for image in partly.images(["batch_size"])}
+    facts = {image.key: image.facts.get("batch_size") for image in images_of(partly, ["batch_size"])}
     assert [facts[spec.key] for spec in specs] == [None, 1, 2, None, None, 5, None]
 
 
@@ -106,7 +115,7 @@ def test_only_the_facts_asked_for_are_read(workspace, specs):
     spoil_column(workspace.records / catalog.index.name, "versions")
     assert states(catalog) == ["reused"]
     with pytest.raises(OSError):
-        list(catalog.images(["versions"]))
+        list(images_of(catalog, ["versions"]))
 
 
 def test_rows_come_in_order_with_their_images(workspace, specs):
@@ -127,7 +136,7 @@ def test_rows_come_in_order_with_their_images(workspace, specs):
 def test_a_data_set_without_images_has_rows_all_the_same(workspace):
     catalog = make_catalog(workspace, SKIPPED, REJECTION)
     assert [row.images for row in catalog.rows()] == [(), ()]
-    assert list(catalog.images()) == list(catalog.pictures()) == list(catalog.names()) == []
+    assert list(images_of(catalog)) == list(catalog.pictures()) == list(catalog.names()) == []
 
 
 def test_the_picture_of_a_failed_image_is_that_of_its_replacement(workspace, specs):
@@ -135,7 +144,7 @@ def test_the_picture_of_a_failed_image_is_that_of_its_replacement(workspace, spe
     replacement = image_spec(0, seed=99)
     store_image(workspace, replacement, run="this run", replaces=failed.key)
     catalog = make_catalog(workspace, specs[0], specs[1], records=[failed], run="this run")
-    image, _ = catalog.images(["seed"])
+    image, _ = images_of(catalog, ["seed"])
     assert (image.key, image.picture, image.state) == (specs[0].key, replacement.key, "generated")
     assert (image.spec.seed, image.facts["seed"]) == (0, 99)
     assert image.error is None
@@ -151,7 +160,7 @@ def test_rows_that_share_a_key_share_a_picture(workspace, specs):
     record = store_image(workspace, specs[0])
     catalog = make_catalog(workspace, specs[0], specs[1], specs[0])
     assert states(catalog) == ["reused", "failed", "reused"]
-    assert [image.picture for image in catalog.images()] == [record.key, None, record.key]
+    assert [image.picture for image in images_of(catalog)] == [record.key, None, record.key]
     assert [picture.key for picture in catalog.pictures()] == [record.key] * 2
     assert catalog.bytes_per_pixel() == record.file_size / 64
 
@@ -305,7 +314,7 @@ def test_columns_that_a_question_does_not_need_are_not_read(partly, workspace, q
     spoil_column(*partly.plan.specs_files(workspace.plans), column)
     assert str(question(partly)) == str(answer)
     with pytest.raises(OSError):
-        list(partly.images())
+        list(images_of(partly))
 
 
 def test_columns_are_those_asked_for_and_the_key(partly, specs):
@@ -323,7 +332,7 @@ def test_the_name_of_an_image_has_the_suffix_of_its_format(workspace, specs):
     store_image(workspace, specs[1])
     catalog = make_catalog(workspace, *specs[:3])
     names = [f"sample{i}_condition0/sample{i}_condition0_0" for i in range(3)]
-    assert [image.name for image in catalog.images()] == [f"{names[0]}.webp", f"{names[1]}.png", f"{names[2]}.png"]
+    assert [image.name for image in images_of(catalog)] == [f"{names[0]}.webp", f"{names[1]}.png", f"{names[2]}.png"]
     linked = [(name, key) for names, keys, _ in catalog.names() for name, key in zip(names, keys, strict=True)]
     assert linked == [(f"{names[0]}.webp", specs[0].key), (f"{names[1]}.png", specs[1].key)]
 
