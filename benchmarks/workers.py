@@ -1,10 +1,12 @@
 """Whether several processes make as many times the images: `--workers`, `--part`, the demo model with a thread each.
 
-    python -m benchmarks.workers [--ways workers parts demo] [--counts 1 2 4 8] [--seconds 0.2] [--images 160]
+    python -m benchmarks.workers [--ways workers parts demo bare] [--counts 1 2 4 8] [--seconds 0.2] [--images 160]
 
 Whole flows run as real processes, with a Prefect server of their own. For `workers` and `parts` the model is
 simulated: it sleeps `--seconds` for each image, so that a few cores can serve eight of it, and makes images of 64x64.
-`demo` is the bundled model, with a thread for each process. `--images` are those of each process.
+`demo` is the bundled model, with a thread for each process. `--images` are those of each process. `bare` is the same
+model in processes that know nothing of each other, without a flow: what this machine's cores are worth together, and so
+the most that `demo` can reach.
 
 Of each run, in seconds: `begin`, from the start of the command until the first process generates; `all`, until all
 do; `end`, from the last image to the end of the command. Of what is between `all` and the last image: `images/s`, and
@@ -36,7 +38,8 @@ import tasks.generation
 from tasks.process import import_engine
 from tests.prefect_server import serve
 
-WAYS = ("workers", "parts", "demo")
+WAYS = ("workers", "parts", "demo", "bare")
+BARE_SECONDS = 20.0
 BATCH_SIZE = 4
 SIDE, STEPS = 64, 4
 # In the environment of the processes of a run: a folder for what they did, and the simulated seconds an image.
@@ -185,6 +188,18 @@ def measure(way: str, count: int, images: int, seconds: float, folder: Path, url
     return timeline(list(read_logs(logs)), count, images, nominal, started, ended) | server
 
 
+def measure_bare(count: int) -> dict[str, float]:
+    """Return what `count` processes make that generate with the demo model, at the same time, and do nothing else."""
+    command = [sys.executable, "-m", "benchmarks.busy", "--child", f"--seconds={BARE_SECONDS}"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        for _ in range(count)
+    ]
+    speed = sum(float(process.communicate()[0]) for process in processes)
+    return dict.fromkeys((*COLUMNS, *SERVER_COLUMNS), math.nan) | {"images/s": speed, "steady": speed}
+
+
 def run_all(arguments: list[list[str]], environment: dict[str, str], folder: Path) -> None:
     """Run a flow with each of `arguments`, all at once."""
     processes = []
@@ -252,7 +267,9 @@ def main() -> None:
         raise SystemExit(flow(sys.argv[2:]))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ways", nargs="*", choices=WAYS, default=WAYS)
-    parser.add_argument("--counts", type=int, nargs="*", default=[1, 2, 4, 8], help="processes; 1 and 2 for demo")
+    parser.add_argument(
+        "--counts", type=int, nargs="*", default=[1, 2, 4, 8], help="processes; 1 and 2 for demo and bare"
+    )
     parser.add_argument("--seconds", type=float, default=0.2, help="that a simulated image takes")
     parser.add_argument("--images", type=int, default=160, help="for each process")
     parser.add_argument("--json", type=Path, help="also write the figures here")
@@ -262,10 +279,13 @@ def main() -> None:
     print(f"| way | processes | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 2)}")
     with tempfile.TemporaryDirectory() as temporary, serve(Path(temporary) / "prefect") as url:
         for way in options.ways:
-            counts = [1, 2] if way == "demo" else options.counts
+            counts = [1, 2] if way in ("demo", "bare") else options.counts
             for count in counts:
                 folder = Path(temporary) / f"{way}{count}"
-                found = measure(way, count, count * options.images, options.seconds, folder, url)
+                if way == "bare":
+                    found = measure_bare(count)
+                else:
+                    found = measure(way, count, count * options.images, options.seconds, folder, url)
                 first = results.setdefault(f"{way}.{counts[0]}", found)
                 found["times"] = found["images/s"] / first["images/s"]
                 found["steady times"] = found["steady"] / first["steady"]
