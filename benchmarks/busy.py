@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.processes import report
@@ -62,8 +63,11 @@ def measure(seconds: float, environment: dict[str, str]) -> float:
     return float(done.stdout)
 
 
-def images_per_second(seconds: float) -> float:
-    """Return how many images a second the engine generates with the demo model, batch after batch."""
+def images_per_second(seconds: float, ready: Callable[[], object] = lambda: None) -> float:
+    """Return how many images a second the engine generates with the demo model, batch after batch.
+
+    `ready` is called once the model is loaded and warm, before the time counts.
+    """
     from t2i_core.engine.waiting import limit_spinning
 
     limit_spinning()
@@ -80,6 +84,7 @@ def images_per_second(seconds: float) -> float:
             assert len(images) == BATCH_SIZE
 
     batch()
+    ready()
     started, count = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:
         batch()

@@ -31,6 +31,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -190,14 +191,31 @@ def measure(way: str, count: int, images: int, seconds: float, folder: Path, url
 
 def measure_bare(count: int) -> dict[str, float]:
     """Return what `count` processes make that generate with the demo model, at the same time, and do nothing else."""
-    command = [sys.executable, "-m", "benchmarks.busy", "--child", f"--seconds={BARE_SECONDS}"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        for _ in range(count)
-    ]
-    speed = sum(float(process.communicate()[0]) for process in processes)
+    command = [sys.executable, "-m", "benchmarks.workers", "--bare"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with ExitStack() as stack:
+        processes = []
+        for _ in range(count):
+            processes.append(subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, **pipes))
+            stack.callback(processes[-1].kill)
+        for process in processes:
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        speed = sum(float(process.communicate()[0]) for process in processes)
     return dict.fromkeys((*COLUMNS, *SERVER_COLUMNS), math.nan) | {"images/s": speed, "steady": speed}
+
+
+def generate_bare() -> None:
+    """Print how fast this process generates, once all others are ready."""
+    from benchmarks.busy import images_per_second
+
+    def ready() -> None:
+        print("ready", flush=True)
+        sys.stdin.readline()
+
+    print(images_per_second(BARE_SECONDS, ready))
 
 
 def run_all(arguments: list[list[str]], environment: dict[str, str], folder: Path) -> None:
@@ -265,6 +283,9 @@ def main() -> None:
         from flows.cli import main as flow
 
         raise SystemExit(flow(sys.argv[2:]))
+    if sys.argv[1:2] == ["--bare"]:
+        generate_bare()
+        return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ways", nargs="*", choices=WAYS, default=WAYS)
     parser.add_argument(

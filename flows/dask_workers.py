@@ -165,6 +165,10 @@ class DaskWorkers(Workers):
         """Return whether workers are being started or checked."""
         return self._starting or any(not (one.ready or one.refused) for one in list(self._members.values()))
 
+    def fetching(self) -> bool:
+        """Return whether workers told who they are, and now fetch the model's files or verify them."""
+        return any(one.told and not (one.ready or one.refused) for one in list(self._members.values()))
+
     def seat(self, place: str) -> str:
         """Return the worker's own name, or its host and card where it was given none."""
         member = self._members.get(place)
@@ -237,7 +241,8 @@ class DaskWorkers(Workers):
     def _wait_for_place(self) -> str:
         started = time.monotonic()
         while not (places := self.places()):
-            if time.monotonic() - started > (READY_SECONDS if self.hopeful() else RECONNECT_SECONDS):
+            limit = READY_SECONDS if self.hopeful() else RECONNECT_SECONDS
+            if time.monotonic() - started > limit and not self.fetching():
                 raise MeasureFailed("there is no process to measure it in")
             time.sleep(LOOK_SECONDS)
         return places[0]

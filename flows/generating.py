@@ -260,9 +260,11 @@ class Generating:
         shown.workers = len(places)
         for flight in self._flights.values():
             digest = flight.work.shard.digest
-            if told.get(digest) != self._told.get(digest):
+            if digest in told and told[digest] != self._told.get(digest):
                 self._news[""] = self._news[flight.place] = now
-        self._told = told
+        self._told |= told  # what cannot be read just now is as it was
+        if self.workers.fetching():
+            self._news[""] = now
         if places or self.workers.hopeful():
             self._last_alive = now
         if now - self._last_alive > NO_WORKER_SECONDS:

@@ -20,8 +20,9 @@ REASONS_SHOWN = 5
 def end_part(part: Part, catalog: Catalog, allowed: float) -> State[object]:
     """Say what became of a part; return the state of its run. `allowed`: `max_failures`, of the part's images."""
     counts = count_parts(catalog, part.total)[part.number - 1]
+    own = [reason for key, reason in catalog.failures().items() if part.has_key(key)]
     lines = [f"part      {part}: {_counts(counts)}"]
-    lines += [f"failed    {reason}" for reason in list(dict.fromkeys(catalog.failures(part.has_key)))[:REASONS_SHOWN]]
+    lines += [f"failed    {reason}" for reason in list(dict.fromkeys(own))[:REASONS_SHOWN]]
     lines.append("next      when all parts are done, run the same command without --part: it writes the manifest")
     log.info("\n".join(lines))
     return ended(f"part {part}: {_counts(counts)}", too_many=exceeds(counts.failed, counts.images, allowed))

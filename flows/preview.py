@@ -36,10 +36,10 @@ def show_preview(
     files, total = OwnFiles(catalog.workspace, replace=config.replace), catalog.plan.images
     write_contact_sheet(files, PREVIEW, pictures, catalog.workspace.images, config.model, total)
     sheet = f"{config.output.rstrip('/')}/{PREVIEW}"
-    failures = catalog.failures(sample.__contains__)
+    failures = {key: reason for key, reason in catalog.failures().items() if key in sample}
     rest = estimate_work(Pending(catalog), work.batch_size, config.save_interval)
     lines = [f"preview   {len(pictures)} of {total} images: {sheet}", rest_line(rest, work, seconds)]
-    lines += [f"failed    {reason}" for reason in dict.fromkeys(failures)]
+    lines += [f"failed    {reason}" for reason in dict.fromkeys(failures.values())]
     log.info("\n".join(lines))
     message = f"preview: {len(pictures)} of {len(sample)} images, see {sheet}"
     return ended(message, too_many=exceeds(len(failures), len(sample), config.max_failures))

@@ -97,6 +97,10 @@ class Workers(ABC):
         """Return whether a process may take shards soon."""
         return False
 
+    def fetching(self) -> bool:
+        """Return whether a process fetches the model, which may take hours."""
+        return False
+
     def seat(self, place: str) -> str:
         """Return the name that a process keeps when it is started anew."""
         return place

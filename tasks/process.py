@@ -167,8 +167,8 @@ class ThisProcess:
 
 def result_of(future: "Future[T]") -> T:
     """Return a future's result, waited for in short waits: a Ctrl-C that comes just before one is heeded after it."""
-    while not wait([future], LOOK_SECONDS).done:
-        pass
+    while not future.done():
+        wait([future], LOOK_SECONDS)
     return future.result()
 
 

@@ -78,18 +78,25 @@ class Progress:
 
     def speed(self) -> str:
         """Return for example `, 0.42/s, 01:28 left` or `, none for 03:20`; nothing before the first and after all."""
-        now = time.monotonic()
-        done, seconds, silent = self.done, now - self._started, now - self._last
+        done, seconds = self.done, time.monotonic() - self._started
         if not done or not seconds:
             return ""
-        if silent > max(QUIET_SECONDS, QUIET_TIMES * self._longest) and done != self.total:
-            return f"{self.by()}, none for {tqdm.format_interval(silent)}"
+        if quiet := self.quiet():
+            return f"{self.by()}, {quiet}"
         if self.total is None:
             return f", {done / seconds:.2f}/s{self.by()}"
         if done >= self.total:
             return ""
         left = tqdm.format_interval((self.total - done) * seconds / done)
         return f", {done / seconds:.2f}/s{self.by()}, {left} left"
+
+    def quiet(self) -> str:
+        """Return for example `none for 03:20` where images stay away much longer than before; else nothing."""
+        silent = time.monotonic() - self._last
+        expected = self.done > 0 and (self.total is None or self.done < self.total)
+        if expected and silent > max(QUIET_SECONDS, QUIET_TIMES * self._longest):
+            return f"none for {tqdm.format_interval(silent)}"
+        return ""
 
     def by(self) -> str:
         """Return for example ` by 8 workers`; nothing where this process generates."""
@@ -152,7 +159,7 @@ def _show_bar(ended: threading.Event, shown: Progress) -> None:
         while not last:
             last = ended.wait(LOOK_SECONDS)
             bar.n, bar.total = shown.done, shown.total
-            bar.set_postfix_str("" if last else shown.step() or shown.by().strip(), refresh=False)
+            bar.set_postfix_str("" if last else shown.quiet() or shown.step() or shown.by().strip(), refresh=False)
             bar.refresh()
 
 

@@ -81,7 +81,7 @@ def train_variety(folder: Path, pipeline: FluxPipeline, *, seed: int, steps: int
         return {"flow on held-out scenes": matching.item()}
 
     average = Stage(
-        name="variety",
+        name=f"variety-{BATCH}",  # checkpoints of other batches have another schedule
         folder=folder,
         module=transformer,
         optimizers=split_optimizers(transformer, is_block_matrix, muon_lr=0.035, adam_lr=2e-3),

@@ -6,7 +6,7 @@ provenance, named images, reports, estimate, and what is still to make.
 
 import heapq
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import chain, pairwise
@@ -222,21 +222,17 @@ class Catalog:
         missing = ~chunk.images.present
         keys = chunk.images.specs["key"].filter(pa.array(missing)).to_pylist()
         for number, key in zip(np.flatnonzero(missing).tolist(), keys, strict=True):
-            errors[number] = self.why_missing(key)
-            states[number] = ImageState.FAILED if errors[number] else ImageState.PENDING
+            error = self.index.errors.get(key) or self.errors.get(key)
+            if error is None and not self.interrupted:
+                error = "not made, for no recorded reason; run again, and report it if it stays"
+            states[number], errors[number] = (ImageState.FAILED if error else ImageState.PENDING), error
         return states, errors
 
-    def why_missing(self, key: str) -> str | None:
-        """Return why an image that is not there was not made; None where it is pending."""
-        error = self.index.errors.get(key) or self.errors.get(key)
-        if error is None and not self.interrupted:
-            return "not made, for no recorded reason; run again, and report it if it stays"
-        return error
-
-    def failures(self, of: Callable[[str], bool]) -> list[str]:
-        """Return why images are not there, of those whose key is one `of`; nothing for those that are pending."""
-        missing = (chunk.specs["key"].filter(pa.array(~chunk.present)).to_pylist() for chunk in self.chunks([]))
-        return [reason for key in chain.from_iterable(missing) if of(key) and (reason := self.why_missing(key))]
+    def failures(self) -> dict[str, str]:
+        """Return why images could not be made, by key; not of those that are there all the same: their shard died."""
+        reasons = dict(self.errors) | self.index.errors
+        there = self.index.find(pa.array(list(reasons), pa.string())) >= 0
+        return {key: why for (key, why), is_there in zip(reasons.items(), there.tolist(), strict=True) if not is_there}
 
     def pictures(self, only: Collection[str] | None = None) -> Iterator[Picture]:
         """Yield the images that there are, in data-set order; with `only`, those whose key is among them."""

@@ -86,20 +86,20 @@ def answer() -> None:
 def _in_other_processes(folders: Sequence[str]) -> ImageFiles:
     """Return the images in folders, which processes share; those of a process that gave no answer are looked for here.
 
-    No process can be started, or one ended early: memory may be short.
+    It cannot be started, or ended early: memory or threads may be short.
     """
     edges = [len(folders) * i // PROCESSES for i in range(PROCESSES + 1)]
     shares = [folders[start:end] for start, end in pairwise(edges)]
-    found = ImageFiles()
+    found, unanswered = ImageFiles(), 0
     with ExitStack() as stack:
         processes = [_start(share, stack) for share in shares]
         # In key order, as the folders are.
         for share, process in zip(shares, processes, strict=True):
             part = _answer_of(process) if process else None
-            if part is None:
-                log.warning("images    a process that looks for them gave no answer; looking for them in this one")
-                part = _scan(share)
-            found.extend(part)
+            unanswered += part is None
+            found.extend(_scan(share) if part is None else part)
+    if unanswered:
+        log.warning("images    %d processes that look for them gave no answer; this one looked", unanswered)
     return found
 
 
@@ -125,10 +125,10 @@ def _start(folders: Sequence[str], stack: ExitStack) -> "subprocess.Popen[bytes]
 
 
 def _answer_of(process: "subprocess.Popen[bytes]") -> ImageFiles | None:
-    """Return what a process found; None if it ended early.
+    """Return what a process found; None if it ended early, or lacked what only it lacks.
 
     Raises:
-        Exception: that of the scan.
+        OutputError, OSError: that of the scan.
     """
     assert process.stdout is not None
     try:
@@ -137,10 +137,9 @@ def _answer_of(process: "subprocess.Popen[bytes]") -> ImageFiles | None:
         raise
     except Exception:  # whatever pickle makes of half an answer
         return None
-    if isinstance(found, Exception):
+    if isinstance(found, OutputError | OSError):
         raise found
-    assert isinstance(found, ImageFiles)
-    return found
+    return found if isinstance(found, ImageFiles) else None
 
 
 def _scan(folders: Sequence[str]) -> ImageFiles:

@@ -16,7 +16,7 @@ _FLOW = "flow"  # holds the name of the run; its time changes as long as the flo
 
 
 class Told(NamedTuple):
-    """How far a shard is: its images that are done, and, where an image takes long, the steps that its process made."""
+    """How far a shard is: its images that are done, and the steps of its process, which tell of a slow image."""
 
     images: int = 0
     steps: int = 0
@@ -84,8 +84,12 @@ class RunMarks:
             write_text(self._folder / f"{process}.json", json.dumps(told))
 
     def told(self) -> dict[str, Told]:
-        """Return how far each shard is: where two processes had it in hand, that with more images."""
-        furthest: dict[str, Told] = {}
+        """Return how far each shard is.
+
+        Where two processes had it in hand, the larger number of images, and the steps of both: those of one that died
+        stay as they are, and must not hide those of the other.
+        """
+        shards: dict[str, Told] = {}
         found: list[os.DirEntry[str]] = []
         with suppress(OSError):  # a network file system: the next look may reach it
             found = entries(self._folder)
@@ -95,8 +99,9 @@ class RunMarks:
                 with suppress(OSError, ValueError, TypeError, OverflowError, RecursionError):
                     told = json.loads(read_regular(Path(entry.path)))
                     for shard, (images, steps) in dict(told).items():
-                        furthest[shard] = max(furthest.get(shard, Told()), Told(int(images), int(steps)))
-        return furthest
+                        before = shards.get(shard, Told())
+                        shards[shard] = Told(max(before.images, int(images)), before.steps + int(steps))
+        return shards
 
 
 def remove_stale_marks(folder: Path, living: Collection[str]) -> None:

@@ -210,6 +210,25 @@ def test_a_measurement_does_not_wait_for_ever_for_a_process_that_never_says_who_
         workers.call(None)
 
 
+def test_a_measurement_waits_as_long_as_a_worker_fetches_the_model(monkeypatch):
+    workers, look, _ = cluster({"a": {files_here: None}}, run=replace(RUN, source=object()))
+    look("a")
+    assert workers.fetching()
+    monkeypatch.setattr(dask_workers, "READY_SECONDS", 0.0)
+    monkeypatch.setattr(dask_workers, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(workers, "submit", lambda *arguments, place: Future(place))
+
+    def arrive():
+        workers._members["a"].asked.answer = {}
+        look("a")
+
+    timer = threading.Timer(0.3, arrive)
+    timer.start()
+    assert workers.call(None) == "a"
+    timer.join()
+    assert not workers.fetching()
+
+
 def test_a_signal_during_a_submission_stays_a_signal(monkeypatch):
     workers, _, _ = cluster({})
     main, where = threading.current_thread(), []

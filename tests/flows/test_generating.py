@@ -341,7 +341,7 @@ def test_a_process_that_makes_nothing_loses_its_shards_to_the_others(generate, m
 
 
 def test_an_image_that_takes_long_is_waited_for_as_long_as_it_makes_steps(generate, tmp_path, monkeypatch):
-    monkeypatch.setattr(generating, "NO_NEWS_SECONDS", 0.6)
+    monkeypatch.setattr(generating, "NO_NEWS_SECONDS", 1.0)
 
     def answer(prompts, *_):
         if "p0" in prompts:
@@ -353,6 +353,16 @@ def test_an_image_that_takes_long_is_waited_for_as_long_as_it_makes_steps(genera
     made, shown, engine = generate(answer, 1, 1, 1)
     assert (made.errors, shown.done) == ({}, 3)
     assert set(engine.submitted.values()) == {1}
+
+
+def test_a_model_that_is_fetched_for_long_is_waited_for(generate, monkeypatch):
+    monkeypatch.setattr(generating, "NO_NEWS_SECONDS", 0.3)
+    engine = Processes(lambda *_: DONE, alive=[])
+    monkeypatch.setattr(engine, "hopeful", lambda: True)
+    monkeypatch.setattr(engine, "fetching", lambda: not engine.here)
+    threading.Timer(1.5, lambda: engine.here.append("p0")).start()
+    made, shown, _ = generate(lambda *_: DONE, 1, 1, engine=engine)
+    assert (made.errors, shown.done) == ({}, 2)
 
 
 def test_the_second_try_of_an_image_that_ends_its_process_is_elsewhere(generate):

@@ -134,13 +134,29 @@ def test_an_error_of_the_system_comes_with_its_file(folder, elsewhere, monkeypat
     assert Path(caught.value.filename).parent == folder
 
 
+def test_what_only_another_process_lacks_is_no_error(folder, elsewhere, monkeypatch, caplog):
+    breaking = 'import os\ndef scandir(folder): raise RuntimeError("can\'t start new thread")\n'
+    monkeypatch.setattr(image_folders, "_ANSWER", f"{breaking}os.scandir = scandir\n{image_folders._ANSWER}")
+    assert len(image_files(folder).sizes) == 60
+    assert "4 processes that look for them gave no answer" in caplog.text
+
+
+def test_an_error_of_one_process_ends_all(folder, elsewhere, monkeypatch):
+    program = f"if sys.argv[2].endswith('/{KEYS[0][:2]}'): {image_folders._ANSWER}\nimport time; time.sleep(600)"
+    breaking = "import os, sys\ndef scandir(folder): raise PermissionError(13, 'Permission denied', str(folder))\n"
+    monkeypatch.setattr(image_folders, "_ANSWER", f"{breaking}os.scandir = scandir\n{program}")
+    with pytest.raises(PermissionError):
+        image_files(folder)
+    assert [process.returncode is not None for process in elsewhere] == [True] * 4
+
+
 @pytest.mark.parametrize(
     "program", ["import os; os.kill(os.getpid(), 9)", "print('cnumpy')", "import sys; sys.exit('no memory')"]
 )
 def test_a_process_that_gives_no_answer_is_done_without(folder, elsewhere, monkeypatch, caplog, capfd, program):
     monkeypatch.setattr(image_folders, "_ANSWER", program)
     assert len(image_files(folder).sizes) == 60
-    assert "looking for them in this one" in caplog.text
+    assert caplog.messages == ["images    4 processes that look for them gave no answer; this one looked"]
     assert "no memory" not in capfd.readouterr().err
 
 
@@ -163,7 +179,7 @@ def test_ctrl_c_ends_it(folder, elsewhere, monkeypatch):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def press():
-        while not elsewhere:
+        while len(elsewhere) < image_folders.PROCESSES:
             time.sleep(0.01)
         time.sleep(0.1)
         os.kill(os.getpid(), signal.SIGINT)
@@ -174,4 +190,4 @@ def test_ctrl_c_ends_it(folder, elsewhere, monkeypatch):
             image_files(folder)
     finally:
         signal.signal(signal.SIGINT, before)
-    assert elsewhere[0].returncode == -signal.SIGKILL
+    assert [process.returncode for process in elsewhere] == [-signal.SIGKILL] * image_folders.PROCESSES

@@ -45,7 +45,15 @@ def test_a_shard_that_went_from_a_killed_process_to_another_is_counted_once(mark
     marks.note("a-1", {"x": Told(3, steps=9), "y": Told(1)})
     marks.note("b-2", {"x": Told(5)})
     marks.note("b-2", {"x": Told(4), "z": Told(2, steps=7)})
-    assert marks.told() == {"x": Told(4), "y": Told(1), "z": Told(2, steps=7)}
+    assert marks.told() == {"x": Told(4, steps=9), "y": Told(1), "z": Told(2, steps=7)}
+
+
+def test_steps_show_also_where_a_process_that_died_had_made_more(marks):
+    marks.note("a-1", {"x": Told(0, steps=5000)})
+    marks.note("b-2", {"x": Told(0, steps=70)})
+    before = marks.told()
+    marks.note("b-2", {"x": Told(0, steps=71)})
+    assert marks.told() != before
 
 
 def test_marks_of_a_killed_run_are_removed_after_an_hour(tmp_path):
