@@ -190,6 +190,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pipeline", type=Path)
     parser.add_argument("--captions", type=int, default=500)
+    parser.add_argument(
+        "--single", action="store_true", help="only scenes of one object, of which a sample of all has few"
+    )
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
@@ -204,7 +207,8 @@ def main() -> None:
     scenes: list[Scene] = []
     while len(scenes) < arguments.captions:
         scene = sample_scene(rng, held_out=True)
-        if scene.relation is not Relation.KITE_SURFING:
+        single = scene.relation is Relation.ALONE and not scene.first.colour
+        if scene.relation is not Relation.KITE_SURFING and (single or not arguments.single):
             scenes.append(scene)
     captions = [caption(scene, rng, held_out=number % 2 == 1) for number, scene in enumerate(scenes)]
     pipeline = FluxPipeline.from_pretrained(arguments.pipeline, dtype=torch.float32)
