@@ -15,6 +15,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from t2i_core import __version__
 from t2i_core.generation.interface import LoadConfig
 from t2i_core.models.local_files import ModelSource, fetch_and_verify
@@ -219,3 +221,5 @@ def _set_up() -> None:
     """Set Prefect's settings and the logging; once a process."""
     apply_settings()
     show_own_lines()
+    # Its own lock is one of the system, too: of a process that is killed Python would say that it leaked.
+    tqdm.set_lock(threading.RLock())

@@ -64,6 +64,7 @@ def test_a_killed_process_costs_nothing_and_is_counted_once(alone, tmp_path, out
     assert output.manifest_is_true()
     assert not list((output.folder / ".t2i" / "running").iterdir())
     assert "distributed" not in text, "the engine speaks for itself"
+    assert "leaked" not in text
 
 
 def test_an_image_that_kills_its_process_is_a_failure_and_its_mates_are_made(server, prompts, output):
