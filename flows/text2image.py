@@ -310,7 +310,7 @@ class Text2Image:
         same_images = stored["run"] != self.run
         if same_images:
             accounting = accounting.all_reused()
-        elif layout.named:
+        elif layout.named or self.workspace.checked_images.touched(catalog.scan):
             self.workspace.checked_images.carry_over(catalog.scan, self.workspace.images.scan())
         report = self.report("finished", resolved, catalog, work, accounting)
         if self.config.prune:

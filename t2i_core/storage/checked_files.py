@@ -30,6 +30,8 @@ Marks = npt.NDArray[np.uint64]
 # that counts in whole seconds.
 _TICK_NS, _SLOW_TICK_NS = 20_000_000, 2_000_000_000
 _SECOND_NS = 1_000_000_000
+# So many images, spread over all, tell whether names of all were removed.
+_SPREAD = 100
 
 
 class CheckedFiles:
@@ -121,6 +123,14 @@ class CheckedImages:
         scan = replace(scan, ctimes_ns=ctimes_ns)
         self._files.keep(marks_of(scan)[right & shows_changes(scan.mtimes_ns, scan.ctimes_ns)])
         return replace(scan, unchecked=~right)
+
+    def touched(self, scan: Scan) -> bool:
+        """Return whether images were changed since the scan, such as by the removal of their names."""
+        for i in np.unique(np.linspace(0, len(scan.keys) - 1, min(_SPREAD, len(scan.keys))).astype(int)).tolist():
+            with suppress(FileNotFoundError):
+                if self._images.path(scan.keys[i].decode()).stat().st_ctime_ns != scan.ctimes_ns[i]:
+                    return True
+        return False
 
     def carry_over(self, before: Scan, after: Scan) -> None:
         """Keep what was known `before` names were linked and removed, which changes the change times alone."""

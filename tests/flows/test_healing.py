@@ -11,6 +11,7 @@ import pytest
 from t2i_core.errors import ImageFailure
 from t2i_core.generation import image_writer
 from t2i_core.storage.image_store import ImageStore
+from t2i_core.storage.workspace import Workspace
 from tasks.generation import SHARD_KEY
 from tests.conftest import header_of
 
@@ -343,3 +344,12 @@ def test_a_full_disk_ends_the_run_with_one_line_and_the_next_run_goes_on(run, ou
     monkeypatch.setattr(ImageStore, "write", original)
     assert run(dataset=dataset).is_completed()
     assert output.counts()["images_generated"] == 12 - kept
+
+
+def test_images_are_not_looked_at_again_because_their_names_went(run, output, prompts):
+    dataset = prompts("a fox", "a cat")
+    run(dataset=dataset, named_images="always")
+    run(dataset=dataset, named_images="never")
+    assert not list(output.folder.glob("sample*"))
+    workspace = Workspace(output.folder)
+    assert not workspace.checked_images.marked(workspace.images.scan()).unchecked.any()

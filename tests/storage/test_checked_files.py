@@ -80,6 +80,17 @@ def test_what_is_known_survives_the_linking_of_names_and_nothing_else(workspace)
     assert look(workspace) == {keys[2]}
 
 
+def test_the_removal_of_names_is_noticed(workspace):
+    assert not workspace.checked_images.touched(workspace.images.scan())
+    key = store_image(workspace, image_spec(0)).key
+    workspace.images.link(key, workspace.root / "names" / f"{key}.png")
+    scan = workspace.images.scan()
+    settle()
+    assert not workspace.checked_images.touched(scan)
+    (workspace.root / "names" / f"{key}.png").unlink()
+    assert workspace.checked_images.touched(scan)
+
+
 def test_what_nobody_looked_at_is_not_known_after_names_were_linked(workspace):
     store_image(workspace, image_spec(0))
     settle()
