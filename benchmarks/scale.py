@@ -208,9 +208,7 @@ def child(seconds: float, arguments: list[str]) -> int:
     timed("generate", flows.generating.Generating, "__call__")
     generator = Generator(seconds)
     tasks.generation.load_generator = lambda *_: generator
-    # They would import torch, which has no part in this.
-    flows.text2image.check_machine = lambda resolved: None
-    flows.text2image.import_engine = lambda: None
+    flows.text2image.check_machine = lambda resolved: None  # it would import torch
     code = main(arguments)
     print(json.dumps(stages | ({"images": generator.made} if generator.made else {})))
     return code

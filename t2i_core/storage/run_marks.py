@@ -12,6 +12,7 @@ from typing import NamedTuple
 from t2i_core.storage.files import STALE_SECONDS, entries, is_temporary, read_regular, write_text
 
 _STOP = "stop"
+_TRIES = 10  # to remove the folder: a process may write into it in that moment
 _FLOW = "flow"  # holds the name of the run; its time changes as long as the flow lives
 
 
@@ -64,7 +65,10 @@ class RunMarks:
 
     def end(self) -> None:
         """Remove the folder: processes that still look into it stop."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        for _ in range(_TRIES):
+            shutil.rmtree(self._folder, ignore_errors=True)
+            if not self._folder.exists():
+                return
 
     def ask_to_stop(self) -> None:
         """Tell all processes of the run to stop at their next denoising step."""

@@ -1,6 +1,7 @@
 """What the processes of a run tell each other: a stop, and images by shard, each counted once."""
 
 import os
+import shutil
 import time
 
 import pytest
@@ -38,6 +39,22 @@ def test_when_the_run_is_over_its_processes_stop_and_nothing_is_left(marks, tmp_
     marks.end()
     assert marks.says_stop()
     assert list((tmp_path / "running").iterdir()) == []
+
+
+def test_the_end_leaves_nothing_where_a_process_writes_in_that_moment(marks, tmp_path, monkeypatch):
+    remove, tries = shutil.rmtree, []
+
+    def beside_a_writer(folder, **options):
+        remove(folder, **options)
+        tries.append(folder)
+        if len(tries) < 3:
+            folder.mkdir()
+            (folder / "a-1.json").write_text("{}")
+
+    monkeypatch.setattr(run_marks.shutil, "rmtree", beside_a_writer)
+    marks.end()
+    assert list((tmp_path / "running").iterdir()) == []
+    assert marks.says_stop()
 
 
 def test_a_shard_that_went_from_a_killed_process_to_another_is_counted_once(marks):

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import shutil
 import threading
 import time
 from importlib.metadata import version
@@ -30,7 +29,8 @@ def process(monkeypatch, tmp_path):
     monkeypatch.setattr(elsewhere, "_RUNS", {})
     before = set(threading.enumerate())
     yield process
-    shutil.rmtree(Workspace(tmp_path).running, ignore_errors=True)  # all runs are over
+    for run in ("r1", "r2"):
+        RunMarks(Workspace(tmp_path).running, run).end()
     for thread in set(threading.enumerate()) - before:
         if thread.name == "marks":
             thread.join(SECONDS)
