@@ -42,7 +42,7 @@ DASK_SETTINGS: dict[str, Any] = {
 LOOK_SECONDS = 1.0
 # How long a scheduler that is gone may take to come back.
 RECONNECT_SECONDS = 600.0
-# How long a task that is called waits for a process that is asked who it is: it may hang.
+# How long `call` waits for a process to say who it is: it may hang.
 READY_SECONDS = 3600.0
 # How long an answer of a process or of the scheduler is waited for that is there already.
 ANSWER_SECONDS = 30.0

@@ -221,5 +221,5 @@ def _set_up() -> None:
     """Set Prefect's settings and the logging; once a process."""
     apply_settings()
     show_own_lines()
-    # Its own lock is one of the system, too: of a process that is killed Python would say that it leaked.
+    # tqdm's own lock holds a semaphore of the system. Python warns of it at the end, where this process was killed.
     tqdm.set_lock(threading.RLock())

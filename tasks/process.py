@@ -166,7 +166,10 @@ class ThisProcess:
 
 
 def result_of(future: "Future[T]") -> T:
-    """Return a future's result, waited for in short waits: a Ctrl-C that comes just before one is heeded after it."""
+    """Wait for a future, and return its result.
+
+    Python heeds a Ctrl-C that comes just before a wait only after it, so the waits are short.
+    """
     while not future.done():
         wait([future], LOOK_SECONDS)
     return future.result()

@@ -23,7 +23,7 @@ LOOK_SECONDS = 0.5
 LINE_INTERVAL_SECONDS = 30
 # Between two updates of the progress that Prefect shows: each is a request.
 ARTIFACT_INTERVAL_SECONDS = 10
-# No image for so long, and for so many times longer than ever before: that is said in place of the time that is left.
+# `none for 03:20` is shown after so many seconds without an image, if that is so many times the longest wait before.
 QUIET_SECONDS, QUIET_TIMES = 120.0, 5
 # How long the last update is waited for, where a silent server holds it up.
 LAST_UPDATE_SECONDS = 5

@@ -229,7 +229,10 @@ class Catalog:
         return states, errors
 
     def failures(self) -> dict[str, str]:
-        """Return why images could not be made, by key; not of those that are there all the same: their shard died."""
+        """Return why images are not there, by key.
+
+        A shard that crashed after it stored its images left a reason for each; those images are there.
+        """
         reasons = dict(self.errors) | self.index.errors
         there = self.index.find(pa.array(list(reasons), pa.string())) >= 0
         return {key: why for (key, why), is_there in zip(reasons.items(), there.tolist(), strict=True) if not is_there}

@@ -125,7 +125,7 @@ def _start(folders: Sequence[str], stack: ExitStack) -> "subprocess.Popen[bytes]
 
 
 def _answer_of(process: "subprocess.Popen[bytes]") -> ImageFiles | None:
-    """Return what a process found; None if it ended early, or lacked what only it lacks.
+    """Return what a process found; None if it ended early, or had too little memory or too few threads.
 
     Raises:
         OutputError, OSError: that of the scan.

@@ -5,12 +5,14 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import CancelledError, Future
 from types import SimpleNamespace
 
 import pytest
 
 from t2i_core.errors import Stopped
-from tasks.process import LOOK_SECONDS, ThisProcess
+from tasks import process as module
+from tasks.process import LOOK_SECONDS, ThisProcess, result_of
 from tests.conftest import ROOT
 
 SECONDS = 20
@@ -246,3 +248,23 @@ def test_a_shard_that_is_given_again_waits_for_the_one_in_hand():
         thread.join(20)
     assert order == ["first", "second"]
     assert process.images == {}
+
+
+def test_a_result_is_waited_for_in_short_waits(monkeypatch):
+    future, waits = Future(), []
+
+    def wait(futures, timeout):
+        waits.append(timeout)
+        if len(waits) == 3:
+            future.set_result("done")
+
+    monkeypatch.setattr(module, "wait", wait)
+    assert result_of(future) == "done"
+    assert waits == [LOOK_SECONDS] * 3, "a Ctrl-C just before a wait without an end would never be heeded"
+
+
+def test_a_future_that_was_cancelled_before_it_began_is_not_waited_for():
+    future = Future()
+    future.cancel()
+    with pytest.raises(CancelledError):
+        result_of(future)
