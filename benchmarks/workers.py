@@ -1,12 +1,13 @@
 """Whether several processes make as many times the images: `--workers`, `--part`, the demo model with a thread each.
 
-    python -m benchmarks.workers [--ways workers parts demo bare] [--counts 1 2 4 8] [--seconds 0.2] [--images 160]
+    python -m benchmarks.workers [--ways workers parts demo bare] [--counts 1 2 4 8] [--images 160] [--rounds 3]
 
 Whole flows run as real processes, with a Prefect server of their own. For `workers` and `parts` the model is
 simulated: it sleeps `--seconds` for each image, so that a few cores can serve eight of it, and makes images of 64x64.
 `demo` is the bundled model, with a thread for each process. `--images` are those of each process. `bare` is the same
 model in processes that know nothing of each other, without a flow: what this machine's cores are worth together, and so
-the most that `demo` can reach.
+the most that `demo` can reach. With `--rounds`, everything is measured so often, in turns, for the speed of a machine
+changes; then there are medians, too.
 
 Of each run, in seconds: `begin`, from the start of the command until the first process generates; `all`, until all
 do; `end`, from the last image to the end of the command. Of what is between `all` and the last image: `images/s`, and
@@ -14,9 +15,9 @@ how many times the first run's that is (`times`). `steady` is the same up to whe
 do, and `busy` the share of that time in which the model works; both are nan where the processes did not all generate at
 the same time: take more images. `batch` is how long a batch took over what it should.
 
-Of Prefect's server, asked once a second: how long after its end a task run is seen as `Completed` (`lag`: median and
-maximum), how long after its start a flow run is seen (`flow lag`), and how long after the end of the command the last
-task run came (`drain`).
+Of Prefect's server, asked once a second (`demo`: every ten, for that takes some of the cores): how long after its end
+a task run is seen as `Completed` (`lag`: median and maximum), how long after its start a flow run is seen (`flow lag`),
+and how long after the end of the command the last task run came (`drain`).
 """
 
 import argparse
@@ -41,6 +42,8 @@ from tests.prefect_server import serve
 
 WAYS = ("workers", "parts", "demo", "bare")
 BARE_SECONDS = 20.0
+# Between two looks at the server, where two workers need both cores: each look takes some of them.
+DEMO_LOOK_SECONDS = 10.0
 BATCH_SIZE = 4
 SIDE, STEPS = 64, 4
 # In the environment of the processes of a run: a folder for what they did, and the simulated seconds an image.
@@ -109,10 +112,10 @@ if FOLDER in os.environ:  # Dask's processes import this module, too
 
 
 class Watch:
-    """Looks once a second at what Prefect's server knows, for the block."""
+    """Looks every so many seconds at what Prefect's server knows, for the block."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self, url: str, seconds: float) -> None:
+        self.url, self.seconds = url, seconds
         self.lags: dict[str, list[float]] = {"task_runs": [], "flow_runs": []}
         self.last = 0.0  # when a task run was last seen for the first time
         self._seen: set[str] = set()
@@ -135,7 +138,7 @@ class Watch:
             time.sleep(0.2)
 
     def _follow(self) -> None:
-        while not self._ended.wait(1):
+        while not self._ended.wait(self.seconds):
             self._look()
 
     def _look(self, *, note: bool = True) -> None:
@@ -173,7 +176,7 @@ def measure(way: str, count: int, images: int, seconds: float, folder: Path, url
     if way == "demo":
         environment["OMP_NUM_THREADS"] = str(count)  # divided among the processes
     started = time.time()
-    with Watch(url) as watch:
+    with Watch(url, DEMO_LOOK_SECONDS if way == "demo" else 1) as watch:
         run_all([[*flags, *more] for more in each], environment, folder)
         ended = time.time()
         watch.wait()
@@ -278,6 +281,16 @@ COLUMNS = ("images/s", "times", "steady", "steady times", "busy", "batch", "begi
 SERVER_COLUMNS = ("task runs", "lag", "max lag", "flow lag", "drain")
 
 
+def line(way: str, count: int | str, found: dict[str, float]) -> str:
+    """Return a row of the table."""
+    return f"| {way} | {count} | {' | '.join(f'{found[name]:.3g}' for name in (*COLUMNS, *SERVER_COLUMNS))} |"
+
+
+def medians_of(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Return the median of each figure."""
+    return {name: statistics.median(row[name] for row in rows) for name in rows[0]}
+
+
 def main() -> None:
     if sys.argv[1:2] == ["--flow"]:
         from flows.cli import main as flow
@@ -293,27 +306,35 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=0.2, help="that a simulated image takes")
     parser.add_argument("--images", type=int, default=160, help="for each process")
+    parser.add_argument("--rounds", type=int, default=1, help="measure all so often, in turns")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
-    results: dict[str, dict[str, float]] = {}
+    runs = [(way, count) for way in options.ways for count in ([1, 2] if way in ("demo", "bare") else options.counts)]
+    rounds: list[dict[str, dict[str, float]]] = []
     columns = (*COLUMNS, *SERVER_COLUMNS)
     print(f"| way | processes | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 2)}")
     with tempfile.TemporaryDirectory() as temporary, serve(Path(temporary) / "prefect") as url:
-        for way in options.ways:
-            counts = [1, 2] if way in ("demo", "bare") else options.counts
-            for count in counts:
-                folder = Path(temporary) / f"{way}{count}"
+        for number in range(options.rounds):
+            results: dict[str, dict[str, float]] = {}
+            rounds.append(results)
+            for way, count in runs:
+                folder = Path(temporary) / f"{way}{count}-{number}"
                 if way == "bare":
                     found = measure_bare(count)
                 else:
                     found = measure(way, count, count * options.images, options.seconds, folder, url)
-                first = results.setdefault(f"{way}.{counts[0]}", found)
+                first = next((results[name] for name in results if name.startswith(f"{way}.")), found)
                 found["times"] = found["images/s"] / first["images/s"]
                 found["steady times"] = found["steady"] / first["steady"]
                 results[f"{way}.{count}"] = found
-                print(f"| {way} | {count} | {' | '.join(f'{found[name]:.3g}' for name in columns)} |", flush=True)
+                print(line(way, count, found), flush=True)
+    medians = {name: medians_of([results[name] for results in rounds]) for name in rounds[0]}
+    if options.rounds > 1:
+        print("\nmedians:")
+        for name, found in medians.items():
+            print(line(*name.split("."), found))
     if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+        options.json.write_text(json.dumps(medians, indent=1) + "\n")
 
 
 if __name__ == "__main__":

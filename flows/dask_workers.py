@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,11 @@ DASK_SETTINGS: dict[str, Any] = {
     "distributed.scheduler.worker-ttl": "10 minutes",
     # A process that is started anew has so long to come back. On a busy machine its imports alone take half a minute.
     "distributed.deploy.lost-worker-timeout": "10 minutes",
+    # What Dask observes is looked at by nobody, and its threads would take their share of the processes' cores.
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "10s",
+    "distributed.scheduler.active-memory-manager.start": False,
     # In place of OMP_NUM_THREADS=1. What matters is said by the flow.
     "distributed.nanny.pre-spawn-environ": {"DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "critical"},
 }
@@ -203,7 +209,9 @@ class DaskWorkers(Workers):
     def _submit(self, task: Task[..., Any], arguments: tuple[Any, ...], place: str) -> PrefectFuture[Any]:
         values = tuple(value.unwrap() if isinstance(value, quote) else value for value in arguments)
         parameters = get_call_parameters(task.fn, values, {})
-        with temporary_settings({PREFECT_API_URL: self._api_url}), dask.annotate(workers=[place]):
+        is_set = (PREFECT_API_URL.value() or "").rstrip("/") == self._api_url.rstrip("/")
+        server = nullcontext() if is_set else temporary_settings({PREFECT_API_URL: self._api_url})  # which takes 25 ms
+        with server, dask.annotate(workers=[place]):
             future: PrefectFuture[Any] = self.runner.submit(task, parameters=parameters)
         return future
 

@@ -14,6 +14,7 @@ from typing import Any
 from prefect.exceptions import CancelledRun
 from prefect.futures import PrefectFuture
 
+from flows.feed import Feed
 from flows.runners import RunToJoin, Workers
 from t2i_core.errors import UserError
 from t2i_core.generation.image_writer import RunContext
@@ -33,6 +34,8 @@ Submit = Callable[[Shard, str], PrefectFuture[Any]]
 # Shards submitted and unfinished, for each process: one that generates, one whose last images are being written, and
 # one that is next. It bounds what Prefect holds: to submit a million images at once would hold them all.
 WINDOW = 3
+# In the queue of shards that ended, in place of a shard's number: the feed has news.
+NEWS = 0
 # Between two looks at what processes tell, and at whether they live.
 LOOK_SECONDS = 1.0
 # Between two signs of life of the flow.
@@ -127,13 +130,14 @@ class Generating:
         started = time.perf_counter()
         self._last_alive = self._news[""] = time.monotonic()
         try:
-            with self._signing():
-                self._generate(shards, submit, shown)
-        except NoWorkers as error:
-            log.error("workers   %s; run the same command again to go on", error)
-            left = chain((flight.work for flight in self._flights.values()), self._again, self._suspects)
-            for shard in chain((work.shard for work in left), shards):
-                self._fail(shard, str(error))
+            with self._signing(), Feed(shards, lambda: self._ended.put(NEWS)) as feed:
+                try:
+                    self._generate(feed, submit, shown)
+                except NoWorkers as error:
+                    log.error("workers   %s; run the same command again to go on", error)
+                    left = chain((flight.work for flight in self._flights.values()), self._again, self._suspects)
+                    for shard in chain((work.shard for work in left), feed.rest()):
+                        self._fail(shard, str(error))
         except Exception:  # that of a shard, which the others in flight would meet, too; or they would be waited for
             self._ask_to_stop()
             raise
@@ -162,16 +166,14 @@ class Generating:
             self._marks.end()
         self.workers.end()
 
-    def _generate(self, shards: Iterator[Shard], submit: Submit, shown: Progress) -> None:
+    def _generate(self, feed: Feed, submit: Submit, shown: Progress) -> None:
         looked = time.monotonic()
         while not THIS_PROCESS.stop.is_set():
             self._look_for_lost()
-            while (picked := self._pick(shards)) is not None:
+            while (picked := self._pick(feed)) is not None:
                 self._submit(*picked, submit)
-            if not (self._flights or self._again or self._suspects):
-                if (shard := next(shards, None)) is None:
-                    return
-                self._again.append(_Work(shard))
+            if not (self._flights or self._again or self._suspects) and feed.is_over():
+                return
             with suppress(Empty):
                 number = self._ended.get(timeout=LOOK_SECONDS)
                 # One that was given up may end all the same.
@@ -181,7 +183,7 @@ class Generating:
                 self._look(shown)
                 looked = time.monotonic()
 
-    def _pick(self, shards: Iterator[Shard]) -> tuple[_Work, str] | None:
+    def _pick(self, feed: Feed) -> tuple[_Work, str] | None:
         """Return what is submitted next, and to which process; None as long as all have enough."""
         places = self._places()
         loads = Counter(flight.place for flight in self._flights.values())
@@ -197,9 +199,9 @@ class Generating:
             if (place := self._better(work, with_room, places)) is not None:
                 self._again.remove(work)
                 return work, place
-        if (shard := next(shards, None)) is not None:
+        if (shard := feed.poll()) is not None:
             return _Work(shard), with_room[0]
-        if self._again or any(not flight.work.alone for flight in self._flights.values()):
+        if self._again or not feed.is_over() or any(not flight.work.alone for flight in self._flights.values()):
             return None
         idle = [place for place in places if not loads[place]]
         for work in self._suspects if idle else ():
@@ -263,7 +265,7 @@ class Generating:
             if digest in told and told[digest] != self._told.get(digest):
                 self._news[""] = self._news[flight.place] = now
         self._told |= told  # what cannot be read just now is as it was
-        if self.workers.fetching():
+        if self.workers.fetching() or not self._flights:  # there is nothing to wait for as long as none is planned
             self._news[""] = now
         if places or self.workers.hopeful():
             self._last_alive = now

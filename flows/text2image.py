@@ -11,6 +11,7 @@ if __name__ == "__main__":
     raise SystemExit(main())
 
 import logging
+import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -36,7 +37,7 @@ from flows.parts import end_part, show_status
 from flows.planning import Planning
 from flows.preflight import check_at_once
 from flows.preview import show_preview
-from flows.prompts import lines_about_prompts
+from flows.prompts import warn_of_prompts
 from flows.read_only import with_place_to_write
 from flows.records import collect_at_once
 from flows.resolve import Resolved, fetch, load_elsewhere, pixel_packages, resolve
@@ -71,12 +72,12 @@ from t2i_core.storage.workspace import Workspace
 from tasks.caching import ResultCache, cache_key, data, read_by
 from tasks.generation import generate_shard_task
 from tasks.manifest import accounting_of, write_manifest_task
-from tasks.process import THIS_PROCESS, import_engine, result_of
+from tasks.process import THIS_PROCESS, result_of
 from tasks.progress import progress
 from tasks.reports import name_flow_run, publish_now, publish_task, report_task
 from tasks.server_wait import WAIT, waiting_as_asked
 from tasks.settings import ConfiguredFlow, apply_settings
-from tasks.stopping import CancelledInPrefect, heeding_cancel, ignoring_sigterm, runner_process, second_means_now
+from tasks.stopping import heeding_cancel, ignoring_sigterm, runner_process, second_means_now
 
 # Not `__name__`: `prefect flow serve` loads this file under another module name.
 log = logging.getLogger("flows.text2image")
@@ -94,7 +95,6 @@ class Text2Image:
         self.config = config
         self.part = find_part(config.part) if config.part else None
         self.run = str(flow_run.get_id())
-        self.runner = runner_process()
         self.workspace = Workspace(config.output)
         self.lease = Lease(self.workspace.leases, self.run)
         self.cache = ResultCache(self.workspace.results, config.retries)
@@ -108,7 +108,12 @@ class Text2Image:
     def __call__(self) -> State[Any]:
         """Run the stages; leave neither a process nor a lease behind."""
         try:
-            return self.stages()
+            with heeding_cancel(runner_process()) as self.cancel:
+                return self.stages()
+        except TerminationSignal:
+            if not self.cancel.pressed:
+                raise
+            return Cancelled(message="stopped: it was cancelled before it made anything")
         finally:
             try:
                 self.generating.end()
@@ -177,15 +182,13 @@ class Text2Image:
                 self.mark(PartState.FINISHED)
                 return end_part(self.part, catalog, self.config.max_failures)
             return self.finish(resolved, catalog, work)
-        except CancelledInPrefect:
-            with ignoring_sigterm(), second_means_now(self.config):
-                return Cancelled(message=self.stop(resolved, planning, work))
         except (KeyboardInterrupt, TerminationSignal):
-            if self.config.only_looks:
-                THIS_PROCESS.stop.set()  # `--estimate` measures until then
-            else:
+            THIS_PROCESS.stop.set()  # `--estimate` measures until then
+            if not self.config.only_looks:
                 with ignoring_sigterm(), second_means_now(self.config):
-                    self.stop(resolved, planning, work)
+                    message = self.stop(resolved, planning, work)
+                if self.cancel.pressed:
+                    return Cancelled(message=message)
             raise
 
     def fetch(self, resolved: Resolved) -> LoadConfig:
@@ -207,7 +210,7 @@ class Text2Image:
 
     def generate(self, resolved: Resolved, catalog: Catalog, work: WorkEstimate, speeds: SpeedCache) -> WorkEstimate:
         """Make what is pending; return the work as it was then counted."""
-        self.advise(resolved, catalog.plan)
+        warn_of_prompts(resolved, catalog.plan, self.workspace.plans)
         load_config, pending = self.fetch(resolved), self.inventory.pending(catalog)
         batch_size = speeds.measured_batch_size(pending, load_config)
         if batch_size != work.batch_size:
@@ -237,15 +240,9 @@ class Text2Image:
             return work
 
         self.counted = planning.then(count)
-        planning.then(lambda plan: self.advise(resolved, plan))
+        planning.then(lambda plan: warn_of_prompts(resolved, plan, self.workspace.plans))
         self.make(resolved, load_config, pending, batch_size, self.counted, planning.growth.images)
         return result_of(self.counted)
-
-    def advise(self, resolved: Resolved, plan: Plan) -> None:
-        """Say which prompts the model's text encoders would cut or cannot read."""
-        import_engine()  # which another thread may do now: its libraries are not to be met half-way
-        for line in lines_about_prompts(resolved, plan, self.workspace.plans):
-            log.warning(line)
 
     def make(
         self,
@@ -287,9 +284,11 @@ class Text2Image:
         sizes = growing_shard_sizes(batches, self.config.save_interval, workers.count)
         begun = work()
         shards = make_shards(pending, batch_size, sizes, begun.shards if begun else None)
-        with heeding_cancel(self.runner), progress(begun.images if begun else None, self.config.dataset_names) as shown:
+        with progress(begun.images if begun else None, self.config.dataset_names) as shown:
             counted.add_done_callback(shown.expect)
             self.generating(shards, submit, shown)
+        if self.cancel.pressed:  # outside of the main thread nothing else says so
+            raise TerminationSignal(signal.SIGTERM)
         self.generating.record_deaths(self.cache, context)
 
     def finish(self, resolved: Resolved, catalog: Catalog, work: WorkEstimate) -> State[Any]:

@@ -22,8 +22,39 @@ log = logging.getLogger(__name__)
 ASK_SECONDS = 5
 
 
-class CancelledInPrefect(Exception):
-    """The run was cancelled in Prefect; it stops as on a signal."""
+class Cancel:
+    """Whether the run of this thread was cancelled in Prefect, as long as it is watched."""
+
+    def __init__(self) -> None:
+        self._thread = threading.current_thread()
+        self._lock = threading.Lock()
+        self._pressed, self._ended = threading.Event(), threading.Event()
+
+    @property
+    def pressed(self) -> bool:
+        """Whether the run was cancelled."""
+        return self._pressed.is_set()
+
+    def wait_for_end(self, seconds: float) -> bool:
+        """Wait so long for the end of the run; return whether it ended."""
+        return self._ended.wait(seconds)
+
+    def press(self) -> None:
+        """Stop the run as SIGTERM does, also in the midst of a call that waits; not once it has ended."""
+        with self._lock:
+            if self._ended.is_set():
+                return
+            self._pressed.set()
+            THIS_PROCESS.stop.set()
+            main = threading.main_thread()
+            # While a stopped run writes its files, the signal is ignored.
+            if self._thread is main and main.ident and callable(signal.getsignal(signal.SIGTERM)):
+                signal.pthread_kill(main.ident, signal.SIGTERM)
+
+    def end(self) -> None:
+        """Note that the run has ended."""
+        with self._lock:
+            self._ended.set()
 
 
 def runner_process() -> int | None:
@@ -37,26 +68,23 @@ def runner_process() -> int | None:
 
 
 @contextmanager
-def heeding_cancel(runner: int | None) -> Iterator[None]:
-    """Stop the shards of this process when the flow run is cancelled in Prefect and no worker passes that on.
+def heeding_cancel(runner: int | None) -> Iterator[Cancel]:
+    """Stop what this thread does when the flow run is cancelled in Prefect and no worker passes that on.
 
     That is so for a run from the command line, and where the worker was killed. `runner`: what `runner_process`
-    returned when the run started.
+    returned when the run started. Outside of the main thread, which alone gets signals, only the shards are stopped.
 
     Raises:
-        CancelledInPrefect: after the block, whose shards ended at their next denoising step.
+        TerminationSignal: in the block, as on SIGTERM.
     """
-    ended, cancelled = threading.Event(), threading.Event()
+    cancel = Cancel()
     in_this_run = contextvars.copy_context().run
-    run = UUID(flow_run.get_id())
-    arguments = (_watch, run, runner, ended, cancelled)
+    arguments = (_watch, UUID(flow_run.get_id()), runner, cancel)
     threading.Thread(target=in_this_run, args=arguments, name="cancel", daemon=True).start()
     try:
-        yield
+        yield cancel
     finally:
-        ended.set()
-    if cancelled.is_set():
-        raise CancelledInPrefect
+        cancel.end()
 
 
 @contextmanager
@@ -121,9 +149,9 @@ def _missing(config: Config) -> str:
     return f"{manifest} is that of an earlier run; {kept}" if manifest.exists() else f"there is no {manifest}; {kept}"
 
 
-def _watch(run: UUID, runner: int | None, ended: threading.Event, cancelled: threading.Event) -> None:
+def _watch(run: UUID, runner: int | None, cancel: Cancel) -> None:
     """Ask Prefect every few seconds whether the run was cancelled, unless the runner lives and would say so."""
-    while not ended.wait(ASK_SECONDS):
+    while not cancel.wait_for_end(ASK_SECONDS):
         if runner is not None and os.getppid() == runner:
             continue
         try:
@@ -133,6 +161,5 @@ def _watch(run: UUID, runner: int | None, ended: threading.Event, cancelled: thr
             log.debug("whether the run is cancelled is not known: %s", error)
             continue
         if state is not None and (state.is_cancelling() or state.is_cancelled()):
-            cancelled.set()
-            THIS_PROCESS.stop.set()
+            cancel.press()
             return

@@ -1,12 +1,13 @@
 """Checks prompts by the model's tokenizers alone: which ones its text encoders would cut, or cannot read."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
 from t2i_core.engine.tokens import TokenCounter
+from t2i_core.errors import Stopped
 from t2i_core.generation.interface import TextLength, is_unread
 from t2i_core.planning.plan import Plan
 from t2i_core.storage.tables import read_chunks
@@ -49,26 +50,33 @@ class PromptCheck:
     unreadable: Sequence[str] = ()
 
 
-def check_prompts(plan: Plan, plans: Path, counter: TokenCounter) -> PromptCheck:
+def check_prompts(plan: Plan, plans: Path, counter: TokenCounter, should_stop: Callable[[], bool]) -> PromptCheck:
     """Return which prompts of a plan text encoders would cut or cannot read, some thousands in memory at a time.
 
     `plans`: the folder in which the plan lies.
+
+    Raises:
+        Stopped: where `should_stop`.
     """
     cut, unread = Found(), Found()
     prompts = 0
-    for row, lengths in _lengths(plan, plans, counter):
+    for row, lengths in _lengths(plan, plans, counter, should_stop):
         prompts += 1
         cut.add(row, [length.encoder for length in lengths if length.cut is not None])
         unread.add(row, [length.encoder for length in lengths if is_unread(length.unread)])
     return PromptCheck(prompts, plan.prompts, cut, unread, counter.unreadable)
 
 
-def _lengths(plan: Plan, plans: Path, counter: TokenCounter) -> Iterator[tuple[int, list[TextLength]]]:
+def _lengths(
+    plan: Plan, plans: Path, counter: TokenCounter, should_stop: Callable[[], bool]
+) -> Iterator[tuple[int, list[TextLength]]]:
     """Yield (row, lengths) of prompts of the plan in order: of all, or of every nth."""
     every = -(-plan.prompts // PROMPTS_CHECKED)
     number, last = -1, None
     names = ("row", "condition", "prompt", "max_sequence_length")
     for chunk in chain.from_iterable(read_chunks(path, names) for path in plan.specs_files(plans)):
+        if should_stop():
+            raise Stopped
         columns = (chunk[name].to_pylist() for name in names)
         places: list[int] = []
         texts = defaultdict[int | None, list[tuple[int, str]]](list)

@@ -30,7 +30,7 @@ def check(tmp_path):
 
     def check(*rows):
         plan = write_plan_files(workspace, *rows)
-        return check_prompts(plan, workspace.plans, TokenCounter.of_folder(model))
+        return check_prompts(plan, workspace.plans, TokenCounter.of_folder(model), lambda: False)
 
     return check
 

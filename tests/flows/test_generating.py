@@ -10,7 +10,7 @@ from prefect.exceptions import CancelledRun
 from flows import generating
 from flows.generating import Generating
 from flows.runners import Workers
-from t2i_core.errors import ModelError, OutputError
+from t2i_core.errors import DatasetError, ModelError, OutputError
 from t2i_core.planning.pending import ImageRequest
 from t2i_core.planning.shards import Shard
 from t2i_core.storage.run_marks import RunMarks, Told
@@ -113,17 +113,18 @@ def shards(*sizes, batch=2):
 
 @pytest.fixture
 def generate(tmp_path, monkeypatch):
-    """Generate shards of the given sizes on `count` processes: the `Generating`, and the progress shown."""
+    """Generate shards of the given sizes, or those `planned`, on `count` processes: the `Generating`, and the progress
+    shown."""
     monkeypatch.setattr(generating, "LOOK_SECONDS", 0.02)
     THIS_PROCESS.start_run("r1")
 
-    def run(answer, *sizes, count=2, alive=None, engine=None):
+    def run(answer, *sizes, count=2, alive=None, engine=None, planned=None):
         engine = engine or Processes(answer, count, alive)
         marks = RunMarks(tmp_path, "r1")
         marks.begin()
         made = Generating(engine, marks)
-        shown = Progress(sum(sizes))
-        made(shards(*sizes), engine.submit, shown)
+        shown = Progress(sum(sizes) or None)
+        made(planned or shards(*sizes), engine.submit, shown)
         return made, shown, engine
 
     yield run
@@ -268,6 +269,67 @@ def test_what_was_on_a_process_that_is_gone_goes_to_others(generate):
     made, shown, _ = generate(None, *[2] * 8, engine=engine)
     assert (made.errors, shown.done, made.timings) == ({}, 16, {"check": 8.0})
     assert len(engine.abandoned) in (1, 2, 3)
+
+
+def still_read(go_on, error=None):
+    """Two shards of a data set that is still read: the second one, or an error, comes once the test says so."""
+    first, second = shards(2, 2)
+    yield first
+    assert go_on.wait(20)
+    if error is not None:
+        raise error
+    yield second
+
+
+def test_a_death_is_noticed_while_the_data_set_is_still_read(generate):
+    go_on = threading.Event()
+
+    def answer(prompts, times, *_):
+        if times == 1 and "p0" in prompts:
+            return Died()
+        go_on.set()  # the first shard is made again before the second is planned
+        return DONE
+
+    made, shown, engine = generate(answer, planned=still_read(go_on))
+    assert (made.errors, shown.done, engine.submitted["p0", "p1"]) == ({}, 4, 2)
+
+
+def test_a_data_set_that_is_read_for_long_is_no_silence_of_processes(generate, monkeypatch):
+    monkeypatch.setattr(generating, "NO_NEWS_SECONDS", 0.1)
+    go_on = threading.Event()
+    threading.Timer(0.5, go_on.set).start()
+    made, shown, _ = generate(lambda *_: DONE, planned=still_read(go_on))
+    assert (made.errors, shown.done) == ({}, 4)
+
+
+def test_a_data_set_that_turns_out_to_be_damaged_ends_the_run_with_its_error(generate):
+    go_on = threading.Event()
+
+    def answer(*_):
+        go_on.set()
+        return DONE
+
+    with pytest.raises(DatasetError, match="torn"):
+        generate(answer, planned=still_read(go_on, DatasetError("torn")))
+
+
+def test_a_stop_does_not_wait_for_the_data_set(generate):
+    go_on = threading.Event()
+
+    def answer(*_):
+        THIS_PROCESS.stop.set()
+        return DONE
+
+    generate(answer, planned=still_read(go_on))
+    go_on.set()
+
+
+def test_a_run_without_processes_still_reads_the_data_set_to_its_end(generate, monkeypatch):
+    monkeypatch.setattr(generating, "NO_WORKER_SECONDS", 0.2)
+    go_on = threading.Event()
+    threading.Timer(0.6, go_on.set).start()
+    made, _, _ = generate(None, alive=[], planned=still_read(go_on))
+    assert set(made.errors) == {image_spec(i).key for i in range(4)}
 
 
 def test_a_process_that_comes_later_is_used(generate):

@@ -5,9 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+from uuid import UUID
 
 import pytest
+from prefect import get_client
+from prefect.states import Cancelling
 
+from flows.command import ExitCode
 from tests.conftest import ROOT, command
 
 pytestmark = pytest.mark.timeout(300)
@@ -123,6 +127,39 @@ def test_a_step_that_does_not_end_is_not_waited_for(server, tmp_path, output, nu
     assert output.run()["state"] == "interrupted"
     assert output.run()["accounting"]["images_generated"] == len(output.stored()) == 4
     assert output.manifest_is_true()
+
+
+# Something before the images waits for long, such as a hub that sends a model.
+WAITS = """
+import sys, time
+import flows.text2image
+from flows.cli import main
+from prefect.runtime import flow_run
+def wait(*arguments):
+    print("waits", flow_run.get_id(), flush=True)
+    time.sleep(600)
+flows.text2image.{place} = wait
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("place", ["resolve", "fetch"])
+def test_a_cancel_in_prefect_is_heeded_before_images_are_made_too(server, tmp_path, output, place):
+    dataset = tmp_path / "prompts.txt"
+    dataset.write_text("a fox\n")
+    process = start(f"--dataset={dataset}", f"--output={output.folder}", program=WAITS.format(place=place))
+    for line in process.stdout:
+        if line.startswith("waits"):
+            break
+    run = UUID(line.split()[1])
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(run, Cancelling())
+        text, _ = process.communicate(timeout=100)
+        state = client.read_flow_run(run).state
+    assert state.is_cancelled()
+    assert state.message.startswith("stopped: ")
+    assert process.returncode == ExitCode.INTERRUPTED, text
+    assert "Traceback" not in text
 
 
 def test_a_second_ctrl_c_leaves_at_once_and_says_what_is_missing(server, tmp_path, output):

@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from contextlib import suppress
 from types import SimpleNamespace
 from uuid import uuid4
@@ -14,7 +15,7 @@ from prefect.states import Cancelled, Cancelling, Running
 from t2i_core.config import Config
 from tasks import stopping
 from tasks.process import THIS_PROCESS
-from tasks.stopping import CancelledInPrefect, heeding_cancel, ignoring_sigterm, runner_process
+from tasks.stopping import heeding_cancel, ignoring_sigterm, runner_process
 
 SECONDS = 20
 
@@ -59,14 +60,55 @@ def prefect(monkeypatch):
     THIS_PROCESS.stop.clear()
 
 
+class Terminated(BaseException):
+    """As Prefect's `TerminationSignal`: what its handler raises."""
+
+
+@pytest.fixture
+def raising():
+    """SIGTERM raises, as in a flow."""
+
+    def handler(number, frame):
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, handler)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
 @pytest.mark.parametrize("state", [Cancelling(), Cancelled()])
-def test_a_cancel_stops_the_shards_and_is_raised_after_them(prefect, state):
+def test_a_cancel_stops_the_shards_and_interrupts_whatever_waits(prefect, raising, state):
     prefect(state)
-    ended_in_order = []
-    with pytest.raises(CancelledInPrefect), heeding_cancel(None):
-        assert THIS_PROCESS.stop.wait(SECONDS)
-        ended_in_order.append(True)
-    assert ended_in_order
+    reads, writes = os.pipe()
+    with pytest.raises(Terminated), heeding_cancel(None) as cancel:
+        os.read(reads, 1)  # nothing ever comes
+    os.close(reads), os.close(writes)
+    assert cancel.pressed
+    assert THIS_PROCESS.stop.is_set()
+
+
+def test_outside_of_the_main_thread_a_cancel_stops_the_shards_alone(prefect, raising):
+    prefect(Cancelled())
+    pressed = []
+
+    def flow():
+        with heeding_cancel(None) as cancel:
+            assert THIS_PROCESS.stop.wait(SECONDS)
+            pressed.append(cancel.pressed)
+
+    thread = threading.Thread(target=flow)
+    thread.start()
+    thread.join(SECONDS)
+    assert pressed == [True]
+
+
+def test_a_cancel_after_the_end_interrupts_nothing(prefect, raising):
+    client = prefect(Running())
+    with heeding_cancel(None) as cancel:
+        assert client.asked.wait(SECONDS)
+    cancel.press()
+    assert not cancel.pressed
+    assert not THIS_PROCESS.stop.is_set()
 
 
 @pytest.mark.parametrize("state", [Running(), None, ConnectionError("away")])
@@ -92,11 +134,11 @@ def test_while_the_runner_lives_nobody_asks(prefect, monkeypatch):
     assert client.answers == 0
 
 
-def test_once_the_runner_is_gone_the_run_asks_for_itself(prefect, monkeypatch):
+def test_once_the_runner_is_gone_the_run_asks_for_itself(prefect, raising, monkeypatch):
     prefect(Cancelled())
     monkeypatch.setattr(os, "getppid", lambda: 1)
-    with pytest.raises(CancelledInPrefect), heeding_cancel(77):
-        assert THIS_PROCESS.stop.wait(SECONDS)
+    with pytest.raises(Terminated), heeding_cancel(77):
+        time.sleep(SECONDS)
 
 
 def test_an_error_of_a_shard_is_raised_as_it_is(prefect):
