@@ -134,7 +134,7 @@ class Watch:
     def wait(self) -> None:
         """Wait until nothing new has been seen for a while."""
         begun = time.time()
-        while time.time() - max(self.last, begun) < 5:
+        while time.time() - max(self.last, begun) < max(5, 2 * self.seconds):
             time.sleep(0.2)
 
     def _follow(self) -> None:
@@ -287,8 +287,9 @@ def line(way: str, count: int | str, found: dict[str, float]) -> str:
 
 
 def medians_of(rows: list[dict[str, float]]) -> dict[str, float]:
-    """Return the median of each figure."""
-    return {name: statistics.median(row[name] for row in rows) for name in rows[0]}
+    """Return the median of each figure, without rounds that have none."""
+    known = {name: [row[name] for row in rows if not math.isnan(row[name])] for name in rows[0]}
+    return {name: statistics.median(values) if values else math.nan for name, values in known.items()}
 
 
 def main() -> None:

@@ -12,6 +12,8 @@ from t2i_core.planning.shards import Shard
 
 # Shards that are made and not yet taken.
 AHEAD = 1
+# How long the end waits for the thread.
+END_SECONDS = 1.0
 # Between two looks at whether no more shards are wanted.
 LOOK_SECONDS = 0.5
 
@@ -31,14 +33,15 @@ class Feed:
 
     def __enter__(self) -> Self:
         # Its log lines belong to the flow run of the caller.
-        thread = threading.Thread(target=copy_context().run, args=(self._make,), name="feed", daemon=True)
-        thread.start()
+        self._thread = threading.Thread(target=copy_context().run, args=(self._make,), name="feed", daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._left.set()
+        self._thread.join(END_SECONDS)  # it may be in the midst of a long look for the next shard
 
     def poll(self) -> Shard | None:
         """Return the next shard; None where none is there by now, or `is_over`."""
@@ -58,6 +61,10 @@ class Feed:
         if self._error is not None:
             raise self._error
         return True
+
+    def is_waiting(self) -> bool:
+        """Return whether no shard is there by now, and others may come."""
+        return self._ahead.empty() and not self._ended.is_set()
 
     def rest(self) -> Iterator[Shard]:
         """Yield all shards that were not taken; wait for each.

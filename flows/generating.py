@@ -172,8 +172,11 @@ class Generating:
             self._look_for_lost()
             while (picked := self._pick(feed)) is not None:
                 self._submit(*picked, submit)
-            if not (self._flights or self._again or self._suspects) and feed.is_over():
-                return
+            if not (self._flights or self._again or self._suspects):
+                if feed.is_over():
+                    return
+                if feed.is_waiting():
+                    self._news[""] = time.monotonic()  # the processes are not to blame
             with suppress(Empty):
                 number = self._ended.get(timeout=LOOK_SECONDS)
                 # One that was given up may end all the same.
@@ -265,7 +268,7 @@ class Generating:
             if digest in told and told[digest] != self._told.get(digest):
                 self._news[""] = self._news[flight.place] = now
         self._told |= told  # what cannot be read just now is as it was
-        if self.workers.fetching() or not self._flights:  # there is nothing to wait for as long as none is planned
+        if self.workers.fetching():
             self._news[""] = now
         if places or self.workers.hopeful():
             self._last_alive = now

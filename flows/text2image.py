@@ -11,7 +11,6 @@ if __name__ == "__main__":
     raise SystemExit(main())
 
 import logging
-import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -77,7 +76,7 @@ from tasks.progress import progress
 from tasks.reports import name_flow_run, publish_now, publish_task, report_task
 from tasks.server_wait import WAIT, waiting_as_asked
 from tasks.settings import ConfiguredFlow, apply_settings
-from tasks.stopping import heeding_cancel, ignoring_sigterm, runner_process, second_means_now
+from tasks.stopping import Cancel, heeding_cancel, ignoring_sigterm, runner_process, second_means_now
 
 # Not `__name__`: `prefect flow serve` loads this file under another module name.
 log = logging.getLogger("flows.text2image")
@@ -101,6 +100,7 @@ class Text2Image:
         self.startup_seconds = THIS_PROCESS.startup_seconds()
         self.started = time.perf_counter()
         self.counted: Future[WorkEstimate] | None = None  # of a data set that is still read
+        self.cancel, self.stopped = Cancel(), "stopped: it was cancelled"
         self.generating = Generating(find_workers(config), RunMarks(self.workspace.running, self.run))
         workers = self.generating.workers.count
         self.inventory = Inventory(config, self.part, self.run, self.workspace, self.cache, workers)
@@ -108,17 +108,20 @@ class Text2Image:
     def __call__(self) -> State[Any]:
         """Run the stages; leave neither a process nor a lease behind."""
         try:
-            with heeding_cancel(runner_process()) as self.cancel:
-                return self.stages()
-        except TerminationSignal:
+            with heeding_cancel(self.cancel, runner_process()):
+                state = self.stages()
+            if not self.cancel.pressed:
+                return state
+        except (Exception, TerminationSignal):  # Prefect takes no other end of a run that was cancelled
             if not self.cancel.pressed:
                 raise
-            return Cancelled(message="stopped: it was cancelled before it made anything")
+            log.debug("what the cancel interrupted", exc_info=True)
         finally:
             try:
                 self.generating.end()
             finally:
                 self.lease.end()
+        return Cancelled(message=self.stopped)
 
     def stages(self) -> State[Any]:
         """Run the stages, like a table of contents."""
@@ -183,12 +186,11 @@ class Text2Image:
                 return end_part(self.part, catalog, self.config.max_failures)
             return self.finish(resolved, catalog, work)
         except (KeyboardInterrupt, TerminationSignal):
+            self.cancel.end()
             THIS_PROCESS.stop.set()  # `--estimate` measures until then
             if not self.config.only_looks:
                 with ignoring_sigterm(), second_means_now(self.config):
-                    message = self.stop(resolved, planning, work)
-                if self.cancel.pressed:
-                    return Cancelled(message=message)
+                    self.stopped = self.stop(resolved, planning, work)
             raise
 
     def fetch(self, resolved: Resolved) -> LoadConfig:
@@ -284,11 +286,10 @@ class Text2Image:
         sizes = growing_shard_sizes(batches, self.config.save_interval, workers.count)
         begun = work()
         shards = make_shards(pending, batch_size, sizes, begun.shards if begun else None)
-        with progress(begun.images if begun else None, self.config.dataset_names) as shown:
+        shown_as = progress(begun.images if begun else None, self.config.dataset_names)
+        with self.cancel.looked_at(), shown_as as shown:
             counted.add_done_callback(shown.expect)
             self.generating(shards, submit, shown)
-        if self.cancel.pressed:  # outside of the main thread nothing else says so
-            raise TerminationSignal(signal.SIGTERM)
         self.generating.record_deaths(self.cache, context)
 
     def finish(self, resolved: Resolved, catalog: Catalog, work: WorkEstimate) -> State[Any]:

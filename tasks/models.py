@@ -12,6 +12,7 @@ from t2i_core.models.pipeline_files import Wanted
 from t2i_core.models.request import CheckpointRequest
 from t2i_core.models.scorer_model import ScorerModel, fetch_scorer_model, resolve_scorer_model
 from tasks.caching import TASK_OPTIONS, VersionedKey
+from tasks.process import interruptible
 
 
 @task(
@@ -63,7 +64,8 @@ def fetch_weights_task(
 ) -> dict[str, Any]:
     """Return local paths of the model's folder, its checkpoints and the adapters' files; download what is missing."""
     loras = tuple(Adapter.from_json(adapter) for adapter in adapters)
-    return fetch_files(ModelSource(ResolvedModel.from_json(model), loras, cache_dir, local_dir))
+    source = ModelSource(ResolvedModel.from_json(model), loras, cache_dir, local_dir)
+    return interruptible(lambda: fetch_files(source))
 
 
 @task(
@@ -85,4 +87,4 @@ def resolve_scorer_model_task(cache_key: str, name: str, cache_dir: str | None) 
 )
 def fetch_scorer_model_task(cache_key: str, model: dict[str, Any], cache_dir: str | None) -> str:
     """Return the local folder of a CLIP or SigLIP model; download what is missing."""
-    return str(fetch_scorer_model(ScorerModel.from_json(model), cache_dir))
+    return str(interruptible(lambda: fetch_scorer_model(ScorerModel.from_json(model), cache_dir)))

@@ -175,6 +175,24 @@ def result_of(future: "Future[T]") -> T:
     return future.result()
 
 
+def interruptible(call: Callable[[], T]) -> T:
+    """Run `call` in a thread and return its result: a stop need not wait for it.
+
+    huggingface_hub, once interrupted, waits for the files that are half downloaded. Here the thread goes on alone,
+    until the process ends.
+    """
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:  # raised in the caller's thread
+            future.set_exception(error)
+
+    threading.Thread(target=contextvars.copy_context().run, args=(run,), name="fetch", daemon=True).start()
+    return result_of(future)
+
+
 def import_engine() -> None:
     """Import the engine, and with it torch and diffusers: some seconds."""
     from t2i_core.engine.quiet import silence_libraries

@@ -11,6 +11,7 @@ from pathlib import Path
 from uuid import UUID
 
 from prefect import get_client
+from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
 
 from t2i_core.config import Config
@@ -23,36 +24,55 @@ ASK_SECONDS = 5
 
 
 class Cancel:
-    """Whether the run of this thread was cancelled in Prefect, as long as it is watched."""
+    """Whether the run of this thread was cancelled in Prefect, as long as that is asked for."""
 
     def __init__(self) -> None:
         self._thread = threading.current_thread()
         self._lock = threading.Lock()
         self._pressed, self._ended = threading.Event(), threading.Event()
+        self._is_looked_at = False
 
     @property
     def pressed(self) -> bool:
         """Whether the run was cancelled."""
         return self._pressed.is_set()
 
-    def wait_for_end(self, seconds: float) -> bool:
-        """Wait so long for the end of the run; return whether it ended."""
-        return self._ended.wait(seconds)
-
     def press(self) -> None:
-        """Stop the run as SIGTERM does, also in the midst of a call that waits; not once it has ended."""
+        """Stop the run, as SIGTERM does, also in the midst of a call that waits; not once it has ended or stops."""
         with self._lock:
             if self._ended.is_set():
                 return
             self._pressed.set()
             THIS_PROCESS.stop.set()
             main = threading.main_thread()
-            # While a stopped run writes its files, the signal is ignored.
-            if self._thread is main and main.ident and callable(signal.getsignal(signal.SIGTERM)):
+            interrupts = self._thread is main and not self._is_looked_at
+            # A signal is heeded by Prefect's handler in a flow; it is ignored while a stopped run writes its files.
+            if interrupts and main.ident and callable(signal.getsignal(signal.SIGTERM)):
                 signal.pthread_kill(main.ident, signal.SIGTERM)
 
+    @contextmanager
+    def looked_at(self) -> Iterator[None]:
+        """Do not interrupt the block, which ends by itself when this process is to stop.
+
+        Raises:
+            TerminationSignal: after the block, where the run was cancelled.
+        """
+        with self._lock:
+            self._is_looked_at = True
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._is_looked_at = False
+        if self.pressed:
+            raise TerminationSignal(signal.SIGTERM)
+
+    def wait_for_end(self, seconds: float) -> bool:
+        """Wait so long for `end`; return whether it came."""
+        return self._ended.wait(seconds)
+
     def end(self) -> None:
-        """Note that the run has ended."""
+        """Interrupt nothing from now on: the run has ended, or stops already."""
         with self._lock:
             self._ended.set()
 
@@ -68,7 +88,7 @@ def runner_process() -> int | None:
 
 
 @contextmanager
-def heeding_cancel(runner: int | None) -> Iterator[Cancel]:
+def heeding_cancel(cancel: Cancel, runner: int | None) -> Iterator[None]:
     """Stop what this thread does when the flow run is cancelled in Prefect and no worker passes that on.
 
     That is so for a run from the command line, and where the worker was killed. `runner`: what `runner_process`
@@ -77,12 +97,11 @@ def heeding_cancel(runner: int | None) -> Iterator[Cancel]:
     Raises:
         TerminationSignal: in the block, as on SIGTERM.
     """
-    cancel = Cancel()
     in_this_run = contextvars.copy_context().run
     arguments = (_watch, UUID(flow_run.get_id()), runner, cancel)
-    threading.Thread(target=in_this_run, args=arguments, name="cancel", daemon=True).start()
     try:
-        yield cancel
+        threading.Thread(target=in_this_run, args=arguments, name="cancel", daemon=True).start()
+        yield
     finally:
         cancel.end()
 
@@ -161,5 +180,4 @@ def _watch(run: UUID, runner: int | None, cancel: Cancel) -> None:
             log.debug("whether the run is cancelled is not known: %s", error)
             continue
         if state is not None and (state.is_cancelling() or state.is_cancelled()):
-            cancel.press()
-            return
+            cancel.press()  # once more each time: whatever the main thread is in may swallow an interrupt

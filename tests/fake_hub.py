@@ -8,7 +8,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -52,6 +52,9 @@ class FakeHub:
     refused: set[str] = field(default_factory=set)  # files whose download fails with 503
     html: bool = False  # answer like the login page of a guest network
     silent: threading.Event | None = None  # do not answer before this is set
+    slow: str = ""  # files with this suffix take for ever: after their first half, a byte comes now and then
+    slow_began: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> "FakeHub":
         hub = self
@@ -67,6 +70,7 @@ class FakeHub:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.ended.set()
         if self.silent:
             self.silent.set()
         self.server.shutdown()
@@ -182,10 +186,23 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        if self.command == "GET" and self.hub.slow and unquote(self.path).endswith(self.hub.slow):
+            self.send_slowly(body)
+            return
         if self.command == "GET":
             self.wfile.write(body[:cut])
         if cut is not None:
             self.close_connection = True
+
+    def send_slowly(self, body: bytes) -> None:
+        half = len(body) // 2
+        self.wfile.write(body[:half])
+        self.hub.slow_began.set()
+        with suppress(ConnectionError):
+            while not self.hub.ended.wait(0.2) and half < len(body):
+                self.wfile.write(body[half : half + 1])
+                half += 1
+        self.close_connection = True
 
 
 def _git_hash(data: bytes) -> str:

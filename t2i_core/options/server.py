@@ -4,7 +4,9 @@ from typing import ClassVar
 
 from pydantic import BaseModel, Field
 
-SERVER_WAIT = 60.0
+# Longer than Prefect's server can be silent where two of its own writers wait for each other: SQLite lets a writer wait
+# for 60 s, and the other one may need that very thread (seen with eight parts that started at the same moment).
+SERVER_WAIT = 90.0
 
 
 class ServerOptions(BaseModel):

@@ -217,6 +217,16 @@ def test_a_run_never_waits_for_ever(generate, monkeypatch, alive, reason):
     assert shown.done == 1
 
 
+def test_processes_that_never_get_ready_are_not_waited_for_for_ever(generate, monkeypatch):
+    class Starting(Processes):
+        def hopeful(self):
+            return True
+
+    monkeypatch.setattr(generating, "NO_NEWS_SECONDS", 0.3)
+    made, _, _ = generate(None, *[1] * 3, engine=Starting(None, alive=[]))
+    assert set(made.errors) == {image_spec(i).key for i in range(3)}
+
+
 def test_images_that_other_processes_tell_of_are_shown_before_their_shard_ends(generate, tmp_path):
     told, seen = threading.Event(), threading.Event()
 
@@ -295,9 +305,9 @@ def test_a_death_is_noticed_while_the_data_set_is_still_read(generate):
 
 
 def test_a_data_set_that_is_read_for_long_is_no_silence_of_processes(generate, monkeypatch):
-    monkeypatch.setattr(generating, "NO_NEWS_SECONDS", 0.1)
+    monkeypatch.setattr(generating, "NO_NEWS_SECONDS", 1)
     go_on = threading.Event()
-    threading.Timer(0.5, go_on.set).start()
+    threading.Timer(2, go_on.set).start()
     made, shown, _ = generate(lambda *_: DONE, planned=still_read(go_on))
     assert (made.errors, shown.done) == ({}, 4)
 
@@ -320,7 +330,9 @@ def test_a_stop_does_not_wait_for_the_data_set(generate):
         THIS_PROCESS.stop.set()
         return DONE
 
+    began = time.monotonic()
     generate(answer, planned=still_read(go_on))
+    assert time.monotonic() - began < 15, "it waited for the next shard"
     go_on.set()
 
 

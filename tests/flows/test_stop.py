@@ -5,14 +5,17 @@ import signal
 import subprocess
 import sys
 import time
-from uuid import UUID
 
 import pytest
 from prefect import get_client
+from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Cancelling
 
 from flows.command import ExitCode
+from t2i_core.bundled import DEMO_MODEL
 from tests.conftest import ROOT, command
+from tests.fake_hub import connected_hub, read_tree
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -129,37 +132,78 @@ def test_a_step_that_does_not_end_is_not_waited_for(server, tmp_path, output, nu
     assert output.manifest_is_true()
 
 
-# Something before the images waits for long, such as a hub that sends a model.
+def cancel_in_prefect():
+    """Cancel the flow run that was started last, as a button in Prefect does; return its id."""
+    with get_client(sync_client=True) as client:
+        (run,) = client.read_flow_runs(limit=1, sort=FlowRunSort.EXPECTED_START_TIME_DESC)
+        client.set_flow_run_state(run.id, Cancelling())
+    return run.id
+
+
+def state_of(run):
+    with get_client(sync_client=True) as client:
+        return client.read_flow_run(run).state
+
+
+@pytest.fixture
+def ending():
+    """Processes of a test, which end with it."""
+    processes = []
+    yield processes
+    for process in processes:
+        process.kill()
+
+
+# Something before the images waits for long.
 WAITS = """
 import sys, time
 import flows.text2image
 from flows.cli import main
-from prefect.runtime import flow_run
 def wait(*arguments):
-    print("waits", flow_run.get_id(), flush=True)
+    print("it waits", flush=True)
     time.sleep(600)
-flows.text2image.{place} = wait
+flows.text2image.resolve = wait
 sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("place", ["resolve", "fetch"])
-def test_a_cancel_in_prefect_is_heeded_before_images_are_made_too(server, tmp_path, output, place):
+def test_a_cancel_in_prefect_is_heeded_before_images_are_made_too(server, tmp_path, output, ending):
     dataset = tmp_path / "prompts.txt"
     dataset.write_text("a fox\n")
-    process = start(f"--dataset={dataset}", f"--output={output.folder}", program=WAITS.format(place=place))
-    for line in process.stdout:
-        if line.startswith("waits"):
-            break
-    run = UUID(line.split()[1])
-    with get_client(sync_client=True) as client:
-        client.set_flow_run_state(run, Cancelling())
-        text, _ = process.communicate(timeout=100)
-        state = client.read_flow_run(run).state
-    assert state.is_cancelled()
-    assert state.message.startswith("stopped: ")
+    process = start(f"--dataset={dataset}", f"--output={output.folder}", program=WAITS)
+    ending.append(process)
+    assert any(line == "it waits\n" for line in process.stdout)
+    run = cancel_in_prefect()
+    text, _ = process.communicate(timeout=100)
     assert process.returncode == ExitCode.INTERRUPTED, text
     assert "Traceback" not in text
+    assert (state_of(run).type, state_of(run).message) == (StateType.CANCELLED, "stopped: it was cancelled")
+
+
+@pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM", "cancel"])
+def test_a_model_that_is_half_fetched_is_not_waited_for(server, tmp_path, output, monkeypatch, ending, how):
+    dataset = tmp_path / "prompts.txt"
+    dataset.write_text("a fox\n")
+    with connected_hub(monkeypatch) as hub:
+        hub.slow = ".safetensors"
+        hub.repository("owner/tiny").commit(read_tree(DEMO_MODEL))
+        arguments = ["--model=owner/tiny", f"--cache-dir={tmp_path / 'cache'}"]
+        environment = os.environ | {"HF_HUB_OFFLINE": "0"}
+        process = start(f"--dataset={dataset}", f"--output={output.folder}", *arguments, environment=environment)
+        ending.append(process)
+        assert hub.slow_began.wait(100)
+        if how == "cancel":
+            run, codes = cancel_in_prefect(), {ExitCode.INTERRUPTED}
+        else:
+            number = signal.SIGINT if how == "Ctrl-C" else signal.SIGTERM
+            process.send_signal(number)
+            codes = CTRL_C if how == "Ctrl-C" else {143, -signal.SIGTERM}
+        text, _ = process.communicate(timeout=60)
+        assert process.returncode in codes, text
+        assert "Traceback" not in text
+        assert "run the same command again to go on" in text
+        if how == "cancel":
+            assert state_of(run).type is StateType.CANCELLED
 
 
 def test_a_second_ctrl_c_leaves_at_once_and_says_what_is_missing(server, tmp_path, output):

@@ -10,12 +10,13 @@ from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
+from prefect.exceptions import TerminationSignal
 from prefect.states import Cancelled, Cancelling, Running
 
 from t2i_core.config import Config
 from tasks import stopping
 from tasks.process import THIS_PROCESS
-from tasks.stopping import heeding_cancel, ignoring_sigterm, runner_process
+from tasks.stopping import Cancel, heeding_cancel, ignoring_sigterm, runner_process
 
 SECONDS = 20
 
@@ -60,51 +61,83 @@ def prefect(monkeypatch):
     THIS_PROCESS.stop.clear()
 
 
-class Terminated(BaseException):
-    """As Prefect's `TerminationSignal`: what its handler raises."""
-
-
 @pytest.fixture
 def raising():
     """SIGTERM raises, as in a flow."""
 
     def handler(number, frame):
-        raise Terminated
+        raise TerminationSignal(number)
 
     before = signal.signal(signal.SIGTERM, handler)
     yield
     signal.signal(signal.SIGTERM, before)
 
 
+@pytest.fixture
+def cancel():
+    return Cancel()
+
+
 @pytest.mark.parametrize("state", [Cancelling(), Cancelled()])
-def test_a_cancel_stops_the_shards_and_interrupts_whatever_waits(prefect, raising, state):
+def test_a_cancel_stops_the_shards_and_interrupts_whatever_waits(prefect, raising, cancel, state):
     prefect(state)
     reads, writes = os.pipe()
-    with pytest.raises(Terminated), heeding_cancel(None) as cancel:
-        os.read(reads, 1)  # nothing ever comes
-    os.close(reads), os.close(writes)
+    try:
+        with pytest.raises(TerminationSignal), heeding_cancel(cancel, None):
+            os.read(reads, 1)  # nothing ever comes
+    finally:
+        os.close(reads), os.close(writes)
     assert cancel.pressed
     assert THIS_PROCESS.stop.is_set()
 
 
+def test_an_interrupt_that_something_swallows_comes_again(prefect, raising, cancel):
+    prefect(Cancelled())
+    with pytest.raises(TerminationSignal), heeding_cancel(cancel, None):
+        with suppress(TerminationSignal):
+            time.sleep(SECONDS)
+        time.sleep(SECONDS)
+
+
+def test_what_looks_at_the_stop_itself_is_not_interrupted(prefect, raising, cancel):
+    client, ended = prefect(Cancelled()), []
+    with pytest.raises(TerminationSignal), heeding_cancel(cancel, None), cancel.looked_at():
+        assert THIS_PROCESS.stop.wait(SECONDS)
+        assert client.asked.wait(SECONDS)  # once more
+        ended.append(True)
+    assert ended
+
+
+def test_a_run_that_stops_already_is_not_interrupted(prefect, raising, cancel):
+    client = prefect(Cancelled())
+    with heeding_cancel(cancel, None):
+        cancel.end()
+        time.sleep(0.1)
+    assert (cancel.pressed, client.answers) == (False, 0)
+
+
 def test_outside_of_the_main_thread_a_cancel_stops_the_shards_alone(prefect, raising):
     prefect(Cancelled())
-    pressed = []
+    raised = []
 
     def flow():
-        with heeding_cancel(None) as cancel:
-            assert THIS_PROCESS.stop.wait(SECONDS)
-            pressed.append(cancel.pressed)
+        cancel = Cancel()
+        with heeding_cancel(cancel, None):
+            try:
+                with cancel.looked_at():
+                    assert THIS_PROCESS.stop.wait(SECONDS)
+            except TerminationSignal:
+                raised.append(cancel.pressed)
 
     thread = threading.Thread(target=flow)
     thread.start()
     thread.join(SECONDS)
-    assert pressed == [True]
+    assert raised == [True]
 
 
-def test_a_cancel_after_the_end_interrupts_nothing(prefect, raising):
+def test_a_cancel_after_the_end_interrupts_nothing(prefect, raising, cancel):
     client = prefect(Running())
-    with heeding_cancel(None) as cancel:
+    with heeding_cancel(cancel, None):
         assert client.asked.wait(SECONDS)
     cancel.press()
     assert not cancel.pressed
@@ -114,7 +147,7 @@ def test_a_cancel_after_the_end_interrupts_nothing(prefect, raising):
 @pytest.mark.parametrize("state", [Running(), None, ConnectionError("away")])
 def test_a_run_that_is_not_cancelled_goes_on_and_is_asked_for_again(prefect, state):
     client = prefect(state)
-    with heeding_cancel(None):
+    with heeding_cancel(Cancel(), None):
         assert client.asked.wait(SECONDS)
     assert not THIS_PROCESS.stop.is_set()
 
@@ -129,7 +162,7 @@ def test_while_the_runner_lives_nobody_asks(prefect, monkeypatch):
         return 77
 
     monkeypatch.setattr(os, "getppid", getppid)
-    with heeding_cancel(77):
+    with heeding_cancel(Cancel(), 77):
         assert looked.wait(SECONDS)
     assert client.answers == 0
 
@@ -137,13 +170,13 @@ def test_while_the_runner_lives_nobody_asks(prefect, monkeypatch):
 def test_once_the_runner_is_gone_the_run_asks_for_itself(prefect, raising, monkeypatch):
     prefect(Cancelled())
     monkeypatch.setattr(os, "getppid", lambda: 1)
-    with pytest.raises(Terminated), heeding_cancel(77):
+    with pytest.raises(TerminationSignal), heeding_cancel(Cancel(), 77):
         time.sleep(SECONDS)
 
 
 def test_an_error_of_a_shard_is_raised_as_it_is(prefect):
     prefect(Running())
-    with pytest.raises(ValueError, match="its own"), heeding_cancel(None):
+    with pytest.raises(ValueError, match="its own"), heeding_cancel(Cancel(), None):
         raise ValueError("its own")
 
 
