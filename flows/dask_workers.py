@@ -48,7 +48,7 @@ DASK_SETTINGS: dict[str, Any] = {
 LOOK_SECONDS = 1.0
 # How long a scheduler that is gone may take to come back.
 RECONNECT_SECONDS = 600.0
-# How long `call` waits for a process to say who it is: it may hang.
+# How long a process may take to say who it is: it may hang.
 READY_SECONDS = 3600.0
 # How long an answer of a process or of the scheduler is waited for that is there already.
 ANSWER_SECONDS = 30.0
@@ -88,9 +88,11 @@ class _Member:
 
     seat: str  # its name, which it keeps when it is started anew; empty where it has none
     asked: Any  # a Dask future
+    since: float  # when it was first asked
     told: Introduction | None = None
     ready: bool = False
     refused: str = ""
+    unlike: Introduction | None = None  # what it was refused for: it differs from that one
 
     def title(self, address: str) -> str:
         return self.told.title if self.told else address
@@ -118,6 +120,7 @@ class DaskWorkers(Workers):
         self._refused: dict[str, str] = {}  # why, by the title of the worker
         self._client: Any = None
         self._starting = True
+        self._began = time.monotonic()
         self._reachable = False
         self._broken: Exception | None = None
         self._ended = threading.Event()
@@ -128,7 +131,7 @@ class DaskWorkers(Workers):
     def start(self, run: RunToJoin) -> None:
         """Start or find the workers, and check them, in a thread."""
         if self._thread is None:
-            self._run = run
+            self._run, self._began = run, time.monotonic()
             self.runner.__enter__()
             follow = copy_context().run  # its log lines belong to this flow run
             self._thread = threading.Thread(target=follow, args=(self._watch,), name="workers", daemon=True)
@@ -168,12 +171,15 @@ class DaskWorkers(Workers):
         return places - set(self._members) if self._reachable else set()
 
     def hopeful(self) -> bool:
-        """Return whether workers are being started or checked."""
-        return self._starting or any(not (one.ready or one.refused) for one in list(self._members.values()))
+        """Return whether workers are being started or checked, none of them for ever."""
+        if self._starting:
+            return time.monotonic() - self._began < RECONNECT_SECONDS
+        return self._reachable and any(not (one.ready or one.refused) for one in list(self._members.values()))
 
     def fetching(self) -> bool:
         """Return whether workers told who they are, and now fetch the model's files or verify them."""
-        return any(one.told and not (one.ready or one.refused) for one in list(self._members.values()))
+        fetching = any(one.told and not (one.ready or one.refused) for one in list(self._members.values()))
+        return self._reachable and fetching
 
     def seat(self, place: str) -> str:
         """Return the worker's own name, or its host and card where it was given none."""
@@ -283,7 +289,7 @@ class DaskWorkers(Workers):
             name, run = str(workers[address]["name"]), self._run
             arguments = (run.run, run.output, self._api_url, run.device, run.packages)
             asked = self._ask(client, address, introduce, arguments)
-            self._members[address] = _Member("" if "://" in name else name, asked)
+            self._members[address] = _Member("" if "://" in name else name, asked, time.monotonic())
         for address, member in list(self._members.items()):
             if not (member.ready or member.refused):
                 self._check(client, address, member)
@@ -292,6 +298,8 @@ class DaskWorkers(Workers):
         """Take the next step with a worker, if it answered the last one."""
         assert self._run is not None
         if member.asked.status == "pending":
+            if member.told is None and time.monotonic() - member.since > READY_SECONDS:
+                self._refuse(address, member, f"it said nothing for {READY_SECONDS:.0f} s")
             return
         try:
             answer = member.asked.result(timeout=ANSWER_SECONDS)
@@ -305,6 +313,7 @@ class DaskWorkers(Workers):
             member.told = answer
             here = versions_here(self._run.packages)
             if why := why_not(answer, self._first, here):
+                member.unlike = None if why_not(answer, None, here) else self._first
                 self._refuse(address, member, why)
                 return
             self._first = self._first or answer
@@ -320,9 +329,20 @@ class DaskWorkers(Workers):
     def _refuse(self, address: str, member: _Member, why: str) -> None:
         title = member.title(address)
         member.refused, member.asked, self._refused[title] = why, None, why
-        if self._first is not None and self._first is member.told:
-            self._first = None  # its files are wrong: the kind of its device does not count
         log.error("workers   %s is not used: %s", title, why)
+        if self._first is not None and self._first is member.told:
+            self._replace_first()
+
+    def _replace_first(self) -> None:
+        """Compare with another worker than the first one, whose files are wrong; ask those again that it kept out."""
+        assert self._run is not None
+        wrong, self._first = self._first, None
+        others = [one.told for one in self._members.values() if one.told and not one.refused]
+        self._first = next(iter(others), None)
+        for address, member in list(self._members.items()):
+            if member.unlike is wrong:
+                self._refused.pop(member.title(address), None)
+                del self._members[address]  # as one that is new
 
 
 def why_not(told: Introduction, first: Introduction | None, here: dict[str, str]) -> str:

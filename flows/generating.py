@@ -1,11 +1,10 @@
 """The shards of a run: submitted to processes, taken as they end, tried again where a process died under them."""
 
 import logging
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from queue import Empty, SimpleQueue
@@ -38,14 +37,14 @@ WINDOW = 3
 NEWS = 0
 # Between two looks at what processes tell, and at whether they live.
 LOOK_SECONDS = 1.0
-# Between two signs of life of the flow.
-SIGN_SECONDS = 10.0
 # How long a run waits for a process where all have died.
 NO_WORKER_SECONDS = 600.0
 # How long a run waits for an image or a step: longer than a process that hangs waits before it ends itself.
 NO_NEWS_SECONDS = 2 * HANG_SECONDS
 # How long the result of a shard that ended is waited for: its process may die before it is fetched.
 RESULT_SECONDS = 60.0
+# How long a process that stopped a shard by itself gets no other one.
+REST_SECONDS = 10.0
 # So often a single image, alone, may end its process before it is called a failure: once may be chance.
 DEATHS = 2
 DEADLY = f"its process died whenever it was made, {DEATHS} times alone"
@@ -54,7 +53,7 @@ STRIKES = 5
 
 
 class NoWorkers(Exception):
-    """No process is left to generate, or those that live make nothing."""
+    """No process is left to generate, or those that live make nothing, or this one's device hangs."""
 
 
 @dataclass(eq=False)
@@ -114,6 +113,7 @@ class Generating:
         self._last_alive = 0.0  # when a process lived
         self._news: dict[str, float] = {}  # by place: when a step, an image or a shard was made there
         self._told: dict[str, Told] = {}  # by shard
+        self._resting: dict[str, float] = {}  # by place: until when it gets no more
 
     def start(self, run: RunToJoin) -> None:
         """Start the processes, beside whatever comes next; a second time they are there already."""
@@ -130,7 +130,8 @@ class Generating:
         started = time.perf_counter()
         self._last_alive = self._news[""] = time.monotonic()
         try:
-            with self._signing(), Feed(shards, lambda: self._ended.put(NEWS)) as feed:
+            signing = self._marks.signing() if self.workers.several else nullcontext()
+            with signing, Feed(shards, lambda: self._ended.put(NEWS)) as feed:
                 try:
                     self._generate(feed, submit, shown)
                 except NoWorkers as error:
@@ -182,6 +183,9 @@ class Generating:
                 # One that was given up may end all the same.
                 if not THIS_PROCESS.stop.is_set() and (flight := self._flights.pop(number, None)) is not None:
                     self._take(flight, shown)
+            if not self.workers.several and THIS_PROCESS.silent_seconds() > HANG_SECONDS:
+                THIS_PROCESS.give_up()
+                raise NoWorkers(f"the device hangs: no step and no image for {HANG_SECONDS:.0f} s")
             if self.workers.several and time.monotonic() - looked > LOOK_SECONDS:
                 self._look(shown)
                 looked = time.monotonic()
@@ -220,8 +224,9 @@ class Generating:
         return next((place for place in free if place in untried or not untried), None)
 
     def _places(self) -> list[str]:
-        places = self.workers.places()
-        return [place for place in places if not {place, self.workers.seat(place)} & self._out]
+        places, now = self.workers.places(), time.monotonic()
+        out = self._out | {place for place, until in self._resting.items() if now < until}
+        return [place for place in places if not {place, self.workers.seat(place)} & out]
 
     def _submit(self, work: _Work, place: str, submit: Submit) -> None:
         self._submitted = number = self._submitted + 1
@@ -241,8 +246,21 @@ class Generating:
             self._give_up(flight)
             self._again.append(flight.work)
         else:
+            if isinstance(result, CancelledRun) and self.workers.several:
+                self._called_off(flight)
+                return
             self._news[""] = self._news[flight.place] = time.monotonic()
             self._note(flight, result, shown)
+
+    def _called_off(self, flight: _Flight) -> None:
+        """Try a shard again that its process stopped by itself: it heard nothing of this run, which hung, for a while.
+
+        It gets the next one some seconds later, for it may not have heard yet that the run is back.
+        """
+        log.warning("workers   shard %d was stopped, for %s heard nothing", flight.work.shard.number, flight.title)
+        self._marks.sign()
+        self._resting[flight.place] = time.monotonic() + REST_SECONDS
+        self._again.append(flight.work)
 
     def _look_for_lost(self) -> None:
         """Take what was on processes that are gone."""
@@ -339,13 +357,13 @@ class Generating:
         shown.reach(self._done)
 
     def _tried_elsewhere(self, flight: _Flight, result: object) -> bool:
-        """Return whether a shard that failed is tried on another process: once, or as often as it was only stopped."""
+        """Return whether a shard that failed is tried on another process, once."""
         work = flight.work
         self._strike(flight, _reason(result))
         first_time = not work.tried
         work.tried.add(flight.seat)
         untried = {self.workers.seat(place) for place in self._places()} - work.tried
-        if not untried or not (first_time or isinstance(result, CancelledRun)):
+        if not untried or not first_time:
             return False
         log.warning("workers   shard %d failed on %s: %s", work.shard.number, flight.title, _reason(result))
         self._again.append(work)
@@ -362,22 +380,6 @@ class Generating:
 
     def _fail(self, shard: Shard, reason: str) -> None:
         self.errors |= {request.replaces or request.key: reason for request in shard.requests}
-
-    @contextmanager
-    def _signing(self) -> Iterator[None]:
-        """Give signs of life during the block: processes stop without them."""
-        ended = threading.Event()
-
-        def sign() -> None:
-            while not ended.wait(SIGN_SECONDS):
-                self._marks.sign()
-
-        if self.workers.several:
-            threading.Thread(target=sign, name="signs", daemon=True).start()
-        try:
-            yield
-        finally:
-            ended.set()
 
     def _ask_to_stop(self) -> None:
         THIS_PROCESS.stop.set()

@@ -12,29 +12,55 @@ LOCAL_RANKS = ("LOCAL_RANK", "SLURM_LOCALID")
 
 
 def find_part(text: str, environment: Mapping[str, str] = os.environ) -> Part:
-    """Return the part that `--part` names; for `auto`, what the launcher's variables say.
+    """Return the part that `--part` names; for `auto`, what the launchers' variables say.
+
+    A launcher that starts jobs, a Slurm array or an indexed Job, and one that starts several processes in each of them,
+    torchrun or srun, are taken together.
 
     Raises:
-        ConfigError: no launcher is known from the environment, or it does not say how many parts there are.
+        ConfigError: no launcher is known from the environment, or it does not say how many parts there are, or the
+            variables contradict each other.
     """
     if not text.startswith(AUTO):
         return Part.parse(text)
     _, _, total = text.partition("/")
-    found = _from_torchrun(environment) or _from_slurm(environment) or _from_kubernetes(environment, total)
-    if found is None:
+    process = _from_torchrun(environment) or _part(environment, "SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
+    job = _from_array(environment) or _from_kubernetes(environment, total)
+    if job is None and process is None:
         raise ConfigError(
             [
                 f"part: {text} finds neither SLURM_ARRAY_TASK_ID nor JOB_COMPLETION_INDEX nor torchrun's RANK in the "
                 "environment; write part/parts, for example 3/64"
             ]
         )
-    return found
+    job, process = job or Part(1, 1), process or Part(1, 1)
+    if total and int(total) not in (job.total, job.total * process.total):
+        raise ConfigError([f"part: {text}, and the launcher started {job.total * process.total}; write auto"])
+    return Part((job.number - 1) * process.total + process.number, job.total * process.total)
+
+
+def check_launcher(config: Config, environment: Mapping[str, str] = os.environ) -> None:
+    """Refuse `auto` without a launcher that says which part, and workers where torchrun starts a process for each card.
+
+    Raises:
+        ConfigError: likewise.
+    """
+    if config.part is None:
+        return
+    find_part(config.part, environment)
+    if config.part.startswith(AUTO) and config.workers != 1 and _count(environment, "LOCAL_WORLD_SIZE") > 1:
+        raise ConfigError(["workers: torchrun starts a process for each card already; leave workers out"])
 
 
 def with_own_device(config: Config, environment: Mapping[str, str] = os.environ) -> Config:
-    """Return the configuration with the card of this process: of several processes on a machine, each takes its own."""
+    """Return the configuration with the card of this process: of several processes on a machine, each takes its own.
+
+    Where a process has several workers, these have the cards that it sees.
+    """
     from t2i_core.engine.device import card_of_rank
 
+    if config.workers != 1:
+        return config
     rank = next((environment[name] for name in LOCAL_RANKS if environment.get(name, "").isdigit()), None)
     if rank is None or config.device != "auto" or not (config.part or "").startswith(AUTO):
         return config
@@ -45,29 +71,29 @@ def _from_torchrun(environment: Mapping[str, str]) -> Part | None:
     return _part(environment, "RANK", "WORLD_SIZE")
 
 
-def _from_slurm(environment: Mapping[str, str]) -> Part | None:
-    """Return the part of an array's task, of the several tasks of a step, or of both."""
-    task = _part(environment, "SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
+def _from_array(environment: Mapping[str, str]) -> Part | None:
+    """Return the part of a Slurm array's task."""
     if "SLURM_ARRAY_TASK_ID" not in environment:
-        return task
+        return None
     names = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_MAX", "SLURM_ARRAY_TASK_COUNT")
     own, first, last, count = (_number(environment, name) for name in names)
     step = (last - first) // (count - 1) if count > 1 else 1
-    if first + step * (count - 1) != last or (own - first) % step:
+    if count < 1 or first + step * (count - 1) != last or own not in range(first, last + 1, max(1, step)):
         raise ConfigError(
             [
-                f"part: the array has gaps ({count} tasks from {first} to {last}), so its numbers are no parts; submit "
-                f"--array=0-{count - 1}: other parts than before do no harm, as only what is missing is made"
+                f"part: the array has gaps (task {own}, {count} tasks from {first} to {last}), so its numbers are no "
+                f"parts; submit --array=0-{max(1, count) - 1}: other parts than before do no harm, as only what is "
+                "missing is made"
             ]
         )
-    array = Part((own - first) // step + 1, count)
-    if task is None:
-        return array
-    return Part((array.number - 1) * task.total + task.number, array.total * task.total)
+    return Part((own - first) // step + 1, count)
 
 
 def _from_kubernetes(environment: Mapping[str, str], total: str) -> Part | None:
+    """Return the part of a Pod of an indexed Job; None where torchrun counts the processes of all Pods."""
     if "JOB_COMPLETION_INDEX" not in environment:
+        return None
+    if "RANK" in environment and _count(environment, "WORLD_SIZE") > _count(environment, "LOCAL_WORLD_SIZE"):
         return None
     index = _number(environment, "JOB_COMPLETION_INDEX")
     if not total:
@@ -80,7 +106,14 @@ def _from_kubernetes(environment: Mapping[str, str], total: str) -> Part | None:
 def _part(environment: Mapping[str, str], index: str, total: str) -> Part | None:
     if index not in environment or total not in environment:
         return None
-    return Part(_number(environment, index) + 1, _number(environment, total))
+    number, count = _number(environment, index), _number(environment, total)
+    if number >= count:
+        raise ConfigError([f"part: {index} is {number} and {total} is {count} in the environment; write part/parts"])
+    return Part(number + 1, count)
+
+
+def _count(environment: Mapping[str, str], name: str) -> int:
+    return _number(environment, name) if name in environment else 1
 
 
 def _number(environment: Mapping[str, str], name: str) -> int:

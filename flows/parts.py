@@ -1,31 +1,68 @@
 """Parts of a run: what each says at its end, and how all of them stand."""
 
 import logging
+import os
 from collections.abc import Iterable
+from math import gcd
 
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from flows.outcomes import ended
+from t2i_core.config import Config
 from t2i_core.output.accounting import exceeds
 from t2i_core.output.part_marks import PartMark, PartMarks, PartState
 from t2i_core.planning.catalog import Catalog
 from t2i_core.planning.parts import Counts, Part, count_parts
+from t2i_core.storage.leases import Lease
 
 log = logging.getLogger(__name__)
 
 REASONS_SHOWN = 5
 
 
-def end_part(part: Part, catalog: Catalog, allowed: float) -> State[object]:
-    """Say what became of a part; return the state of its run. `allowed`: `max_failures`, of the part's images."""
+def begin_part(part: Part | None, marks: PartMarks, lease: Lease, run: str) -> None:
+    """Note that this run makes a part, and warn of others that make images which it may come to, too.
+
+    `part`: None for a run of all images.
+    """
+    living = {other.run for other in lease.others()}
+    same = [
+        (other, mark)
+        for other, mark in marks.all().items()
+        if mark.state is PartState.RUNNING and mark.run in living and (part is None or _overlap(part, other))
+    ]
+    for other, mark in same[:1]:
+        more = f" (and {len(same) - 1} more)" if len(same) > 1 else ""
+        log.warning(
+            "part      %s is being made on %s since %s%s: what both come to is made twice; wait for it, or stop it",
+            *(other, mark.host, mark.time, more),
+        )
+    if part is not None:
+        log.info("part      %s", part)
+        marks.note(part, PartState.RUNNING, run)
+
+
+def _overlap(part: Part, other: Part) -> bool:
+    """Return whether an image can fall to both."""
+    return (part.number - other.number) % gcd(part.total, other.total) == 0
+
+
+def end_part(part: Part, catalog: Catalog, config: Config) -> State[object]:
+    """Say what became of a part; return the state of its run, by `max_failures` of the part's images.
+
+    torchrun ends all other parts as soon as one does not end well, so for torchrun it always does.
+    """
     counts = count_parts(catalog, part.total)[part.number - 1]
     own = [reason for key, reason in catalog.failures().items() if part.has_key(key)]
     lines = [f"part      {part}: {_counts(counts)}"]
     lines += [f"failed    {reason}" for reason in list(dict.fromkeys(own))[:REASONS_SHOWN]]
-    lines.append("next      when all parts are done, run the same command without --part: it writes the manifest")
+    again = {"refresh": config.refresh, "retry-failed": config.retry_failed, "reseed": config.reseed}
+    without = " and ".join(["--part", *(f"--{name}" for name, value in again.items() if value)])
+    lines.append(f"next      when all parts are done, run the same command without {without}: it writes the manifest")
     log.info("\n".join(lines))
-    return ended(f"part {part}: {_counts(counts)}", too_many=exceeds(counts.failed, counts.images, allowed))
+    too_many = exceeds(counts.failed, counts.images, config.max_failures)
+    return ended(f"part {part}: {_counts(counts)}", too_many=too_many and "TORCHELASTIC_RUN_ID" not in os.environ)
 
 
 def show_status(catalog: Catalog) -> State[object]:

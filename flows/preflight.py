@@ -4,7 +4,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from flows.dask_scheduler import check_dask_scheduler
-from flows.launchers import find_part
+from flows.launchers import check_launcher
 from t2i_core.config import Config, parse_lora
 from t2i_core.dataset.sources import check_dataset
 from t2i_core.errors import ConfigError
@@ -50,8 +50,7 @@ def check_at_once(config: Config) -> None:
     )
     if config.prepare:
         prepare_digest(config.prepare)
-    if config.part:
-        find_part(config.part)
+    check_launcher(config)
     check_files(Workspace(config.output), config)
     if config.gallery == "always":
         GalleryFolder(Path(config.output) / GALLERY).check()

@@ -32,7 +32,7 @@ from flows.housekeeping import current_results, hold_plan, pruned, remove_old_pl
 from flows.inventory import Inventory, plan_sentence
 from flows.launchers import find_part, with_own_device
 from flows.outcomes import ended, finished, refused
-from flows.parts import end_part, show_status
+from flows.parts import begin_part, end_part, show_status
 from flows.planning import Planning
 from flows.preflight import check_at_once
 from flows.preview import show_preview
@@ -144,7 +144,7 @@ class Text2Image:
             if not self.config.only_looks:
                 claim_output(self.workspace, replace(identity, commits=resolved.commits), take_over=self.config.replace)
                 self.workspace.remove_stale_files()
-                self.mark(PartState.RUNNING)
+                begin_part(self.part, PartMarks(self.workspace), self.lease, self.run)
             if self.config.status and plan:
                 return show_status(self.inventory.collect(plan))
             return self.work(resolved, planning, plan)
@@ -183,7 +183,7 @@ class Text2Image:
                 return show_preview(self.config, catalog, sample, work, self.generating.seconds)
             if self.part is not None:
                 self.mark(PartState.FINISHED)
-                return end_part(self.part, catalog, self.config.max_failures)
+                return end_part(self.part, catalog, self.config)
             return self.finish(resolved, catalog, work)
         except (KeyboardInterrupt, TerminationSignal):
             self.cancel.end()

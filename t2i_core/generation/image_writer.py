@@ -15,7 +15,7 @@ from t2i_core.generation.health import checked_pixels
 from t2i_core.generation.interface import GeneratedImage, ImageGenerator, Timings
 from t2i_core.planning.pending import ImageRequest
 from t2i_core.storage.files import naming
-from t2i_core.storage.formats import Encoding, encode_image, pixels_digest
+from t2i_core.storage.formats import Encoding, decode_image, encode_image, pixels_digest
 from t2i_core.storage.image_store import ImageStore
 from t2i_core.storage.records import ImageRecord, Status
 from t2i_core.storage.thumbnail_store import ThumbnailWriter
@@ -88,8 +88,10 @@ class RecordWriter:
         return ImageRecord.from_header(encoded.record, file)
 
     def record_failure(self, request: ImageRequest, failure: ImageFailure) -> ImageRecord:
-        """Return the record of an image that failed and will fail again."""
-        self.images.delete(request.key)  # of an earlier run, where everything is made again
+        """Return the record of an image that failed and will fail again; of a picture that another process made."""
+        if (made := stored_record(request, self.images, self.context)) is not None:
+            return made
+        self.images.delete(request.key)  # a damaged one; or that of an earlier run, where everything is made again
         return failure_record(request, str(failure), self.context, self.generator.device, self.generator.versions)
 
     def finish(self) -> None:
@@ -99,6 +101,17 @@ class RecordWriter:
 
     def _facts(self, request: ImageRequest) -> dict[str, Any]:
         return _facts(request, self.context, self.generator.device, self.generator.versions)
+
+
+def stored_record(request: ImageRequest, images: ImageStore, context: RunContext) -> ImageRecord | None:
+    """Return the record of an image that is stored whole; with `refresh`, only if this run made it."""
+    file, data = images.stat(request.key), images.read(request.key)
+    image = None if data is None else decode_image(data)
+    if file is None or image is None or image.record.get("key") != request.key:
+        return None
+    if context.refresh and image.record.get("run") != context.run:
+        return None
+    return ImageRecord.from_header(image.record, file)
 
 
 def failure_record(

@@ -4,11 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from t2i_core.errors import Stopped
-from t2i_core.generation.image_writer import ImageWriter, RecordWriter, RunContext
+from t2i_core.generation.image_writer import ImageWriter, RecordWriter, RunContext, stored_record
 from t2i_core.generation.interface import ImageGenerator, OnStep, Timings
 from t2i_core.planning.pending import ImageRequest
 from t2i_core.planning.shards import Shard
-from t2i_core.storage.formats import decode_image
 from t2i_core.storage.image_store import ImageStore
 from t2i_core.storage.records import ImageRecord
 from t2i_core.storage.thumbnail_store import ThumbnailStore, ThumbnailWriter
@@ -86,19 +85,8 @@ def _split(
     for batch in shard.batches:
         if should_stop():
             raise Stopped
-        stored = {request.key: _stored(request, images, context) for request in batch}
+        stored = {request.key: stored_record(request, images, context) for request in batch}
         records += [record for record in stored.values() if record is not None]
         if not_stored := [request for request in batch if stored[request.key] is None]:
             missing.append(not_stored)
     return records, missing
-
-
-def _stored(request: ImageRequest, images: ImageStore, context: RunContext) -> ImageRecord | None:
-    """Return the record of an image that is stored whole; with `refresh`, only if this run made it."""
-    file, data = images.stat(request.key), images.read(request.key)
-    image = None if data is None else decode_image(data)
-    if file is None or image is None or image.record.get("key") != request.key:
-        return None
-    if context.refresh and image.record.get("run") != context.run:
-        return None
-    return ImageRecord.from_header(image.record, file)

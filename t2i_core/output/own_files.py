@@ -19,7 +19,16 @@ from typing import BinaryIO
 
 from t2i_core.errors import OutputError
 from t2i_core.output.recognition import has_images_of_ours, is_manifest_of_ours, recognisers
-from t2i_core.storage.files import atomic_write, open_regular, read_regular, write_text
+from t2i_core.storage.files import (
+    atomic_write,
+    entries,
+    final_name,
+    is_stale,
+    open_regular,
+    read_regular,
+    temporary_beside,
+    write_text,
+)
 from t2i_core.storage.workspace import Workspace
 
 # In a folder that a command fills: it is this tool's, and may be filled anew.
@@ -110,14 +119,21 @@ class OwnFiles:
         """
         if self._notes.is_dir():
             return
-        beginning = self._notes.with_name("written.new")
-        shutil.rmtree(beginning, ignore_errors=True)
+        for entry in entries(self._notes.parent):  # of a process that was killed here
+            if final_name(entry.name) == self._notes.name and is_stale(Path(entry.path)):
+                shutil.rmtree(entry.path, ignore_errors=True)
+        beginning = temporary_beside(self._notes)  # of this process alone, whatever the file system knows of locks
         beginning.mkdir(parents=True)
         for name in names:
             path = self._workspace.root / name
             if path.is_file() and not self.is_foreign(name):
                 write_text(beginning / name, _identity_of(path))
-        beginning.rename(self._notes)
+        try:
+            beginning.rename(self._notes)
+        except OSError:
+            shutil.rmtree(beginning, ignore_errors=True)
+            if not self._notes.is_dir():  # another run was first
+                raise
 
     def _noted(self, name: str) -> list[str]:
         try:

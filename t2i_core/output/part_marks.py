@@ -54,9 +54,13 @@ class PartMarks:
         self._folder.mkdir(parents=True, exist_ok=True)
         write_text(self._path(part), json.dumps(asdict(PartMark(state, socket.gethostname(), run, now()))) + "\n")
 
+    def all(self) -> dict[Part, PartMark]:
+        """Return the marks of all parts, of whatever total."""
+        return dict(self._read())
+
     def latest(self) -> dict[Part, PartMark]:
         """Return the marks of the run that was started last: those with the total of the newest mark."""
-        marks = dict(self._read())
+        marks = self.all()
         if not marks:
             return {}
         newest = max(marks, key=lambda part: marks[part].time)

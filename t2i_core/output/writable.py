@@ -6,7 +6,7 @@ from pathlib import Path
 
 from t2i_core.errors import OutputError
 from t2i_core.local_paths import check_writable, is_folder
-from t2i_core.storage.files import entries
+from t2i_core.storage.files import entries, is_temporary
 
 # The longest path of a run below its output: the name of an image, while it is written, has 250 characters and more.
 _LONGEST = Path(".t2i") / ("x" * 200) / ("x" * 200)
@@ -24,7 +24,7 @@ def check_output(root: Path) -> None:
     if os.path.lexists(hidden):
         _check(hidden)
         for path in sorted(hidden.iterdir()):
-            if path.is_dir() or path.is_symlink():
+            if (path.is_dir() or path.is_symlink()) and not is_temporary(path.name):
                 _check(path)
     try:
         os.lstat(root.absolute() / _LONGEST)

@@ -71,7 +71,7 @@ def write_plan(
     plan = Plan(name, images=images, segments=segments, **counts)
     if not counts["usable"] and not counts["skipped"]:
         for path in plan.files(plans):
-            path.unlink()
+            path.unlink(missing_ok=True)  # another part may have met the same
         shown = "".join(f"\n  {rejection}" for rejection in checks.first_rejections)
         raise DatasetError(f"{config.dataset_title}: no usable row among {counts['rows']}{shown}")
     return plan

@@ -3,13 +3,16 @@
 import json
 import os
 import shutil
-import time
-from collections.abc import Collection, Mapping
-from contextlib import suppress
+import threading
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from t2i_core.storage.files import STALE_SECONDS, entries, is_temporary, read_regular, write_text
+from t2i_core.storage.files import entries, is_stale, is_temporary, read_regular, write_text
+
+# Between two signs of life of a flow.
+SIGN_SECONDS = 10.0
 
 _STOP = "stop"
 _TRIES = 10  # to remove the folder: a process may write into it in that moment
@@ -44,6 +47,21 @@ class RunMarks:
         with suppress(OSError):
             os.utime(self._folder / _FLOW)
             os.utime(self._folder)  # so that no other run takes it for that of a killed one
+
+    @contextmanager
+    def signing(self) -> Iterator[None]:
+        """Give signs of life of the flow during the block: processes stop without them."""
+        ended = threading.Event()
+
+        def sign() -> None:
+            while not ended.wait(SIGN_SECONDS):
+                self.sign()
+
+        threading.Thread(target=sign, name="signs", daemon=True).start()
+        try:
+            yield
+        finally:
+            ended.set()
 
     def last_sign(self) -> int | None:
         """Return the time of the flow's last sign of life, in ns by the file system's clock; None if none is seen."""
@@ -111,5 +129,6 @@ class RunMarks:
 def remove_stale_marks(folder: Path, living: Collection[str]) -> None:
     """Remove the marks of runs that were killed, once nothing was noted in them for an hour. `living`: other runs."""
     for entry in entries(folder):
-        if entry.name not in living and time.time() - entry.stat().st_mtime > STALE_SECONDS:
-            shutil.rmtree(entry.path, ignore_errors=True)
+        with suppress(OSError):  # its run ended just now
+            if entry.name not in living and is_stale(Path(entry.path)):
+                shutil.rmtree(entry.path, ignore_errors=True)

@@ -183,6 +183,57 @@ def test_while_the_scheduler_cannot_be_asked_nothing_is_submitted_and_nothing_ta
     assert workers.places() == [], "who is left is not known yet"
 
 
+def test_a_worker_that_fetches_behind_a_scheduler_that_is_gone_gives_no_hope():
+    workers, look, client = cluster({"a": {files_here: None}}, run=replace(RUN, source=object()))
+    look("a")
+    assert (workers.fetching(), workers.hopeful()) == (True, True)
+    client.status = "connecting"
+    workers.places()
+    assert (workers.fetching(), workers.hopeful()) == (False, False)
+
+
+def test_workers_that_never_come_are_hoped_for_only_so_long(monkeypatch):
+    workers, _, _ = cluster({})
+    assert workers.hopeful()
+    monkeypatch.setattr(dask_workers, "RECONNECT_SECONDS", 0.0)
+    assert not workers.hopeful()
+
+
+def test_a_worker_that_never_says_who_it_is_is_refused(monkeypatch, caplog):
+    workers, look, _ = cluster({"a": {introduce: None}, "b": {}})
+    look("a", "b")
+    assert workers.hopeful()
+    monkeypatch.setattr(dask_workers, "READY_SECONDS", 0.0)
+    look("a", "b")
+    assert (workers.hopeful(), workers.places()) == (False, ["b"])
+    assert "workers   a is not used: it said nothing for 0 s" in caplog.text
+
+
+def test_where_the_first_worker_is_refused_the_others_are_compared_with_another_one():
+    answers = {
+        "a": {files_here: ModelError("/m has another content")},
+        "b": {introduce: told("b"), files_here: {}},
+        "c": {introduce: told("c", device="A100"), files_here: {}},
+    }
+    workers, look, _ = cluster(answers, replace(RUN, source="the model"))
+    look("a", "b")
+    look("a", "b", "c")
+    assert (workers.places(), workers.device()) == (["b"], "H100")
+
+
+def test_a_worker_that_differed_only_from_one_that_was_refused_later_is_used():
+    answers = {
+        "a": {files_here: None},
+        "c": {introduce: told("c", device="A100"), files_here: {}},
+    }
+    workers, look, _ = cluster(answers, replace(RUN, source="the model"))
+    look("a", "c")
+    assert workers.places() == []
+    workers._members["a"].asked.answer = ModelError("/m has another content")
+    look("a", "c", times=4)
+    assert (workers.places(), workers.device()) == (["c"], "A100")
+
+
 def test_a_worker_whose_answer_was_lost_is_asked_again():
     workers, look, client = cluster({"a": {introduce: CancelledError("x")}})
     look("a", times=2)

@@ -388,11 +388,39 @@ def test_a_shard_that_fails_everywhere_fails_once_and_no_process_is_blamed(gener
     assert {place for where in engine.where.values() for place in where[:1]} == {"p0", "p1"}
 
 
-def test_a_process_that_stopped_by_itself_costs_nothing(generate):
-    made, shown, _ = generate(
-        lambda prompts, times, *_: CancelledRun("the flow was out of reach") if times == 1 else DONE, *[1] * 6
-    )
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_process_that_stopped_by_itself_costs_nothing(generate, monkeypatch, count):
+    monkeypatch.setattr(generating, "REST_SECONDS", 0.05)
+
+    def answer(prompts, times, *_):
+        return CancelledRun("the flow was out of reach") if times < 4 else DONE
+
+    engine = Processes(answer, count)
+    engine.several = True  # one worker of a scheduler, too, is another process than the flow's
+    made, shown, _ = generate(None, *[1] * 6, engine=engine)
     assert (made.errors, shown.done) == ({}, 6)
+
+
+def test_a_process_that_stopped_by_itself_gets_no_more_for_some_seconds(generate, monkeypatch):
+    monkeypatch.setattr(generating, "REST_SECONDS", 1000)
+    cancelled = []
+
+    def answer(prompts, times, others, place):
+        if place == "p0":
+            cancelled.append(prompts)
+            return CancelledRun("the flow was out of reach")
+        return DONE
+
+    made, shown, _ = generate(answer, *[1] * 20)
+    assert (made.errors, shown.done) == ({}, 20)
+    assert len(cancelled) <= generating.WINDOW
+
+
+def test_a_run_whose_processes_all_stop_by_themselves_ends(generate, monkeypatch):
+    monkeypatch.setattr(generating, "REST_SECONDS", 0.01)
+    monkeypatch.setattr(generating, "NO_NEWS_SECONDS", 0.5)
+    made, _, _ = generate(lambda *_: CancelledRun("x"), *[1] * 3)
+    assert set(made.errors) == {image_spec(i).key for i in range(3)}
 
 
 def test_a_process_that_makes_nothing_loses_its_shards_to_the_others(generate, monkeypatch, caplog):

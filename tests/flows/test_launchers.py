@@ -2,7 +2,7 @@
 
 import pytest
 
-from flows.launchers import find_part, with_own_device
+from flows.launchers import check_launcher, find_part, with_own_device
 from flows.preflight import check_at_once
 from t2i_core.config import Config
 from t2i_core.engine import device
@@ -13,6 +13,10 @@ from t2i_core.planning.parts import Part
 def array(number, first=0, last=7, count=8, **more):
     names = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_MAX", "SLURM_ARRAY_TASK_COUNT")
     return {**dict(zip(names, map(str, (number, first, last, count)), strict=True)), **more}
+
+
+def torchrun(rank, world, local=None):
+    return {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(local or world)}
 
 
 @pytest.mark.parametrize(
@@ -29,6 +33,12 @@ def array(number, first=0, last=7, count=8, **more):
         ("auto", array(5, first=5, last=5, count=1), Part(1, 1)),
         ("auto", array(1, first=0, last=1, count=2, SLURM_PROCID="3", SLURM_STEP_NUM_TASKS="4"), Part(8, 8)),
         ("auto", {"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "4"}, Part(3, 4)),
+        ("auto", array(2) | torchrun(5, 8), Part(22, 64)),  # each task of the array starts torchrun
+        ("auto/64", array(2) | torchrun(5, 8), Part(22, 64)),
+        ("auto/8", array(2), Part(3, 8)),
+        ("auto/64", {"JOB_COMPLETION_INDEX": "40", "RANK": "0", "WORLD_SIZE": "1"}, Part(41, 64)),  # of many images
+        ("auto/4", {"JOB_COMPLETION_INDEX": "3"} | torchrun(5, 8), Part(30, 32)),  # in each Pod for itself
+        ("auto", {"JOB_COMPLETION_INDEX": "3"} | torchrun(29, 32, local=8), Part(30, 32)),  # over all Pods
         ("auto/16", {"JOB_COMPLETION_INDEX": "0"}, Part(1, 16)),
         ("auto/16", {"JOB_COMPLETION_INDEX": "15"}, Part(16, 16)),
     ],
@@ -51,6 +61,17 @@ def test_a_batch_script_that_runs_once_is_not_taken_for_one_of_its_tasks():
         ("auto", array(3, first=3, last=9, count=3) | {"SLURM_ARRAY_TASK_ID": "5"}, "the array has gaps"),
         ("auto", array(7, first=3, last=17, count=3), "submit --array=0-2"),
         ("auto", {"RANK": "x", "WORLD_SIZE": "8"}, "RANK is 'x' in the environment, not a number"),
+        (
+            "auto",
+            {"RANK": "8", "WORLD_SIZE": "8"},
+            "RANK is 8 and WORLD_SIZE is 8 in the environment; write part/parts",
+        ),
+        ("auto", {"RANK": "0", "WORLD_SIZE": "0"}, "RANK is 0 and WORLD_SIZE is 0"),
+        ("auto", {"SLURM_PROCID": "4", "SLURM_STEP_NUM_TASKS": "4"}, "SLURM_PROCID is 4"),
+        ("auto", array(70, last=63, count=64), "the array has gaps .task 70, 64 tasks from 0 to 63"),
+        ("auto", array(0, count=0), "the array has gaps"),
+        ("auto/16", array(40, last=63, count=64), "part: auto/16, and the launcher started 64; write auto"),
+        ("auto", {"JOB_COMPLETION_INDEX": "3"} | torchrun(5, 8), "write auto/COMPLETIONS"),
     ],
 )
 def test_a_launcher_that_does_not_say_which_part_is_refused(text, environment, problem):
@@ -79,6 +100,7 @@ def test_options_about_all_images_are_refused_with_a_part(option):
         ({"part": "auto", "device": "cuda:3"}, {"LOCAL_RANK": "1"}, "cuda:3"),
         ({"part": "2/4"}, {"LOCAL_RANK": "1"}, "auto"),
         ({}, {"LOCAL_RANK": "1"}, "auto"),
+        ({"part": "auto", "workers": "auto"}, {"SLURM_LOCALID": "1"}, "auto"),  # of workers each has its own
     ],
 )
 def test_each_of_several_processes_on_a_machine_takes_its_own_card(monkeypatch, values, environment, expected):
@@ -86,6 +108,13 @@ def test_each_of_several_processes_on_a_machine_takes_its_own_card(monkeypatch, 
     monkeypatch.setattr(device.torch.cuda, "device_count", lambda: 4)
     config = Config.from_values({"dataset": "x.txt", **values})
     assert with_own_device(config, environment).device == expected
+
+
+def test_workers_in_each_process_of_torchrun_are_refused():
+    config = Config.from_values({"dataset": "x.txt", "part": "auto", "workers": "auto"})
+    with pytest.raises(ConfigError, match="torchrun starts a process for each card already; leave workers out"):
+        check_launcher(config, torchrun(1, 8))
+    check_launcher(config, torchrun(1, 8, local=1))
 
 
 def test_a_process_without_a_launcher_is_told_before_a_server_is_started(tmp_path, monkeypatch):

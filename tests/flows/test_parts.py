@@ -1,6 +1,14 @@
 """What parts make together, and how they are said to stand."""
 
+import socket
+from types import SimpleNamespace
+
 import pytest
+
+from flows.parts import begin_part
+from t2i_core.output.part_marks import PartMarks
+from t2i_core.planning.parts import Part
+from t2i_core.storage.workspace import Workspace
 
 TEXTS = [f"a fox number {i}" for i in range(9)]
 
@@ -69,3 +77,47 @@ def test_images_that_a_part_could_not_make_are_said_and_counted(run, output, pro
     assert "0 made" in state.message
     assert "0 missing" in state.message
     assert run(dataset=dataset, part="1/2", max_failures=9.0).is_completed()
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")  # torchrun would end all other parts
+    assert run(dataset=dataset, part="1/2").is_completed()
+
+
+@pytest.mark.timeout(300)
+def test_the_last_command_is_named_without_what_would_make_all_again(run, prompts, caplog):
+    run(dataset=prompts(*TEXTS), part="1/2", refresh=True, retry_failed=True)
+    assert "run the same command without --part and --refresh and --retry-failed: it writes" in caplog.text
+
+
+@pytest.fixture
+def begin(tmp_path, caplog):
+    """Begin a part in a process of its own: which of the living runs have it is what a test says."""
+    workspace = Workspace(tmp_path)
+    marks = PartMarks(workspace)
+
+    def begun(text, run, *living):
+        caplog.clear()
+        lease = SimpleNamespace(others=lambda: [SimpleNamespace(run=name) for name in living])
+        begin_part(Part.parse(text) if text else None, marks, lease, run)
+        return caplog.text
+
+    caplog.set_level("INFO")
+    return begun
+
+
+def test_a_part_says_which_one_it_is_and_that_others_make_it_too(begin):
+    assert "part      1/2\n" in begin("1/2", "r1")
+    assert "too" not in begin("2/2", "r2", "r1")
+    twice = begin("1/2", "r3", "r1", "r2")
+    assert f"part      1/2 is being made on {socket.gethostname()} since" in twice
+    assert "what both come to is made twice; wait for it, or stop it" in twice
+
+
+@pytest.mark.parametrize(("text", "meets"), [("1/4", True), ("2/4", False), ("1/3", True), (None, True), ("1/2", True)])
+def test_parts_of_other_totals_and_whole_runs_are_warned_of_where_they_meet(begin, text, meets):
+    begin("1/2", "r1")
+    assert ("is being made on" in begin(text, "r2", "r1")) == meets
+
+
+@pytest.mark.parametrize("living", [(), ("another",)])
+def test_a_part_that_was_killed_or_has_ended_is_not_warned_of(begin, living):
+    begin("1/2", "r1")
+    assert "is being made on" not in begin("1/2", "r2", *living)

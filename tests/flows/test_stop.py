@@ -108,6 +108,21 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+def test_a_device_that_hangs_ends_the_run_which_writes_what_there_is(server, tmp_path, output):
+    dataset = tmp_path / "prompts.txt"
+    dataset.write_text("".join(f"a fox number {i}\n" for i in range(40)))
+    soon = STUCK.replace("flows.text2image.STOP_SECONDS = 2", "flows.generating.HANG_SECONDS = 3")
+    process = start(f"--dataset={dataset}", f"--output={output.folder}", "--save-interval=1", program=soon)
+    text, _ = process.communicate(timeout=200)
+    assert process.returncode == ExitCode.MANY_FAILURES, text
+    assert "the device hangs: no step and no image for 3 s" in text
+    assert "Traceback" not in text
+    assert output.manifest_is_true()
+    counts = output.run()["accounting"]
+    assert counts["images_generated"] == len(output.stored()) == 4
+    assert len(output.failures()) == counts["images_failed"] == 36
+
+
 @pytest.mark.parametrize("own_server", [False, True])
 @pytest.mark.parametrize(("number", "codes"), [(signal.SIGINT, CTRL_C), (signal.SIGTERM, {143, -signal.SIGTERM})])
 def test_a_step_that_does_not_end_is_not_waited_for(server, tmp_path, output, number, codes, own_server):

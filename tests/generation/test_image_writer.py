@@ -92,14 +92,28 @@ def test_a_replacement_names_the_image_it_stands_for(records, images):
     assert decode_image(images.read(SPEC.key)).record["replaces"] == "a" * 64
 
 
-def test_the_record_of_a_failure_says_why_and_leaves_no_file(images, records):
-    records.write(REQUEST, generated())
-    record = records.write(REQUEST, generated(lambda: rounded(np.full((8, 16, 3), np.nan, np.float32))))
+BLACK_OUT = lambda: rounded(np.full((8, 16, 3), np.nan, np.float32))  # noqa: E731
+
+
+@pytest.mark.parametrize("before", ["none", "damaged", "of an earlier run, where all are made again"])
+def test_the_record_of_a_failure_says_why_and_leaves_no_file(images, records, before):
+    if before == "damaged":
+        images.write(SPEC.key, b"torn", "png")
+    elif before != "none":
+        records.write(REQUEST, generated())
+        records = replace(records, context=replace(CONTEXT, run="r2", refresh=True))
+    record = records.write(REQUEST, generated(BLACK_OUT))
     assert record.status == Status.FAILED
     assert "NaN" in record.error
-    assert (record.key, record.spec, record.run) == (SPEC.key, SPEC.canonical(), "r1")
+    assert (record.key, record.spec, record.run) == (SPEC.key, SPEC.canonical(), records.context.run)
     assert record.file_size is None
     assert images.read(SPEC.key) is None
+
+
+def test_a_failure_does_not_take_away_what_another_process_made_meanwhile(images, records):
+    made = RecordWriter(images, replace(CONTEXT, run="another"), FakeGenerator(), Timings()).write(REQUEST, generated())
+    assert records.write(REQUEST, generated(BLACK_OUT)) == made
+    assert images.read(SPEC.key) is not None
 
 
 def test_an_error_of_the_device_is_no_record(images, records):
