@@ -1,6 +1,6 @@
 """What a run costs besides its images, from ten thousand rows to a million: seconds and peak memory of its process.
 
-    python -m benchmarks.scale [--rows 10000 100000 1000000] [--phases plan first ...] [--folder DIR] [--slow]
+    python -m benchmarks.scale [--rows 10000 100000 1000000] [--phases plan ...] [--folder DIR] [--slow] [--cluster]
 
 The model is simulated and makes 64x64 images in no time; Prefect, files and checks are real, with a server that runs
 already. Of each phase: wall seconds, seconds of CPU time (on a machine that does other work, too, these tell
@@ -14,7 +14,8 @@ adopt      all images are there, and their records are lost; the manifest is wri
 unchanged  nothing has changed
 inserted   1,000 prompts inserted at random places; their images take no time
 
-`--slow` adds a millisecond to each call that looks for a file or a folder, as a network file system does.
+`--slow` adds a millisecond to each call that looks for a file or a folder, as a network file system does. With
+`--cluster` the images are made by a worker of a Dask scheduler: the memory is that of a flow which makes none itself.
 """
 
 import argparse
@@ -27,14 +28,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.processes import Done, run
-from t2i_core.errors import Stopped
+from t2i_core.errors import ConfigError, Stopped
 from t2i_core.generation.interface import GeneratedImage, Pixels
-from tests.prefect_server import serve
+from tests.prefect_server import free_port, serve
 
 PHASES = ("plan", "first", "submit", "adopt", "unchanged", "inserted")
 INSERTED = 1000
@@ -45,8 +48,10 @@ SLOW = Path(__file__).with_name("slow_files.c")
 class Runs:
     """The flow over a made-up data set of so many rows, in a folder of its own."""
 
-    def __init__(self, folder: Path, rows: int, slow: bool) -> None:
+    def __init__(self, folder: Path, rows: int, slow: bool, scheduler: str) -> None:
+        """`scheduler`: the address of one whose workers make the images; empty: the flow makes them."""
         self.rows, self.home = rows, folder / f"rows{rows}"
+        self.elsewhere = [f"--dask-scheduler={scheduler}"] if scheduler else []
         self.environment = {"LD_PRELOAD": str(slow_files(folder)), "SLOW_FILES": str(self.home)} if slow else {}
         if not (self.home / "prompts.jsonl").exists():
             run("benchmarks.made_up", rows, self.home)
@@ -77,7 +82,7 @@ class Runs:
 
     def submit(self) -> dict[str, float]:
         result = self._flow("new", f"--part=1/{max(1, self.rows // SUBMITTED)}")
-        return result | {"images/s": result.pop("images") / result["generate"]}
+        return result | ({"images/s": result.pop("images") / result["generate"]} if "images" in result else {})
 
     def adopt(self) -> dict[str, float]:
         shutil.rmtree(self.home / "out/.t2i/records", ignore_errors=True)
@@ -113,7 +118,7 @@ class Runs:
         return figures(done) | json.loads(done.output.splitlines()[-1])
 
     def _arguments(self, output: Path) -> list[str]:
-        return [f"--dataset={self.home / 'prompts.jsonl'}", f"--output={output}", "--model=demo"]
+        return [f"--dataset={self.home / 'prompts.jsonl'}", f"--output={output}", "--model=demo", *self.elsewhere]
 
     def _command(self, seconds: float, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "benchmarks.scale", "--child", str(seconds), *arguments]
@@ -178,6 +183,45 @@ class Generator:
         return GeneratedImage(lambda: Pixels(values, low, high), lambda: self.seconds, 4, False)
 
 
+def dask_setup(worker: object) -> None:
+    """Simulate the model in a worker of `--cluster`; Dask calls this by name."""
+    import tasks.generation
+
+    tasks.generation.load_generator = lambda *_: Generator(0)
+
+
+@contextmanager
+def cluster(folder: Path) -> Iterator[str]:
+    """A scheduler with a worker, for the block: its address."""
+    address = f"127.0.0.1:{free_port()}"
+    quiet = "--no-dashboard"
+    preloads = ("--preload", "tasks.elsewhere", "--preload", "benchmarks.scale")
+    room = ("--nthreads", "2", "--memory-limit", "0", "--no-nanny", "--local-directory", str(folder))
+    commands = (
+        ("scheduler", "--host", "127.0.0.1", "--port", address.partition(":")[2], quiet),
+        ("worker", address, quiet, *room, *preloads),
+    )
+    with ExitStack() as stack:
+        for what, *options in commands:
+            log = stack.enter_context((folder / f"{what}.log").open("w"))
+            command = [sys.executable, "-m", f"distributed.cli.dask_{what}", *options]
+            process = subprocess.Popen(command, stdout=log, stderr=log)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+        while not _has_workers(address):
+            time.sleep(0.2)
+        yield address
+
+
+def _has_workers(address: str) -> bool:
+    from flows.dask_scheduler import check_dask_scheduler
+
+    try:
+        return bool(check_dask_scheduler(address))
+    except ConfigError:
+        return False
+
+
 def child(seconds: float, arguments: list[str]) -> int:
     """Run the flow with a simulated model; print, as JSON, seconds of its stages."""
     import flows.generating
@@ -222,15 +266,19 @@ def main() -> None:
     parser.add_argument("--phases", nargs="*", choices=PHASES, default=PHASES)
     parser.add_argument("--folder", type=Path, help="keep the made-up images here")
     parser.add_argument("--slow", action="store_true", help="a millisecond for each look at a file")
+    parser.add_argument("--cluster", action="store_true", help="a worker of a Dask scheduler makes the images")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
     results: dict[str, dict[str, float]] = {}
-    with tempfile.TemporaryDirectory() as temporary, serve(Path(temporary) / "prefect"):
+    with ExitStack() as stack:
+        temporary = stack.enter_context(tempfile.TemporaryDirectory())
+        stack.enter_context(serve(Path(temporary) / "prefect"))
+        scheduler = stack.enter_context(cluster(Path(temporary))) if options.cluster else ""
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         print("| phase | rows | seconds | CPU seconds | peak MB | stages |\n|---|---|---|---|---|---|")
         for rows in options.rows:
-            runs = Runs(folder.resolve(), rows, options.slow)
+            runs = Runs(folder.resolve(), rows, options.slow, scheduler)
             for phase in options.phases:
                 found = results[f"{phase}.{rows}"] = getattr(runs, phase)()
                 told = [f"{found[name]:.1f}" for name in ("seconds", "cpu")] + [f"{found['peak MB']:.0f}"]

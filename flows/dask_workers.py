@@ -285,21 +285,25 @@ class DaskWorkers(Workers):
         for address in set(self._members) - set(workers):
             del self._members[address]
         for address in sorted(set(workers) - set(self._members)):
-            assert self._run is not None
-            name, run = str(workers[address]["name"]), self._run
-            arguments = (run.run, run.output, self._api_url, run.device, run.packages)
-            asked = self._ask(client, address, introduce, arguments)
-            self._members[address] = _Member("" if "://" in name else name, asked, time.monotonic())
+            name = str(workers[address]["name"])
+            self._members[address] = self._asked(client, address, "" if "://" in name else name)
         for address, member in list(self._members.items()):
             if not (member.ready or member.refused):
                 self._check(client, address, member)
+
+    def _asked(self, client: Any, address: str, seat: str) -> _Member:
+        """Return a worker that was just asked who it is."""
+        assert self._run is not None
+        run = self._run
+        arguments = (run.run, run.output, self._api_url, run.device, run.packages)
+        return _Member(seat, self._ask(client, address, introduce, arguments), time.monotonic())
 
     def _check(self, client: Any, address: str, member: _Member) -> None:
         """Take the next step with a worker, if it answered the last one."""
         assert self._run is not None
         if member.asked.status == "pending":
             if member.told is None and time.monotonic() - member.since > READY_SECONDS:
-                self._refuse(address, member, f"it said nothing for {READY_SECONDS:.0f} s")
+                self._refuse(client, address, member, f"it said nothing for {READY_SECONDS:.0f} s")
             return
         try:
             answer = member.asked.result(timeout=ANSWER_SECONDS)
@@ -307,14 +311,14 @@ class DaskWorkers(Workers):
             del self._members[address]  # asked again, if it is still there
             return
         except Exception as error:
-            self._refuse(address, member, _why(error))
+            self._refuse(client, address, member, _why(error))
             return
         if member.told is None:
             member.told = answer
             here = versions_here(self._run.packages)
             if why := why_not(answer, self._first, here):
                 member.unlike = None if why_not(answer, None, here) else self._first
-                self._refuse(address, member, why)
+                self._refuse(client, address, member, why)
                 return
             self._first = self._first or answer
             if self._run.source is not None:
@@ -326,23 +330,22 @@ class DaskWorkers(Workers):
         name = f"text2image-{function.__name__}-{uuid4()}"
         return client.submit(function, *arguments, workers=[address], key=name, pure=False)
 
-    def _refuse(self, address: str, member: _Member, why: str) -> None:
+    def _refuse(self, client: Any, address: str, member: _Member, why: str) -> None:
         title = member.title(address)
         member.refused, member.asked, self._refused[title] = why, None, why
         log.error("workers   %s is not used: %s", title, why)
         if self._first is not None and self._first is member.told:
-            self._replace_first()
+            self._replace_first(client)
 
-    def _replace_first(self) -> None:
+    def _replace_first(self, client: Any) -> None:
         """Compare with another worker than the first one, whose files are wrong; ask those again that it kept out."""
-        assert self._run is not None
-        wrong, self._first = self._first, None
-        others = [one.told for one in self._members.values() if one.told and not one.refused]
-        self._first = next(iter(others), None)
+        wrong = self._first
         for address, member in list(self._members.items()):
             if member.unlike is wrong:
                 self._refused.pop(member.title(address), None)
-                del self._members[address]  # as one that is new
+                self._members[address] = self._asked(client, address, member.seat)
+        others = [one.told for one in self._members.values() if one.told and not one.refused]
+        self._first = next(iter(others), None)
 
 
 def why_not(told: Introduction, first: Introduction | None, here: dict[str, str]) -> str:

@@ -5,7 +5,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
 from itertools import chain
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -14,6 +13,7 @@ from prefect.exceptions import CancelledRun
 from prefect.futures import PrefectFuture
 
 from flows.feed import Feed
+from flows.flights import Flight, Work, reason_of
 from flows.runners import RunToJoin, Workers
 from t2i_core.errors import UserError
 from t2i_core.generation.image_writer import RunContext
@@ -43,6 +43,8 @@ NO_WORKER_SECONDS = 600.0
 NO_NEWS_SECONDS = 2 * HANG_SECONDS
 # How long the result of a shard that ended is waited for: its process may die before it is fetched.
 RESULT_SECONDS = 60.0
+# Between two rounds of the flow: if it is longer, the flow was stopped meanwhile.
+GAP_SECONDS = 90.0
 # How long a process that stopped a shard by itself gets no other one.
 REST_SECONDS = 10.0
 # So often a single image, alone, may end its process before it is called a failure: once may be chance.
@@ -56,32 +58,6 @@ class NoWorkers(Exception):
     """No process is left to generate, or those that live make nothing, or this one's device hangs."""
 
 
-@dataclass(eq=False)
-class _Work:
-    """A shard and what became of it so far. `tried`: on which seats it failed, or its process died."""
-
-    shard: Shard
-    tried: set[str] = field(default_factory=set)
-    deaths: int = 0  # of processes that had it in hand; of those that had nothing else, once it is alone
-    alone: bool = False  # whether nothing else may be on its process
-
-    def leave_company(self) -> None:
-        """Be tried alone from now on."""
-        if not self.alone:
-            self.alone, self.deaths, self.tried = True, 0, set()
-
-
-@dataclass(eq=False)
-class _Flight:
-    """Work that a process has in hand. `seat` and `title` are those of its place, which may be gone by now."""
-
-    work: _Work
-    place: str
-    seat: str
-    title: str
-    future: PrefectFuture[Any]
-
-
 class Generating:
     """What a run generates.
 
@@ -91,6 +67,7 @@ class Generating:
         seconds: how long it took.
         deadly: images that ended their process whenever they were made, in shards of one.
         made_by: the seats of processes that made shards.
+        gave_up: whether no process was left, or none made anything.
     """
 
     def __init__(self, workers: Workers, marks: RunMarks) -> None:
@@ -99,14 +76,15 @@ class Generating:
         self.seconds = 0.0
         self.deadly: list[Shard] = []
         self.made_by: set[str] = set()
+        self.gave_up = False
         self.workers = workers
         self._marks = marks
         self._done = 0  # images of shards that ended
-        self._flights: dict[int, _Flight] = {}
+        self._flights: dict[int, Flight] = {}
         self._submitted = 0
         self._ended: SimpleQueue[int] = SimpleQueue()
-        self._again: deque[_Work] = deque()
-        self._suspects: deque[_Work] = deque()  # whose process died twice: each is tried alone, after all others
+        self._again: deque[Work] = deque()
+        self._suspects: deque[Work] = deque()  # whose process died twice: each is tried alone, after all others
         self._strikes: Counter[str] = Counter()  # by seat
         self._out: set[str] = set()  # places and seats that get no more
         self._dead: set[str] = set()  # places whose process died
@@ -135,6 +113,7 @@ class Generating:
                 try:
                     self._generate(feed, submit, shown)
                 except NoWorkers as error:
+                    self.gave_up = True
                     log.error("workers   %s; run the same command again to go on", error)
                     left = chain((flight.work for flight in self._flights.values()), self._again, self._suspects)
                     for shard in chain((work.shard for work in left), feed.rest()):
@@ -168,8 +147,11 @@ class Generating:
         self.workers.end()
 
     def _generate(self, feed: Feed, submit: Submit, shown: Progress) -> None:
-        looked = time.monotonic()
+        looked = round_ = time.monotonic()
         while not THIS_PROCESS.stop.is_set():
+            if (gap := time.monotonic() - round_) > GAP_SECONDS:
+                self._forgive(gap)
+            round_ = time.monotonic()
             self._look_for_lost()
             while (picked := self._pick(feed)) is not None:
                 self._submit(*picked, submit)
@@ -183,19 +165,27 @@ class Generating:
                 # One that was given up may end all the same.
                 if not THIS_PROCESS.stop.is_set() and (flight := self._flights.pop(number, None)) is not None:
                     self._take(flight, shown)
-            if not self.workers.several and THIS_PROCESS.silent_seconds() > HANG_SECONDS:
+            if self.workers.may_hang() and THIS_PROCESS.silent_seconds() > HANG_SECONDS:
                 THIS_PROCESS.give_up()
                 raise NoWorkers(f"the device hangs: no step and no image for {HANG_SECONDS:.0f} s")
             if self.workers.several and time.monotonic() - looked > LOOK_SECONDS:
                 self._look(shown)
                 looked = time.monotonic()
 
-    def _pick(self, feed: Feed) -> tuple[_Work, str] | None:
+    def _forgive(self, seconds: float) -> None:
+        """Count no time in which this process was itself stopped: by Ctrl-Z, or a scheduler that lets others run."""
+        THIS_PROCESS.forgive(seconds)
+        self._last_alive += seconds
+        for place in self._news:
+            self._news[place] += seconds
+
+    def _pick(self, feed: Feed) -> tuple[Work, str] | None:
         """Return what is submitted next, and to which process; None as long as all have enough."""
-        places = self._places()
+        places, now = self._places(), time.monotonic()
+        ready = [place for place in places if now >= self._resting.get(place, now)]
         loads = Counter(flight.place for flight in self._flights.values())
         alone = {flight.place for flight in self._flights.values() if flight.work.alone}
-        with_room = [place for place in places if loads[place] < WINDOW and place not in alone]
+        with_room = [place for place in ready if loads[place] < WINDOW and place not in alone]
         in_hand: Counter[str] = Counter()
         for flight in self._flights.values():
             in_hand[flight.place] += len(flight.work.shard.batches)
@@ -207,10 +197,10 @@ class Generating:
                 self._again.remove(work)
                 return work, place
         if (shard := feed.poll()) is not None:
-            return _Work(shard), with_room[0]
+            return Work(shard), with_room[0]
         if self._again or not feed.is_over() or any(not flight.work.alone for flight in self._flights.values()):
             return None
-        idle = [place for place in places if not loads[place]]
+        idle = [place for place in ready if not loads[place]]
         for work in self._suspects if idle else ():
             if (place := self._better(work, idle, places)) is not None:
                 self._suspects.remove(work)
@@ -218,24 +208,23 @@ class Generating:
                 return work, place
         return None
 
-    def _better(self, work: _Work, free: list[str], places: list[str]) -> str | None:
+    def _better(self, work: Work, free: list[str], places: list[str]) -> str | None:
         """Return a free process on which the work was not tried yet; any free one where it was tried on all of them."""
         untried = [place for place in places if self.workers.seat(place) not in work.tried]
         return next((place for place in free if place in untried or not untried), None)
 
     def _places(self) -> list[str]:
-        places, now = self.workers.places(), time.monotonic()
-        out = self._out | {place for place, until in self._resting.items() if now < until}
-        return [place for place in places if not {place, self.workers.seat(place)} & out]
+        places = self.workers.places()
+        return [place for place in places if not {place, self.workers.seat(place)} & self._out]
 
-    def _submit(self, work: _Work, place: str, submit: Submit) -> None:
+    def _submit(self, work: Work, place: str, submit: Submit) -> None:
         self._submitted = number = self._submitted + 1
-        self._news[place] = time.monotonic()
+        self._news[place] = now = time.monotonic()
         future = submit(work.shard, place)
-        self._flights[number] = _Flight(work, place, self.workers.seat(place), self.workers.title(place), future)
+        self._flights[number] = Flight(work, place, self.workers.seat(place), self.workers.title(place), now, future)
         future.add_done_callback(lambda _: self._ended.put(number))
 
-    def _take(self, flight: _Flight, shown: Progress) -> None:
+    def _take(self, flight: Flight, shown: Progress) -> None:
         """Take the result of a shard that ended; decide what becomes of it."""
         try:
             result = flight.future.result(timeout=RESULT_SECONDS, raise_on_failure=False)
@@ -252,13 +241,16 @@ class Generating:
             self._news[""] = self._news[flight.place] = time.monotonic()
             self._note(flight, result, shown)
 
-    def _called_off(self, flight: _Flight) -> None:
+    def _called_off(self, flight: Flight) -> None:
         """Try a shard again that its process stopped by itself: it heard nothing of this run, which hung, for a while.
 
         It gets the next one some seconds later, for it may not have heard yet that the run is back.
         """
         log.warning("workers   shard %d was stopped, for %s heard nothing", flight.work.shard.number, flight.title)
-        self._marks.sign()
+        if any(heard > flight.since for place, heard in self._news.items() if place not in ("", flight.place)):
+            self._strike(flight, "it hears nothing of the run, and others do")
+        with suppress(OSError):  # the output is out of reach
+            self._marks.begin()
         self._resting[flight.place] = time.monotonic() + REST_SECONDS
         self._again.append(flight.work)
 
@@ -308,7 +300,7 @@ class Generating:
         title = hanging[0][1].title
         log.error("workers   %s made nothing for %.0f s; it gets no more", title, NO_NEWS_SECONDS)
 
-    def _died(self, flight: _Flight) -> None:
+    def _died(self, flight: Flight) -> None:
         """Decide what becomes of a shard whose process died, perhaps because of another shard."""
         work, shard = flight.work, flight.work.shard
         self._give_up(flight)
@@ -321,17 +313,17 @@ class Generating:
             log.warning("workers   shard %d was on a process that died; it is tried again", shard.number)
             (self._again if work.deaths < 2 else self._suspects).append(work)
         elif len(shard.requests) > 1:
-            self._suspects.extendleft(_Work(half) for half in reversed(shard.halves()))
+            self._suspects.extendleft(Work(half) for half in reversed(shard.halves()))
         elif work.deaths < DEATHS:
             self._suspects.appendleft(work)
         else:
             self._fail(shard, DEADLY)
             self.deadly.append(shard)
 
-    def _give_up(self, flight: _Flight) -> None:
+    def _give_up(self, flight: Flight) -> None:
         self.workers.abandon(flight.future)
 
-    def _note(self, flight: _Flight, result: object, shown: Progress) -> None:
+    def _note(self, flight: Flight, result: object, shown: Progress) -> None:
         """Note why images of a shard failed. A finished shard gives a reason for each; a crashed one gives one for all.
 
         What may be the fault of its process alone is tried on another one first. Images that are stored count all the
@@ -356,20 +348,20 @@ class Generating:
         self._done += len(shard.requests)
         shown.reach(self._done)
 
-    def _tried_elsewhere(self, flight: _Flight, result: object) -> bool:
+    def _tried_elsewhere(self, flight: Flight, result: object) -> bool:
         """Return whether a shard that failed is tried on another process, once."""
         work = flight.work
-        self._strike(flight, _reason(result))
+        self._strike(flight, reason_of(result))
         first_time = not work.tried
         work.tried.add(flight.seat)
         untried = {self.workers.seat(place) for place in self._places()} - work.tried
         if not untried or not first_time:
             return False
-        log.warning("workers   shard %d failed on %s: %s", work.shard.number, flight.title, _reason(result))
+        log.warning("workers   shard %d failed on %s: %s", work.shard.number, flight.title, reason_of(result))
         self._again.append(work)
         return True
 
-    def _strike(self, flight: _Flight, why: str) -> None:
+    def _strike(self, flight: Flight, why: str) -> None:
         """Count a failure against a process; give it no more shards, if others fare better."""
         self._strikes[flight.seat] += 1
         others = {self.workers.seat(place) for place in self._places()} - {flight.seat}
@@ -385,10 +377,3 @@ class Generating:
         THIS_PROCESS.stop.set()
         if self.workers.several:
             self._marks.ask_to_stop()
-
-
-def _reason(result: object) -> str:
-    """Return in one line why a shard failed."""
-    if isinstance(result, dict):
-        return f"{len(result['failures'])} images: {next(iter(result['failures'].values()))}"
-    return next(iter(str(result).splitlines()), type(result).__name__)

@@ -24,19 +24,26 @@ def find_part(text: str, environment: Mapping[str, str] = os.environ) -> Part:
     if not text.startswith(AUTO):
         return Part.parse(text)
     _, _, total = text.partition("/")
-    process = _from_torchrun(environment) or _part(environment, "SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
-    job = _from_array(environment) or _from_kubernetes(environment, total)
-    if job is None and process is None:
+    rank = _part(environment, "RANK", "WORLD_SIZE")
+    # Machines over which torchrun counts its processes.
+    machines = rank.total // max(1, _count(environment, "LOCAL_WORLD_SIZE")) if rank else 1
+    task = None if machines > 1 else _part(environment, "SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
+    array = None if machines > _count(environment, "SLURM_JOB_NUM_NODES") else _from_array(environment)
+    job = array or (None if machines > 1 else _from_kubernetes(environment, total, counted=rank is not None))
+    found = [part for part in (job, task, rank) if part is not None]
+    if not found:
         raise ConfigError(
             [
                 f"part: {text} finds neither SLURM_ARRAY_TASK_ID nor JOB_COMPLETION_INDEX nor torchrun's RANK in the "
                 "environment; write part/parts, for example 3/64"
             ]
         )
-    job, process = job or Part(1, 1), process or Part(1, 1)
-    if total and int(total) not in (job.total, job.total * process.total):
-        raise ConfigError([f"part: {text}, and the launcher started {job.total * process.total}; write auto"])
-    return Part((job.number - 1) * process.total + process.number, job.total * process.total)
+    part = Part(1, 1)
+    for inner in found:
+        part = Part((part.number - 1) * inner.total + inner.number, part.total * inner.total)
+    if total and int(total) not in (found[0].total, part.total, machines):
+        raise ConfigError([f"part: {text}, and the launcher started {part.total}; write auto"])
+    return part
 
 
 def check_launcher(config: Config, environment: Mapping[str, str] = os.environ) -> None:
@@ -67,10 +74,6 @@ def with_own_device(config: Config, environment: Mapping[str, str] = os.environ)
     return config.model_copy(update={"device": card_of_rank(int(rank))})
 
 
-def _from_torchrun(environment: Mapping[str, str]) -> Part | None:
-    return _part(environment, "RANK", "WORLD_SIZE")
-
-
 def _from_array(environment: Mapping[str, str]) -> Part | None:
     """Return the part of a Slurm array's task."""
     if "SLURM_ARRAY_TASK_ID" not in environment:
@@ -89,13 +92,13 @@ def _from_array(environment: Mapping[str, str]) -> Part | None:
     return Part((own - first) // step + 1, count)
 
 
-def _from_kubernetes(environment: Mapping[str, str], total: str) -> Part | None:
-    """Return the part of a Pod of an indexed Job; None where torchrun counts the processes of all Pods."""
+def _from_kubernetes(environment: Mapping[str, str], total: str, *, counted: bool) -> Part | None:
+    """Return the part of a Pod of an indexed Job; None for one Pod in which torchrun counts, as `counted` says."""
     if "JOB_COMPLETION_INDEX" not in environment:
         return None
-    if "RANK" in environment and _count(environment, "WORLD_SIZE") > _count(environment, "LOCAL_WORLD_SIZE"):
-        return None
     index = _number(environment, "JOB_COMPLETION_INDEX")
+    if not total and counted and index == 0:
+        return None
     if not total:
         raise ConfigError(["part: an indexed Job does not tell how many parts there are; write auto/COMPLETIONS"])
     if index >= int(total):

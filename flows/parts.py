@@ -15,32 +15,36 @@ from t2i_core.output.part_marks import PartMark, PartMarks, PartState
 from t2i_core.planning.catalog import Catalog
 from t2i_core.planning.parts import Counts, Part, count_parts
 from t2i_core.storage.leases import Lease
+from t2i_core.storage.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
 REASONS_SHOWN = 5
 
 
-def begin_part(part: Part | None, marks: PartMarks, lease: Lease, run: str) -> None:
-    """Note that this run makes a part, and warn of others that make images which it may come to, too.
+def begin_part(part: Part | None, workspace: Workspace, lease: Lease, run: str) -> None:
+    """Note that this run makes a part, and warn of other parts with images which it may come to, too.
 
     `part`: None for a run of all images.
     """
-    living = {other.run for other in lease.others()}
-    same = [
-        (other, mark)
-        for other, mark in marks.all().items()
-        if mark.state is PartState.RUNNING and mark.run in living and (part is None or _overlap(part, other))
-    ]
+    marks = PartMarks(workspace)
+    with workspace.lock():
+        living = {other.run for other in lease.others()}
+        same = [
+            (other, mark)
+            for other, mark in marks.all().items()
+            if mark.state is PartState.RUNNING and mark.run in living and (part is None or _overlap(part, other))
+        ]
+        if part is not None:
+            marks.note(part, PartState.RUNNING, run)
     for other, mark in same[:1]:
         more = f" (and {len(same) - 1} more)" if len(same) > 1 else ""
         log.warning(
-            "part      %s is being made on %s since %s%s: what both come to is made twice; wait for it, or stop it",
+            "part      %s was begun on %s at %s and has not ended%s: if it still runs, some images are made twice",
             *(other, mark.host, mark.time, more),
         )
     if part is not None:
         log.info("part      %s", part)
-        marks.note(part, PartState.RUNNING, run)
 
 
 def _overlap(part: Part, other: Part) -> bool:

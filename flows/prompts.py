@@ -44,6 +44,7 @@ def warn_of_prompts(resolved: Resolved, plan: Plan, plans: Path) -> None:
     """Say what `lines_about_prompts` returns; nothing after a stop."""
     if THIS_PROCESS.stop.is_set():
         return
-    import_engine()  # which another thread may do now: its libraries are not to be met half-way
+    if resolved.config.dask_scheduler is None:
+        import_engine()  # which another thread may do now: its libraries are not to be met half-way
     for line in lines_about_prompts(resolved, plan, plans):
         log.warning(line)

@@ -89,6 +89,10 @@ class Workers(ABC):
             MeasureFailed: its process died each time.
         """
 
+    def may_hang(self) -> bool:
+        """Return whether this very process generates, on a device that may hang."""
+        return False
+
     def lost(self, places: set[str]) -> set[str]:
         """Return those of `places` whose process is gone for certain."""
         return set()
@@ -129,13 +133,19 @@ class Threads(Workers):
 
     def __init__(self) -> None:
         super().__init__(ThreadPoolTaskRunner(max_workers=THREADS), 1)
-        self._started = False
+        self._started, self._device = False, "cpu"
 
     def start(self, run: RunToJoin) -> None:
         """Start the runner."""
         if not self._started:
-            self._started = True
+            self._started, self._device = True, run.device
             self.runner.__enter__()
+
+    def may_hang(self) -> bool:
+        """Return whether the device is not a CPU, on which a single step may take hours."""
+        from t2i_core.engine.device import resolve_device
+
+        return resolve_device(self._device) != "cpu"
 
     def end(self) -> None:
         """End the runner once its tasks have ended.

@@ -137,8 +137,8 @@ def _exit(number: int, frame: object) -> None:
 def _leave(code: int) -> int:
     """Return the exit code; leave at once where Python would wait for what nobody waits for any more.
 
-    That is the device in the midst of a step, for minutes with a slow model, what Prefect still has to send to a server
-    that does not answer, and after a stop a task that waits for its next try.
+    That is the device in the midst of a step, for minutes with a slow model, a model that is half fetched, what Prefect
+    still has to send to a server that does not answer, and after a stop a task that waits for its next try.
     """
     from tasks.process import THIS_PROCESS
     from tasks.server_wait import WAIT, everything_sent
@@ -147,7 +147,7 @@ def _leave(code: int) -> int:
         sent = everything_sent()
     except KeyboardInterrupt:
         sent = False
-    if not sent or THIS_PROCESS.device_is_busy or THIS_PROCESS.stop.is_set():
+    if not sent or THIS_PROCESS.is_busy_for_nobody or THIS_PROCESS.stop.is_set():
         if WAIT.given_up:
             atexit.unregister(logging.shutdown)  # it would wait for the last log lines
         atexit._run_exitfuncs()  # Prefect's sends its last log lines; the server of the run ends

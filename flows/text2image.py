@@ -76,7 +76,7 @@ from tasks.progress import progress
 from tasks.reports import name_flow_run, publish_now, publish_task, report_task
 from tasks.server_wait import WAIT, waiting_as_asked
 from tasks.settings import ConfiguredFlow, apply_settings
-from tasks.stopping import Cancel, heeding_cancel, ignoring_sigterm, runner_process, second_means_now
+from tasks.stopping import Cancel, after_cancel, heeding_cancel, ignoring_sigterm, runner_process, second_means_now
 
 # Not `__name__`: `prefect flow serve` loads this file under another module name.
 log = logging.getLogger("flows.text2image")
@@ -112,10 +112,10 @@ class Text2Image:
                 state = self.stages()
             if not self.cancel.pressed:
                 return state
-        except (Exception, TerminationSignal):  # Prefect takes no other end of a run that was cancelled
+        except (Exception, TerminationSignal) as error:  # Prefect takes no other end of a run that was cancelled
             if not self.cancel.pressed:
                 raise
-            log.debug("what the cancel interrupted", exc_info=True)
+            self.stopped = after_cancel(error, self.stopped)
         finally:
             try:
                 self.generating.end()
@@ -144,7 +144,7 @@ class Text2Image:
             if not self.config.only_looks:
                 claim_output(self.workspace, replace(identity, commits=resolved.commits), take_over=self.config.replace)
                 self.workspace.remove_stale_files()
-                begin_part(self.part, PartMarks(self.workspace), self.lease, self.run)
+                begin_part(self.part, self.workspace, self.lease, self.run)
             if self.config.status and plan:
                 return show_status(self.inventory.collect(plan))
             return self.work(resolved, planning, plan)
@@ -182,10 +182,13 @@ class Text2Image:
             if (sample := self.inventory.sample(catalog)) is not None:
                 return show_preview(self.config, catalog, sample, work, self.generating.seconds)
             if self.part is not None:
-                self.mark(PartState.FINISHED)
+                state = PartState.STOPPED if self.generating.gave_up else PartState.FINISHED
+                PartMarks(self.workspace).note(self.part, state, self.run)
                 return end_part(self.part, catalog, self.config)
             return self.finish(resolved, catalog, work)
-        except (KeyboardInterrupt, TerminationSignal):
+        except BaseException as error:
+            if not (isinstance(error, KeyboardInterrupt | TerminationSignal) or self.cancel.pressed):
+                raise
             self.cancel.end()
             THIS_PROCESS.stop.set()  # `--estimate` measures until then
             if not self.config.only_looks:
@@ -343,7 +346,8 @@ class Text2Image:
         if work is None and self.counted is not None and plan is not None:
             work = self.counted.result()
         if self.config.preview or self.part is not None:
-            self.mark(PartState.STOPPED)
+            if self.part is not None:
+                PartMarks(self.workspace).note(self.part, PartState.STOPPED, self.run)
             log.info("stopped   run the same command again to go on")
             return f"stopped: the {'part' if self.part else 'preview'} is not complete"
         if plan is None or work is None:
@@ -357,11 +361,6 @@ class Text2Image:
         log.info(report.summary())
         publish_now(report, catalog)
         return report.message()
-
-    def mark(self, state: PartState) -> None:
-        """Note how this run's part stands, where it makes one."""
-        if self.part is not None:
-            PartMarks(self.workspace).note(self.part, state, self.run)
 
     def report(
         self, state: str, resolved: Resolved, catalog: Catalog, work: WorkEstimate, accounting: Accounting

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -51,6 +51,8 @@ class ThisProcess:
     _device: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="device"))
     # Done once nobody waits for the device any more.
     _given_up: "Future[None]" = field(default_factory=Future)
+    # Threads whose caller waits for them no more.
+    _abandoned: list[threading.Thread] = field(default_factory=list)
     _in_use: bool = False
     _running: int = 0
     _changed: threading.Condition = field(default_factory=threading.Condition)
@@ -94,6 +96,16 @@ class ThisProcess:
         """Wait for the device no longer: a single denoising step may take minutes, and cannot be interrupted."""
         if not self.gave_up:
             self._given_up.set_result(None)
+            self._leave_at_the_end()
+
+    def abandon(self, thread: threading.Thread) -> None:
+        """Wait for a thread no longer, which may go on for hours."""
+        self._abandoned.append(thread)
+        self._leave_at_the_end()
+
+    def forgive(self, seconds: float) -> None:
+        """Take this process for so much less silent: it was itself stopped for a while."""
+        self._sign_of_life += seconds
 
     @property
     def gave_up(self) -> bool:
@@ -101,9 +113,23 @@ class ThisProcess:
         return self._given_up.done()
 
     @property
-    def device_is_busy(self) -> bool:
-        """Whether the device still works, after `give_up` for nobody."""
-        return self._in_use
+    def is_busy_for_nobody(self) -> bool:
+        """Whether the device, or a thread, still works on what nobody waits for: Python would, at its end."""
+        return self._in_use or any(thread.is_alive() for thread in self._abandoned)
+
+    def _leave_at_the_end(self) -> None:
+        """Let Python end all the same, where Prefect's engine runs the flow; `flows/running.py` leaves before that."""
+
+        def leave() -> None:
+            if self.is_busy_for_nobody:
+                from tasks.server_wait import everything_sent
+
+                everything_sent()
+                os._exit(0)  # the state is told
+
+        # Before Python waits for its threads: the last one that is registered is the first to be called.
+        with suppress(RuntimeError):  # the interpreter is ending already
+            threading._register_atexit(leave)  # type: ignore[attr-defined]
 
     def silent_seconds(self) -> float:
         """Return for how long the device has been busy without a step or an image; 0 where it is idle."""
@@ -189,8 +215,14 @@ def interruptible(call: Callable[[], T]) -> T:
         except BaseException as error:  # raised in the caller's thread
             future.set_exception(error)
 
-    threading.Thread(target=contextvars.copy_context().run, args=(run,), name="fetch", daemon=True).start()
-    return result_of(future)
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), name="fetch", daemon=True)
+    thread.start()
+    try:
+        return result_of(future)
+    except BaseException:
+        if not future.done():
+            THIS_PROCESS.abandon(thread)
+        raise
 
 
 def import_engine() -> None:

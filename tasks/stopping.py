@@ -11,10 +11,11 @@ from pathlib import Path
 from uuid import UUID
 
 from prefect import get_client
-from prefect.exceptions import TerminationSignal
+from prefect.exceptions import CancelledRun, TerminationSignal
 from prefect.runtime import flow_run
 
 from t2i_core.config import Config
+from t2i_core.errors import Stopped
 from tasks.process import THIS_PROCESS
 from tasks.server_wait import WAIT
 
@@ -104,6 +105,14 @@ def heeding_cancel(cancel: Cancel, runner: int | None) -> Iterator[None]:
         yield
     finally:
         cancel.end()
+
+
+def after_cancel(error: BaseException, said: str) -> str:
+    """Return what a cancelled run says at its end: `said`, and what else went wrong while it stopped."""
+    if isinstance(error, TerminationSignal | CancelledRun | Stopped):
+        return said
+    log.error("stopped   %s: %s", type(error).__name__, error)
+    return f"{said}; {error}"
 
 
 @contextmanager

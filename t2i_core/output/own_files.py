@@ -13,7 +13,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -120,8 +120,9 @@ class OwnFiles:
         if self._notes.is_dir():
             return
         for entry in entries(self._notes.parent):  # of a process that was killed here
-            if final_name(entry.name) == self._notes.name and is_stale(Path(entry.path)):
-                shutil.rmtree(entry.path, ignore_errors=True)
+            with suppress(OSError):  # another run gave it its name just now
+                if final_name(entry.name) == self._notes.name and is_stale(Path(entry.path)):
+                    shutil.rmtree(entry.path, ignore_errors=True)
         beginning = temporary_beside(self._notes)  # of this process alone, whatever the file system knows of locks
         beginning.mkdir(parents=True)
         for name in names:

@@ -26,6 +26,8 @@ WAITING = 64
 _WAITS = 4
 # Windows has neither.
 _NOT_FOLLOWING = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+# By the device of a file system, what `_seconds_ahead` found.
+_AHEAD: dict[int, float] = {}
 _TEMPORARY = re.compile(r"\.(.+)\.\d+-\d+\.tmp")
 
 
@@ -145,7 +147,27 @@ def is_stale(path: Path) -> bool:
     Raises:
         OSError: it is gone.
     """
-    return time.time() - path.stat().st_mtime > STALE_SECONDS
+    status = path.stat()
+    age = time.time() - status.st_mtime
+    return age > STALE_SECONDS and age - _seconds_ahead(path.parent, status.st_dev) > STALE_SECONDS
+
+
+def _seconds_ahead(folder: Path, device: int) -> float:
+    """Return how far this machine's clock is ahead of that of a file system; 0 for a folder that cannot be written.
+
+    The clocks of machines that share a folder may differ by hours, and a file of a living run must not seem old.
+    """
+    if device not in _AHEAD:
+        probe = temporary_beside(folder / "clock")
+        try:
+            probe.touch(exist_ok=False)
+            _AHEAD[device] = time.time() - probe.stat().st_mtime
+        except OSError:
+            return 0.0
+        finally:
+            with suppress(OSError):
+                probe.unlink()
+    return _AHEAD[device]
 
 
 def entries(folder: str | Path) -> list[os.DirEntry[str]]:

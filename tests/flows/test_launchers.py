@@ -39,6 +39,12 @@ def torchrun(rank, world, local=None):
         ("auto/64", {"JOB_COMPLETION_INDEX": "40", "RANK": "0", "WORLD_SIZE": "1"}, Part(41, 64)),  # of many images
         ("auto/4", {"JOB_COMPLETION_INDEX": "3"} | torchrun(5, 8), Part(30, 32)),  # in each Pod for itself
         ("auto", {"JOB_COMPLETION_INDEX": "3"} | torchrun(29, 32, local=8), Part(30, 32)),  # over all Pods
+        ("auto/4", {"JOB_COMPLETION_INDEX": "3"} | torchrun(29, 32, local=8), Part(30, 32)),
+        ("auto", {"JOB_COMPLETION_INDEX": "0"} | torchrun(5, 8), Part(6, 8)),  # one Pod
+        ("auto", array(2) | torchrun(29, 64, local=8), Part(30, 64)),  # the tasks are the machines of one torchrun
+        ("auto", array(1) | {"SLURM_JOB_NUM_NODES": "2"} | torchrun(5, 16, local=8), Part(22, 128)),  # two nodes a task
+        ("auto", {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"} | torchrun(5, 8), Part(14, 16)),  # each its own
+        ("auto", {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"} | torchrun(13, 16, local=8), Part(14, 16)),
         ("auto/16", {"JOB_COMPLETION_INDEX": "0"}, Part(1, 16)),
         ("auto/16", {"JOB_COMPLETION_INDEX": "15"}, Part(16, 16)),
     ],

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import pytest
 
 from flows.parts import begin_part
-from t2i_core.output.part_marks import PartMarks
 from t2i_core.planning.parts import Part
 from t2i_core.storage.workspace import Workspace
 
@@ -91,12 +90,11 @@ def test_the_last_command_is_named_without_what_would_make_all_again(run, prompt
 def begin(tmp_path, caplog):
     """Begin a part in a process of its own: which of the living runs have it is what a test says."""
     workspace = Workspace(tmp_path)
-    marks = PartMarks(workspace)
 
     def begun(text, run, *living):
         caplog.clear()
         lease = SimpleNamespace(others=lambda: [SimpleNamespace(run=name) for name in living])
-        begin_part(Part.parse(text) if text else None, marks, lease, run)
+        begin_part(Part.parse(text) if text else None, workspace, lease, run)
         return caplog.text
 
     caplog.set_level("INFO")
@@ -105,19 +103,19 @@ def begin(tmp_path, caplog):
 
 def test_a_part_says_which_one_it_is_and_that_others_make_it_too(begin):
     assert "part      1/2\n" in begin("1/2", "r1")
-    assert "too" not in begin("2/2", "r2", "r1")
+    assert "was begun on" not in begin("2/2", "r2", "r1")
     twice = begin("1/2", "r3", "r1", "r2")
-    assert f"part      1/2 is being made on {socket.gethostname()} since" in twice
-    assert "what both come to is made twice; wait for it, or stop it" in twice
+    assert f"part      1/2 was begun on {socket.gethostname()} at " in twice
+    assert "and has not ended: if it still runs, some images are made twice" in twice
 
 
 @pytest.mark.parametrize(("text", "meets"), [("1/4", True), ("2/4", False), ("1/3", True), (None, True), ("1/2", True)])
 def test_parts_of_other_totals_and_whole_runs_are_warned_of_where_they_meet(begin, text, meets):
     begin("1/2", "r1")
-    assert ("is being made on" in begin(text, "r2", "r1")) == meets
+    assert ("was begun on" in begin(text, "r2", "r1")) == meets
 
 
 @pytest.mark.parametrize("living", [(), ("another",)])
 def test_a_part_that_was_killed_or_has_ended_is_not_warned_of(begin, living):
     begin("1/2", "r1")
-    assert "is being made on" not in begin("1/2", "r2", *living)
+    assert "was begun on" not in begin("1/2", "r2", *living)

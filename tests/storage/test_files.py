@@ -13,6 +13,7 @@ from t2i_core.storage.files import (
     atomic_write,
     entries,
     in_threads,
+    is_stale,
     is_temporary,
     portions_of,
     remove_if_stale,
@@ -127,6 +128,18 @@ def test_only_a_file_that_is_an_hour_old_is_stale(tmp_path):
     assert not old.exists()
     assert fresh.exists()
     remove_if_stale(old)  # gone in the meantime: no error
+
+
+def test_a_machine_whose_clock_is_hours_ahead_takes_no_file_of_a_living_run_for_old(tmp_path, monkeypatch):
+    now = time.time
+    monkeypatch.setattr(files, "_AHEAD", {})
+    monkeypatch.setattr(time, "time", lambda: now() + 3 * STALE_SECONDS)
+    old, fresh = tmp_path / "old", tmp_path / "fresh"
+    for path, seconds in ((old, STALE_SECONDS + 60), (fresh, STALE_SECONDS - 60)):
+        path.touch()
+        os.utime(path, (now() - seconds,) * 2)
+    assert (is_stale(old), is_stale(fresh)) == (True, False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fresh", "old"]
 
 
 def test_entries_are_sorted_and_a_folder_that_is_not_there_has_none(tmp_path):

@@ -148,11 +148,11 @@ def slow(process):
     call.shard.join(SECONDS)
 
 
-def test_the_device_is_busy_while_a_call_runs_and_not_after_it(process, slow):
-    assert process.device_is_busy
+def test_the_is_busy_for_nobody_while_a_call_runs_and_not_after_it(process, slow):
+    assert process.is_busy_for_nobody
     slow.may_end.set()
     slow.shard.join(SECONDS)
-    assert not process.device_is_busy
+    assert not process.is_busy_for_nobody
     assert slow.error is None
 
 
@@ -161,7 +161,7 @@ def test_a_shard_does_not_wait_for_a_device_that_was_given_up(process, slow):
     process.give_up()  # a second signal
     slow.shard.join(SECONDS)
     assert isinstance(slow.error, Stopped)
-    assert process.device_is_busy  # it goes on by itself
+    assert process.is_busy_for_nobody  # it goes on by itself
 
 
 def test_after_giving_up_no_further_shard_begins(process, slow):

@@ -10,13 +10,13 @@ from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
-from prefect.exceptions import TerminationSignal
+from prefect.exceptions import CancelledRun, TerminationSignal
 from prefect.states import Cancelled, Cancelling, Running
 
 from t2i_core.config import Config
 from tasks import stopping
 from tasks.process import THIS_PROCESS
-from tasks.stopping import Cancel, heeding_cancel, ignoring_sigterm, runner_process
+from tasks.stopping import Cancel, after_cancel, heeding_cancel, ignoring_sigterm, runner_process
 
 SECONDS = 20
 
@@ -100,8 +100,9 @@ def test_an_interrupt_that_something_swallows_comes_again(prefect, raising, canc
 
 
 def test_what_looks_at_the_stop_itself_is_not_interrupted(prefect, raising, cancel):
-    client, ended = prefect(Cancelled()), []
+    client, ended = prefect(Running()), []
     with pytest.raises(TerminationSignal), heeding_cancel(cancel, None), cancel.looked_at():
+        client.state = Cancelled()
         assert THIS_PROCESS.stop.wait(SECONDS)
         assert client.asked.wait(SECONDS)  # once more
         ended.append(True)
@@ -109,11 +110,19 @@ def test_what_looks_at_the_stop_itself_is_not_interrupted(prefect, raising, canc
 
 
 def test_a_run_that_stops_already_is_not_interrupted(prefect, raising, cancel):
-    client = prefect(Cancelled())
+    client = prefect(Running())
     with heeding_cancel(cancel, None):
         cancel.end()
+        client.state = Cancelled()
         time.sleep(0.1)
-    assert (cancel.pressed, client.answers) == (False, 0)
+    assert not cancel.pressed
+
+
+def test_what_went_wrong_while_a_cancelled_run_stopped_is_said(caplog):
+    assert after_cancel(TerminationSignal(15), "stopped: x") == "stopped: x"
+    assert after_cancel(CancelledRun("of a task"), "stopped: x") == "stopped: x"
+    assert after_cancel(OSError("disk full"), "stopped: x") == "stopped: x; disk full"
+    assert "stopped   OSError: disk full" in caplog.text
 
 
 def test_outside_of_the_main_thread_a_cancel_stops_the_shards_alone(prefect, raising):
