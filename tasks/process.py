@@ -120,10 +120,10 @@ class ThisProcess:
     def _leave_at_the_end(self) -> None:
         """Let Python end all the same, where Prefect's engine runs the flow; `flows/running.py` leaves before that."""
 
+        from tasks.server_wait import everything_sent  # which a flow has imported already
+
         def leave() -> None:
             if self.is_busy_for_nobody:
-                from tasks.server_wait import everything_sent
-
                 everything_sent()
                 os._exit(0)  # the state is told
 

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from prefect.exceptions import CancelledRun
@@ -14,7 +15,7 @@ from t2i_core.errors import DatasetError, ModelError, OutputError
 from t2i_core.planning.pending import ImageRequest
 from t2i_core.planning.shards import Shard
 from t2i_core.storage.run_marks import RunMarks, Told
-from tasks.process import THIS_PROCESS
+from tasks.process import THIS_PROCESS, ThisProcess
 from tasks.progress import Progress
 from tests.builders import image_spec
 
@@ -414,6 +415,48 @@ def test_a_process_that_stopped_by_itself_gets_no_more_for_some_seconds(generate
     made, shown, _ = generate(answer, *[1] * 20)
     assert (made.errors, shown.done) == ({}, 20)
     assert len(cancelled) <= generating.WINDOW
+
+
+def test_a_process_that_always_stops_by_itself_gets_no_more_where_others_make_something(generate, monkeypatch, caplog):
+    monkeypatch.setattr(generating, "REST_SECONDS", 0.01)
+    cancelled = []
+
+    def answer(prompts, times, others, place):
+        if place == "p0":
+            cancelled.append(prompts)
+            return CancelledRun("it does not see the output")
+        time.sleep(0.05)
+        return DONE
+
+    made, shown, _ = generate(answer, *[1] * 40)
+    assert (made.errors, shown.done) == ({}, 40)
+    assert generating.STRIKES <= len(cancelled) < generating.STRIKES + 2 * generating.WINDOW
+    assert "p0 gets no more, after 5 failures in a row: it hears nothing of the run, and others do" in caplog.text
+
+
+def test_time_in_which_the_flow_itself_was_stopped_is_no_silence_of_processes(generate, monkeypatch):
+    hours = []  # that Ctrl-Z took
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + 3600 * sum(hours), perf_counter=time.perf_counter)
+    monkeypatch.setattr(generating, "time", clock)
+
+    def answer(prompts, *_):
+        if prompts == ("p0",):
+            hours.append(5)
+            time.sleep(0.3)
+        return DONE
+
+    made, shown, _ = generate(answer, *[1] * 10)
+    assert (made.errors, shown.done, made.gave_up) == ({}, 10, False)
+
+
+def test_a_device_that_hangs_in_this_process_ends_the_run(generate, monkeypatch):
+    monkeypatch.setattr(ThisProcess, "silent_seconds", lambda self: 1e4)
+    engine = Processes(lambda *_: DONE, count=1)
+    engine.may_hang = lambda: True
+    made, _, _ = generate(None, *[1] * 9, engine=engine)
+    assert made.gave_up
+    assert THIS_PROCESS.gave_up
+    assert all(error.startswith("the device hangs") for error in made.errors.values())
 
 
 def test_a_run_whose_processes_all_stop_by_themselves_ends(generate, monkeypatch):

@@ -12,7 +12,7 @@ import pytest
 
 from t2i_core.errors import Stopped
 from tasks import process as module
-from tasks.process import LOOK_SECONDS, ThisProcess, result_of
+from tasks.process import LOOK_SECONDS, THIS_PROCESS, ThisProcess, interruptible, result_of
 from tests.conftest import ROOT
 
 SECONDS = 20
@@ -21,6 +21,53 @@ SECONDS = 20
 @pytest.fixture
 def process():
     return ThisProcess()
+
+
+# A flow that Prefect's engine runs, not this tool's command line: it ends, and something still works for nobody.
+LEFT_BEHIND = {
+    "device": """
+def call():
+    try:
+        THIS_PROCESS.on_device(lambda: time.sleep(600))
+    except Stopped:
+        print("stopped", flush=True)
+thread = threading.Thread(target=call)
+thread.start()
+while not THIS_PROCESS.is_busy_for_nobody:
+    time.sleep(0.01)
+THIS_PROCESS.give_up()
+thread.join()
+""",
+    "fetch": """
+def downloads():
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(time.sleep, 600)
+threading.Timer(0.5, lambda: signal.raise_signal(signal.SIGINT)).start()
+try:
+    interruptible(downloads)
+except KeyboardInterrupt:
+    print("stopped", flush=True)
+""",
+}
+
+
+@pytest.mark.parametrize("what", LEFT_BEHIND)
+def test_a_process_ends_although_something_works_for_nobody(what):
+    program = (
+        "import signal, threading, time\nfrom concurrent.futures import ThreadPoolExecutor\n"
+        "from t2i_core.errors import Stopped\nfrom tasks.process import THIS_PROCESS, interruptible\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    )
+    command = [sys.executable, "-c", program + LEFT_BEHIND[what]]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "stopped\n", "")
+
+
+def test_what_an_interruptible_call_returns_or_raises_is_that_of_the_call():
+    assert interruptible(lambda: 3) == 3
+    with pytest.raises(KeyError, match="x"):
+        interruptible(lambda: {}["x"])
+    assert not THIS_PROCESS.is_busy_for_nobody
 
 
 def test_whatever_uses_the_device_runs_in_one_thread(process):
