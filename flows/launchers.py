@@ -64,10 +64,10 @@ def with_own_device(config: Config, environment: Mapping[str, str] = os.environ)
 
     Where a process has several workers, these have the cards that it sees.
     """
-    from t2i_core.engine.device import card_of_rank
-
     if config.workers != 1:
         return config
+    from t2i_core.engine.device import card_of_rank
+
     rank = next((environment[name] for name in LOCAL_RANKS if environment.get(name, "").isdigit()), None)
     if rank is None or config.device != "auto" or not (config.part or "").startswith(AUTO):
         return config
