@@ -147,11 +147,11 @@ class Generating:
         self.workers.end()
 
     def _generate(self, feed: Feed, submit: Submit, shown: Progress) -> None:
-        looked = round_ = time.monotonic()
+        looked = last_round = time.monotonic()
         while not THIS_PROCESS.stop.is_set():
-            if (gap := time.monotonic() - round_) > GAP_SECONDS:
+            if (gap := time.monotonic() - last_round) > GAP_SECONDS:
                 self._forgive(gap)
-            round_ = time.monotonic()
+            last_round = time.monotonic()
             self._look_for_lost()
             while (picked := self._pick(feed)) is not None:
                 self._submit(*picked, submit)
@@ -165,7 +165,7 @@ class Generating:
                 # One that was given up may end all the same.
                 if not THIS_PROCESS.stop.is_set() and (flight := self._flights.pop(number, None)) is not None:
                     self._take(flight, shown)
-            if self.workers.may_hang() and THIS_PROCESS.silent_seconds() > HANG_SECONDS:
+            if THIS_PROCESS.silent_seconds() > HANG_SECONDS and self.workers.may_hang():
                 THIS_PROCESS.give_up()
                 raise NoWorkers(f"the device hangs: no step and no image for {HANG_SECONDS:.0f} s")
             if self.workers.several and time.monotonic() - looked > LOOK_SECONDS:

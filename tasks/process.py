@@ -118,8 +118,12 @@ class ThisProcess:
         return self._in_use or any(thread.is_alive() for thread in self._abandoned)
 
     def _leave_at_the_end(self) -> None:
-        """Let Python end all the same, where Prefect's engine runs the flow; `flows/running.py` leaves before that."""
+        """Let Python end all the same, where a worker of Prefect started this process for a run.
 
+        `flows/running.py` does so for the command line. Of another program that calls flows the end is its own affair.
+        """
+        if "PREFECT__FLOW_RUN_ID" not in os.environ:
+            return
         from tasks.server_wait import everything_sent  # which a flow has imported already
 
         def leave() -> None:

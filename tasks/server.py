@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -45,13 +46,20 @@ def needs_own_server() -> bool:
 
 
 def why_unusable() -> str:
-    """Return why the named server cannot be used, and what to do; empty if it can. It takes ten seconds at most."""
+    """Return why the named server cannot be used, and what to do; empty if it can.
+
+    It takes ten seconds at most; longer, and says so, where a server lets this process in and is silent.
+    """
     url = get_current_settings().api.url
     otherwise = "let each run start one for itself with `prefect config unset PREFECT_API_URL`"
     try:
         with WAIT.not_waiting(), get_client(sync_client=True) as client:
-            if (error := client.api_healthcheck()) is not None:
-                raise error
+
+            def ask() -> None:
+                if (error := client.api_healthcheck()) is not None:
+                    raise error
+
+            _patiently(ask, f"server    {url} says nothing; it is waited for, up to {WAIT.seconds:.0f} s")
             # Another program may answer anything it is asked; Prefect Cloud tells no version.
             if client.server_type != ServerType.CLOUD and not _is_version(client.api_version()):
                 raise ValueError("it tells no version of Prefect")
@@ -69,13 +77,31 @@ def why_unusable() -> str:
 def why_unreachable(api_url: str) -> str:
     """Return why this machine does not reach Prefect's server; empty if it does."""
     try:
-        httpx.get(f"{api_url.rstrip('/')}/health", timeout=_ANSWER_SECONDS)
+        _patiently(lambda: httpx.get(f"{api_url.rstrip('/')}/health", timeout=_ANSWER_SECONDS))
     except httpx.HTTPError as error:
         return (
             f"does not reach Prefect's server at {api_url} ({error}): start it with --host 0.0.0.0, and name it in "
             "PREFECT_API_URL by an address that all machines reach"
         )
     return ""
+
+
+def _patiently(ask: Callable[[], object], line: str = "") -> None:
+    """Ask a server again that took the question and is silent, for as long as a run waits for one; then print `line`.
+
+    One on SQLite can be silent for a minute (`t2i_core/options/server.py`).
+    """
+    deadline, said = time.monotonic() + WAIT.seconds, not line
+    while True:
+        try:
+            ask()
+            return
+        except httpx.ReadTimeout:
+            if time.monotonic() >= deadline:
+                raise
+        if not said:
+            said = True
+            print(line, flush=True)
 
 
 def give_own_database() -> None:

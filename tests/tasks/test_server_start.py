@@ -6,11 +6,13 @@ import socket
 import sqlite3
 import threading
 
+import httpx
 import pytest
+from prefect.client.base import PrefectHttpxSyncClient
 
 from t2i_core.errors import UserError
 from tasks import server
-from tasks.server import OwnServer, check_home, give_own_database, needs_own_server, why_unusable
+from tasks.server import OwnServer, check_home, give_own_database, needs_own_server, why_unreachable, why_unusable
 from tasks.server_wait import WAIT
 from tasks.settings import apply_settings
 from tests.prefect_server import free_port
@@ -86,13 +88,40 @@ def test_a_port_that_answers_but_is_no_prefect_is_one_line(prefect, answering, s
     assert capsys.readouterr().out == ""
 
 
-def test_a_port_that_says_nothing_is_one_line(prefect, monkeypatch):
+@pytest.fixture
+def silent(monkeypatch):
+    """The address of a server that lets one in and says nothing; a question takes a fifth of a second."""
     monkeypatch.setattr("tasks.server_wait.UNIMPORTANT_SECONDS", 0.2)
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen()
-        prefect(PREFECT_API_URL=f"http://127.0.0.1:{silent.getsockname()[1]}/api")
-        assert "does not answer (timed out)" in why_unusable()
+    monkeypatch.setattr("tasks.server._ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(WAIT, "_quiet", True)  # as before a run begins
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/api"
+
+
+def test_a_port_that_says_nothing_is_one_line(prefect, monkeypatch, silent, capsys):
+    monkeypatch.setattr(WAIT, "seconds", 1.0)
+    prefect(PREFECT_API_URL=silent)
+    assert "does not answer (timed out)" in why_unusable()
+    assert capsys.readouterr().out == f"server    {silent} says nothing; it is waited for, up to 1 s\n"
+    assert why_unreachable(silent).startswith(f"does not reach Prefect's server at {silent} (timed out)")
+
+
+def test_a_server_that_is_silent_for_a_while_is_waited_for(prefect, monkeypatch, silent, capsys):
+    prefect(PREFECT_API_URL=silent)
+    ask, asked = PrefectHttpxSyncClient.send, []
+
+    def send(client, request, *arguments, **options):
+        asked.append(request.url.path)
+        if len(asked) < 3:
+            return ask(client, request, *arguments, **options)
+        body = b'"3.8.8"' if request.url.path.endswith("version") else b"true"
+        return httpx.Response(200, content=body, request=request)
+
+    monkeypatch.setattr(PrefectHttpxSyncClient, "send", send)
+    assert why_unusable() == ""
+    assert capsys.readouterr().out.count("says nothing; it is waited for") == 1
 
 
 @pytest.mark.parametrize("url", ["localhost:4200/api", "http://"])
