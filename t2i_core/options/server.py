@@ -4,8 +4,9 @@ from typing import ClassVar
 
 from pydantic import BaseModel, Field
 
-# Longer than Prefect's server can be silent where two of its own writers wait for each other: SQLite lets a writer wait
-# for 60 s, and the other one may need that very thread (seen with eight parts that started at the same moment).
+# Longer than Prefect's server on SQLite can be silent. It lets a writer wait for 60 s; meanwhile Python's garbage
+# collection, in the thread that answers, may wait for that writer's connection, and so may the other writer for the
+# answer (seen in four of some thirty starts of eight parts at the same moment).
 SERVER_WAIT = 90.0
 
 
