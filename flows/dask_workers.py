@@ -50,6 +50,8 @@ LOOK_SECONDS = 1.0
 RECONNECT_SECONDS = 600.0
 # How long a process may take to say who it is: it may hang.
 READY_SECONDS = 3600.0
+# How long a process may take to fetch the model's files and to verify them.
+FETCH_SECONDS = 24 * 3600.0
 # How long an answer of a process or of the scheduler is waited for that is there already.
 ANSWER_SECONDS = 30.0
 # How long the end of a run waits for a scheduler that does not answer.
@@ -88,7 +90,7 @@ class _Member:
 
     seat: str  # its name, which it keeps when it is started anew; empty where it has none
     asked: Any  # a Dask future
-    since: float  # when it was first asked
+    since: float  # when it was asked
     told: Introduction | None = None
     ready: bool = False
     refused: str = ""
@@ -302,8 +304,10 @@ class DaskWorkers(Workers):
         """Take the next step with a worker, if it answered the last one."""
         assert self._run is not None
         if member.asked.status == "pending":
-            if member.told is None and time.monotonic() - member.since > READY_SECONDS:
-                self._refuse(client, address, member, f"it said nothing for {READY_SECONDS:.0f} s")
+            silent, limit = time.monotonic() - member.since, FETCH_SECONDS if member.told else READY_SECONDS
+            if silent > limit:
+                why = "does not have the model's files after" if member.told else "said nothing for"
+                self._refuse(client, address, member, f"it {why} {limit:.0f} s")
             return
         try:
             answer = member.asked.result(timeout=ANSWER_SECONDS)
@@ -323,6 +327,7 @@ class DaskWorkers(Workers):
             self._first = self._first or answer
             if self._run.source is not None:
                 member.asked = self._ask(client, address, files_here, (self._run.source,))
+                member.since = time.monotonic()
                 return
         member.ready, member.asked = True, None
 

@@ -45,8 +45,9 @@ NO_NEWS_SECONDS = 2 * HANG_SECONDS
 RESULT_SECONDS = 60.0
 # Between two rounds of the flow: if it is longer, the flow was stopped meanwhile.
 GAP_SECONDS = 90.0
-# How long a process that stopped a shard by itself gets no other one.
-REST_SECONDS = 10.0
+# How long a process that stopped a shard by itself gets no other one: NFS may show it a new time of a file only after a
+# minute.
+REST_SECONDS = 70.0
 # So often a single image, alone, may end its process before it is called a failure: once may be chance.
 DEATHS = 2
 DEADLY = f"its process died whenever it was made, {DEATHS} times alone"
@@ -91,7 +92,9 @@ class Generating:
         self._last_alive = 0.0  # when a process lived
         self._news: dict[str, float] = {}  # by place: when a step, an image or a shard was made there
         self._told: dict[str, Told] = {}  # by shard
+        self._heard: dict[str, float] = {}  # by place: the same, but for shards that were only submitted
         self._resting: dict[str, float] = {}  # by place: until when it gets no more
+        self._awake = 0.0  # when this process last did something
 
     def start(self, run: RunToJoin) -> None:
         """Start the processes, beside whatever comes next; a second time they are there already."""
@@ -147,37 +150,43 @@ class Generating:
         self.workers.end()
 
     def _generate(self, feed: Feed, submit: Submit, shown: Progress) -> None:
-        looked = last_round = time.monotonic()
+        looked = self._awake = time.monotonic()
+        steps = THIS_PROCESS.steps
         while not THIS_PROCESS.stop.is_set():
-            if (gap := time.monotonic() - last_round) > GAP_SECONDS:
-                self._forgive(gap)
-            last_round = time.monotonic()
             self._look_for_lost()
             while (picked := self._pick(feed)) is not None:
                 self._submit(*picked, submit)
-            if not (self._flights or self._again or self._suspects):
-                if feed.is_over():
-                    return
+            if not (self._flights or self._again):
                 if feed.is_waiting():
                     self._news[""] = time.monotonic()  # the processes are not to blame
+                elif not self._suspects and feed.is_over():
+                    return
             with suppress(Empty):
                 number = self._ended.get(timeout=LOOK_SECONDS)
                 # One that was given up may end all the same.
                 if not THIS_PROCESS.stop.is_set() and (flight := self._flights.pop(number, None)) is not None:
                     self._take(flight, shown)
-            if THIS_PROCESS.silent_seconds() > HANG_SECONDS and self.workers.may_hang():
+            self._forgive_sleep()
+            # Before its first step a process loads the model, from a slow disk for long.
+            began = THIS_PROCESS.steps > steps
+            if began and THIS_PROCESS.silent_seconds() > HANG_SECONDS and self.workers.may_hang():
                 THIS_PROCESS.give_up()
                 raise NoWorkers(f"the device hangs: no step and no image for {HANG_SECONDS:.0f} s")
             if self.workers.several and time.monotonic() - looked > LOOK_SECONDS:
                 self._look(shown)
                 looked = time.monotonic()
 
-    def _forgive(self, seconds: float) -> None:
+    def _forgive_sleep(self) -> None:
         """Count no time in which this process was itself stopped: by Ctrl-Z, or a scheduler that lets others run."""
+        before, self._awake = self._awake, time.monotonic()
+        if (seconds := self._awake - before) < GAP_SECONDS:
+            return
         THIS_PROCESS.forgive(seconds)
         self._last_alive += seconds
-        for place in self._news:
-            self._news[place] += seconds
+        for times in (self._news, self._heard):
+            times.update({place: then + seconds for place, then in times.items()})
+        for flight in self._flights.values():
+            flight.since += seconds
 
     def _pick(self, feed: Feed) -> tuple[Work, str] | None:
         """Return what is submitted next, and to which process; None as long as all have enough."""
@@ -238,20 +247,23 @@ class Generating:
             if isinstance(result, CancelledRun) and self.workers.several:
                 self._called_off(flight)
                 return
-            self._news[""] = self._news[flight.place] = time.monotonic()
+            self._news[""] = self._news[flight.place] = self._heard[flight.place] = time.monotonic()
             self._note(flight, result, shown)
 
     def _called_off(self, flight: Flight) -> None:
-        """Try a shard again that its process stopped by itself: it heard nothing of this run, which hung, for a while.
+        """Try a shard again that its process stopped by itself, because it heard nothing of this run for a while.
 
-        It gets the next one some seconds later, for it may not have heard yet that the run is back.
+        The run may have hung; then the process may not have heard yet that it is back, and gets no other shard for a
+        while. Where others made something in the meantime, the fault is its own.
         """
         log.warning("workers   shard %d was stopped, for %s heard nothing", flight.work.shard.number, flight.title)
-        if any(heard > flight.since for place, heard in self._news.items() if place not in ("", flight.place)):
-            self._strike(flight, "it hears nothing of the run, and others do")
-        with suppress(OSError):  # the output is out of reach
-            self._marks.begin()
-        self._resting[flight.place] = time.monotonic() + REST_SECONDS
+        now, place = time.monotonic(), flight.place
+        if now >= self._resting.get(place, now):
+            if any(heard > flight.since for other, heard in self._heard.items() if other != place):
+                self._strike(flight, "it hears nothing of the run, and others do")
+            with suppress(OSError):  # the output is out of reach
+                self._marks.begin()
+            self._resting[place] = now + REST_SECONDS
         self._again.append(flight.work)
 
     def _look_for_lost(self) -> None:
@@ -268,7 +280,9 @@ class Generating:
         Raises:
             NoWorkers: all processes have died, and none came back; or those that live make nothing.
         """
-        told, now = self._marks.told(), time.monotonic()
+        told = self._marks.told()
+        self._forgive_sleep()
+        now = time.monotonic()
         in_flight = [told.get(flight.work.shard.digest, Told()) for flight in self._flights.values()]
         shown.reach(self._done + sum(shard.images for shard in in_flight))
         places = self._places()
@@ -276,7 +290,7 @@ class Generating:
         for flight in self._flights.values():
             digest = flight.work.shard.digest
             if digest in told and told[digest] != self._told.get(digest):
-                self._news[""] = self._news[flight.place] = now
+                self._news[""] = self._news[flight.place] = self._heard[flight.place] = now
         self._told |= told  # what cannot be read just now is as it was
         if self.workers.fetching():
             self._news[""] = now

@@ -39,11 +39,13 @@ def _run(name: str, values: Mapping[str, Any], *, verbose: bool, before: Callabl
     warnings.filterwarnings("ignore", "Failed to create the Prefect home")
     try:
         from tasks.process import THIS_PROCESS
+        from tasks.server_wait import WAIT
         from tasks.settings import apply_settings, show_lines_in_terminal
 
         THIS_PROCESS.started_for_run = True
         apply_settings()
         show_lines_in_terminal(verbose=verbose)
+        WAIT.seconds = values.get("server_wait", WAIT.seconds)
         wait_for_server = _prepare_server(before)
         module, _, flow = name.partition(":")
         function = getattr(importlib.import_module(module), flow)
@@ -147,7 +149,7 @@ def _leave(code: int) -> int:
         sent = everything_sent()
     except KeyboardInterrupt:
         sent = False
-    if not sent or THIS_PROCESS.is_busy_for_nobody or THIS_PROCESS.stop.is_set():
+    if not sent or THIS_PROCESS.is_busy or THIS_PROCESS.stop.is_set():
         if WAIT.given_up:
             atexit.unregister(logging.shutdown)  # it would wait for the last log lines
         atexit._run_exitfuncs()  # Prefect's sends its last log lines; the server of the run ends

@@ -182,7 +182,7 @@ def join_run(run: str, root: Path) -> Callable[[], bool]:
         A function that says whether shards of the run should stop.
     """
     if THIS_PROCESS.run == run:
-        return THIS_PROCESS.stop.is_set
+        return lambda: THIS_PROCESS.stop.is_set() or THIS_PROCESS.gave_up
     with _JOINING:
         if run not in _RUNS or not _RUNS[run].is_followed:
             _RUNS[run] = _Run(run, root)

@@ -113,8 +113,8 @@ class ThisProcess:
         return self._given_up.done()
 
     @property
-    def is_busy_for_nobody(self) -> bool:
-        """Whether the device, or a thread, still works on what nobody waits for: Python would, at its end."""
+    def is_busy(self) -> bool:
+        """Whether the device works, or a thread that was abandoned: Python would wait for them at its end."""
         return self._in_use or any(thread.is_alive() for thread in self._abandoned)
 
     def _leave_at_the_end(self) -> None:
@@ -127,7 +127,7 @@ class ThisProcess:
         from tasks.server_wait import everything_sent  # which a flow has imported already
 
         def leave() -> None:
-            if self.is_busy_for_nobody:
+            if self.is_busy:
                 everything_sent()
                 os._exit(0)  # the state is told
 

@@ -58,11 +58,11 @@ def why_unusable() -> str:
             def ask() -> None:
                 if (error := client.api_healthcheck()) is not None:
                     raise error
+                # Another program may answer anything it is asked; Prefect Cloud tells no version.
+                if client.server_type != ServerType.CLOUD and not _is_version(client.api_version()):
+                    raise ValueError("it tells no version of Prefect")
 
             _patiently(ask, f"server    {url} says nothing; it is waited for, up to {WAIT.seconds:.0f} s")
-            # Another program may answer anything it is asked; Prefect Cloud tells no version.
-            if client.server_type != ServerType.CLOUD and not _is_version(client.api_version()):
-                raise ValueError("it tells no version of Prefect")
     except Exception as error:
         if is_silence(error):
             why = f"Prefect's server at {url} does not answer ({reason(error)}); start it with `prefect server start`"
@@ -87,9 +87,10 @@ def why_unreachable(api_url: str) -> str:
 
 
 def _patiently(ask: Callable[[], object], line: str = "") -> None:
-    """Ask a server again that took the question and is silent, for as long as a run waits for one; then print `line`.
+    """Ask a server again that took the question and is silent, for as long as a run waits for one.
 
-    One on SQLite can be silent for a minute (`t2i_core/options/server.py`).
+    `line` is printed once, after the first silence. A server on SQLite can be silent for a minute
+    (`t2i_core/options/server.py`).
     """
     deadline, said = time.monotonic() + WAIT.seconds, not line
     while True:

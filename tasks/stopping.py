@@ -25,7 +25,7 @@ ASK_SECONDS = 5
 
 
 class Cancel:
-    """Whether the run of this thread was cancelled in Prefect, as long as that is asked for."""
+    """Whether the run of this thread was cancelled in Prefect; `press` interrupts the thread, if it is the main one."""
 
     def __init__(self) -> None:
         self._thread = threading.current_thread()
@@ -74,8 +74,14 @@ class Cancel:
 
     def end(self) -> None:
         """Interrupt nothing from now on: the run has ended, or stops already."""
-        with self._lock:
-            self._ended.set()
+        while not self._ended.is_set():
+            try:
+                with self._lock:
+                    self._ended.set()
+            except TerminationSignal:  # an interrupt that was on its way
+                if not self.pressed:
+                    self._ended.set()
+                    raise
 
 
 def runner_process() -> int | None:

@@ -22,6 +22,8 @@ from t2i_core.storage.thumbnail_store import ThumbnailWriter
 from t2i_core.storage.thumbnails import make_thumbnail
 from t2i_core.system_errors import as_user_error, is_lasting
 
+# So often it is told that images still wait for a disk.
+WAIT_SECONDS = 60.0
 # Encoding and hashing release the GIL. More than four threads outpace any one GPU.
 THREADS = min(4, os.cpu_count() or 1)
 
@@ -167,7 +169,8 @@ class ImageWriter:
             OutputError: once the disk is full, or the output cannot be written any more for another lasting reason.
         """
         with self._records.timings.measure("waiting for writers"):
-            self._slots.acquire()
+            while not self._slots.acquire(timeout=WAIT_SECONDS):
+                self._on_images(0)  # it is not the device that hangs
         if self._disk_error:
             self._slots.release()
             raise self._disk_error

@@ -4,9 +4,9 @@ from typing import ClassVar
 
 from pydantic import BaseModel, Field
 
-# Longer than Prefect's server on SQLite can be silent. It lets a writer wait for 60 s; meanwhile Python's garbage
-# collection, in the thread that answers, may wait for that writer's connection, and so may the other writer for the
-# answer (seen in four of some thirty starts of eight parts at the same moment).
+# Longer than Prefect's server on SQLite can be silent: 60 s. So long a writer waits for another one. Meanwhile Python's
+# garbage collection, in the thread that answers all requests, may wait for the connection of the first writer; and the
+# other one needs that thread to end (seen in four of some thirty starts of eight parts at the same moment).
 SERVER_WAIT = 90.0
 
 

@@ -209,6 +209,16 @@ def test_a_worker_that_never_says_who_it_is_is_refused(monkeypatch, caplog):
     assert "workers   a is not used: it said nothing for 0 s" in caplog.text
 
 
+def test_a_worker_that_fetches_the_model_for_a_day_is_refused(monkeypatch, caplog):
+    workers, look, _ = cluster({"a": {files_here: None}, "b": {files_here: {}}}, run=replace(RUN, source=object()))
+    look("a", "b")
+    assert workers.fetching()
+    monkeypatch.setattr(dask_workers, "FETCH_SECONDS", 0.0)
+    look("a", "b")
+    assert (workers.fetching(), workers.hopeful(), workers.places()) == (False, False, ["b"])
+    assert "a, process 7 is not used: it does not have the model's files after 0 s" in caplog.text
+
+
 def test_where_the_first_worker_is_refused_the_others_are_compared_with_another_one():
     answers = {
         "a": {files_here: ModelError("/m has another content")},

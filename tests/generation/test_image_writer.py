@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from t2i_core.errors import ImageFailure, OutputError
+from t2i_core.generation import image_writer
 from t2i_core.generation.image_writer import ImageWriter, RecordWriter, RunContext
 from t2i_core.generation.interface import GeneratedImage, TextLength, Timings
 from t2i_core.planning.pending import ImageRequest
@@ -114,6 +115,26 @@ def test_a_failure_does_not_take_away_what_another_process_made_meanwhile(images
     made = RecordWriter(images, replace(CONTEXT, run="another"), FakeGenerator(), Timings()).write(REQUEST, generated())
     assert records.write(REQUEST, generated(BLACK_OUT)) == made
     assert images.read(SPEC.key) is not None
+
+
+def test_waiting_for_a_disk_that_hangs_is_told_of(records, monkeypatch):
+    monkeypatch.setattr(image_writer, "WAIT_SECONDS", 0.02)
+    told, disk = [], threading.Event()
+
+    def on_images(count):
+        told.append(count)
+        if told.count(0) == 2:
+            disk.set()
+
+    def slow():
+        assert disk.wait(SECONDS)
+        return rounded(PIXELS)
+
+    writer = ImageWriter(records, pending=1, on_images=on_images)
+    for _ in range(2):
+        writer.submit(REQUEST, generated(slow))
+    writer.finish()
+    assert (told.count(0) >= 2, told.count(1)) == (True, 2)
 
 
 def test_an_error_of_the_device_is_no_record(images, records):

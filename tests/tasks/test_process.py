@@ -34,7 +34,7 @@ def call():
         print("stopped", flush=True)
 thread = threading.Thread(target=call)
 thread.start()
-while not THIS_PROCESS.is_busy_for_nobody:
+while not THIS_PROCESS.is_busy:
     time.sleep(0.01)
 THIS_PROCESS.give_up()
 thread.join()
@@ -69,7 +69,7 @@ def test_what_an_interruptible_call_returns_or_raises_is_that_of_the_call():
     assert interruptible(lambda: 3) == 3
     with pytest.raises(KeyError, match="x"):
         interruptible(lambda: {}["x"])
-    assert not THIS_PROCESS.is_busy_for_nobody
+    assert not THIS_PROCESS.is_busy
 
 
 def test_whatever_uses_the_device_runs_in_one_thread(process):
@@ -197,11 +197,11 @@ def slow(process):
     call.shard.join(SECONDS)
 
 
-def test_the_is_busy_for_nobody_while_a_call_runs_and_not_after_it(process, slow):
-    assert process.is_busy_for_nobody
+def test_a_process_is_busy_while_a_call_runs_and_not_after_it(process, slow):
+    assert process.is_busy
     slow.may_end.set()
     slow.shard.join(SECONDS)
-    assert not process.is_busy_for_nobody
+    assert not process.is_busy
     assert slow.error is None
 
 
@@ -210,7 +210,7 @@ def test_a_shard_does_not_wait_for_a_device_that_was_given_up(process, slow):
     process.give_up()  # a second signal
     slow.shard.join(SECONDS)
     assert isinstance(slow.error, Stopped)
-    assert process.is_busy_for_nobody  # it goes on by itself
+    assert process.is_busy  # it goes on by itself
 
 
 def test_after_giving_up_no_further_shard_begins(process, slow):
