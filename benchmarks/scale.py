@@ -35,9 +35,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.processes import Done, run
-from t2i_core.errors import ConfigError, Stopped
+from t2i_core.errors import Stopped
 from t2i_core.generation.interface import GeneratedImage, Pixels
-from tests.prefect_server import free_port, serve
+from tests.dask_cluster import Cluster, has_workers, until
+from tests.prefect_server import serve
 
 PHASES = ("plan", "first", "submit", "adopt", "unchanged", "inserted")
 INSERTED = 1000
@@ -184,42 +185,24 @@ class Generator:
 
 
 def dask_setup(worker: object) -> None:
-    """Simulate the model in a worker of `--cluster`; Dask calls this by name."""
+    """Prepare a worker of `--cluster` as that of a run, with a simulated model; Dask calls this by name."""
+    import tasks.elsewhere
     import tasks.generation
 
+    tasks.elsewhere.dask_setup(worker)
     tasks.generation.load_generator = lambda *_: Generator(0)
 
 
 @contextmanager
 def cluster(folder: Path) -> Iterator[str]:
     """A scheduler with a worker, for the block: its address."""
-    address = f"127.0.0.1:{free_port()}"
-    quiet = "--no-dashboard"
-    preloads = ("--preload", "tasks.elsewhere", "--preload", "benchmarks.scale")
-    room = ("--nthreads", "2", "--memory-limit", "0", "--no-nanny", "--local-directory", str(folder))
-    commands = (
-        ("scheduler", "--host", "127.0.0.1", "--port", address.partition(":")[2], quiet),
-        ("worker", address, quiet, *room, *preloads),
-    )
-    with ExitStack() as stack:
-        for what, *options in commands:
-            log = stack.enter_context((folder / f"{what}.log").open("w"))
-            command = [sys.executable, "-m", f"distributed.cli.dask_{what}", *options]
-            process = subprocess.Popen(command, stdout=log, stderr=log)
-            stack.callback(process.wait)
-            stack.callback(process.kill)
-        while not _has_workers(address):
-            time.sleep(0.2)
-        yield address
-
-
-def _has_workers(address: str) -> bool:
-    from flows.dask_scheduler import check_dask_scheduler
-
+    started = Cluster(folder)
     try:
-        return bool(check_dask_scheduler(address))
-    except ConfigError:
-        return False
+        started.start_worker("benchmarks.scale")
+        until(lambda: has_workers(started.address))
+        yield started.address
+    finally:
+        started.end()
 
 
 def child(seconds: float, arguments: list[str]) -> int:

@@ -94,7 +94,7 @@ class _Member:
     told: Introduction | None = None
     ready: bool = False
     refused: str = ""
-    unlike: Introduction | None = None  # what it was refused for: it differs from that one
+    unlike: Introduction | None = None  # the first worker, where it was refused only because it differs from that one
 
     def title(self, address: str) -> str:
         return self.told.title if self.told else address

@@ -92,7 +92,7 @@ class Generating:
         self._last_alive = 0.0  # when a process lived
         self._news: dict[str, float] = {}  # by place: when a step, an image or a shard was made there
         self._told: dict[str, Told] = {}  # by shard
-        self._heard: dict[str, float] = {}  # by place: the same, but for shards that were only submitted
+        self._heard: dict[str, float] = {}  # by place: the same, where a shard that was only submitted does not count
         self._resting: dict[str, float] = {}  # by place: until when it gets no more
         self._awake = 0.0  # when this process last did something
 

@@ -1,81 +1,17 @@
 """A scheduler that is there already, as real processes: a worker that hangs, a late one, and what Prefect shows."""
 
-import os
-import signal
 import subprocess
-import sys
-import time
 
-import psutil
 import pytest
 
-from flows.dask_scheduler import check_dask_scheduler
-from t2i_core.errors import ConfigError
 from tests.conftest import ROOT, Output, command, in_process
+from tests.dask_cluster import Cluster, has_workers, until
 from tests.prefect_server import client_of
 from tests.workers import WHAT
 
 pytestmark = pytest.mark.timeout(300)
 
 TEXTS = [f"a fox number {i}" for i in range(12)]
-
-
-def until(condition, seconds=100):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
-class Cluster:
-    """A scheduler, and workers that are started when a test says so."""
-
-    def __init__(self, folder):
-        self.folder, self.processes = folder, []
-        file = folder / "scheduler.json"
-        self.start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", file)
-        until(file.exists)
-        until(lambda: "address" in file.read_text())
-        self.address = file.read_text().partition('"address": "')[2].partition('"')[0]
-
-    def start(self, what, *arguments, **environment):
-        with (self.folder / f"{what}-{len(self.processes)}.log").open("w") as log:
-            self.processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", f"distributed.cli.dask_{what}", *map(str, arguments)],
-                    cwd=ROOT,
-                    env=os.environ | environment,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                )
-            )
-
-    def start_worker(self, what="", **environment):
-        options = [
-            "--nthreads",
-            "2",
-            "--memory-limit",
-            "0",
-            "--no-dashboard",
-            "--no-nanny",
-            "--preload",
-            "tests.workers",
-        ]
-        options += ["--local-directory", self.folder]
-        self.start("worker", self.address, *options, OMP_NUM_THREADS="1", **{WHAT: what}, **environment)
-
-    def end(self):
-        for process in self.processes:
-            for one in [*psutil.Process(process.pid).children(recursive=True), process]:
-                one.send_signal(signal.SIGKILL)
-            process.wait()
-
-
-def has_workers(address):
-    try:
-        return check_dask_scheduler(address)
-    except ConfigError:
-        return False
 
 
 @pytest.fixture
@@ -89,7 +25,7 @@ def test_a_worker_that_hangs_and_one_that_joins_late_change_nothing(cluster, ser
     dataset = tmp_path / "prompts.txt"
     dataset.write_text("".join(f"{text}\n" for text in TEXTS))
     hung = tmp_path / "hung"
-    cluster.start_worker(f"hang once:{hung}")
+    cluster.start_worker("tests.workers", OMP_NUM_THREADS="1", **{WHAT: f"hang once:{hung}"})
     flags = [f"--dataset={dataset}", f"--dask-scheduler={cluster.address}", "--save-interval=1"]
     until(lambda: has_workers(cluster.address))
     log = tmp_path / "run.log"
@@ -98,7 +34,7 @@ def test_a_worker_that_hangs_and_one_that_joins_late_change_nothing(cluster, ser
             command(*flags, f"--output={output.folder}"), cwd=ROOT, stdout=lines, stderr=subprocess.STDOUT
         )
     until(lambda: hung.exists() or run.poll() is not None)
-    cluster.start_worker()
+    cluster.start_worker("tests.workers", OMP_NUM_THREADS="1", **{WHAT: ""})
     assert run.wait(200) == 0, log.read_text()
     assert "was on a process that died; it is tried again" in log.read_text()
     assert "12 generated" in log.read_text()
