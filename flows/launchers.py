@@ -25,7 +25,7 @@ def find_part(text: str, environment: Mapping[str, str] = os.environ) -> Part:
         return Part.parse(text)
     _, _, total = text.partition("/")
     rank = _part(environment, "RANK", "WORLD_SIZE")
-    # Machines over which torchrun counts its processes.
+    # On so many machines torchrun started the processes that it counts.
     machines = rank.total // max(1, _count(environment, "LOCAL_WORLD_SIZE")) if rank else 1
     task = None if machines > 1 else _part(environment, "SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
     array = None if machines > _count(environment, "SLURM_JOB_NUM_NODES") else _from_array(environment)

@@ -44,7 +44,7 @@ def begin_part(part: Part | None, workspace: Workspace, lease: Lease, run: str) 
             *(other, mark.host, mark.time, more),
         )
     if part is not None:
-        log.info("part      %s", part)
+        log.info("part      this run makes part %s", part)
 
 
 def _overlap(part: Part, other: Part) -> bool:

@@ -117,23 +117,23 @@ class OwnFiles:
 
         From then on a manifest is ours only by its note: a copy of one, under a name of the user's own, is not.
         """
-        if self._notes.is_dir():
-            return
         for entry in entries(self._notes.parent):  # of a process that was killed here
             with suppress(OSError):  # another run gave it its name just now
                 if final_name(entry.name) == self._notes.name and is_stale(Path(entry.path)):
                     shutil.rmtree(entry.path, ignore_errors=True)
+        if self._notes.is_dir():
+            return
         beginning = temporary_beside(self._notes)  # of this process alone, whatever the file system knows of locks
-        beginning.mkdir(parents=True)
-        for name in names:
-            path = self._workspace.root / name
-            if path.is_file() and not self.is_foreign(name):
-                write_text(beginning / name, _identity_of(path))
         try:
+            beginning.mkdir(parents=True)
+            for name in names:
+                path = self._workspace.root / name
+                if path.is_file() and not self.is_foreign(name):
+                    write_text(beginning / name, _identity_of(path))
             beginning.rename(self._notes)
         except OSError:
             shutil.rmtree(beginning, ignore_errors=True)
-            if not self._notes.is_dir():  # another run was first
+            if not self._notes.is_dir():  # no other run was first
                 raise
 
     def _noted(self, name: str) -> list[str]:

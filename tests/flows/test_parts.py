@@ -102,7 +102,7 @@ def begin(tmp_path, caplog):
 
 
 def test_a_part_says_which_one_it_is_and_that_others_make_it_too(begin):
-    assert "part      1/2\n" in begin("1/2", "r1")
+    assert "part      this run makes part 1/2\n" in begin("1/2", "r1")
     assert "was begun on" not in begin("2/2", "r2", "r1")
     twice = begin("1/2", "r3", "r1", "r2")
     assert f"part      1/2 was begun on {socket.gethostname()} at " in twice

@@ -4,10 +4,12 @@ import itertools
 import json
 import os
 import shutil
+import time
 
 import pytest
 
 from t2i_core.errors import OutputError
+from t2i_core.output import own_files
 from t2i_core.output.identity import OutputIdentity, check_files, claim_output
 from t2i_core.output.own_files import MARKER, OwnFiles, claim_folder
 from t2i_core.storage.workspace import Workspace
@@ -118,6 +120,46 @@ def test_a_copy_of_a_manifest_under_a_name_of_the_user_s_own_is_theirs(workspace
     files.forget("manifest.jsonl")
     with refused("manifest.jsonl"):
         files.check(["manifest.jsonl"])
+
+
+@pytest.fixture
+def unclaimed(tmp_path):
+    return Workspace(tmp_path / "unclaimed")
+
+
+def test_of_runs_that_begin_at_the_same_moment_without_locks_the_first_one_counts(unclaimed):
+    def meanwhile():
+        OwnFiles(unclaimed).begin([])
+        (unclaimed.written / "run.json").write_text("of the first one")
+        yield "manifest.jsonl"
+
+    OwnFiles(unclaimed).begin(meanwhile())
+    assert [path.name for path in unclaimed.written.iterdir()] == ["run.json"]
+    assert [path.name for path in unclaimed.hidden.iterdir()] == ["written"]
+
+
+@pytest.mark.parametrize(("hours", "left"), [(0, [".written.7-7.tmp", "written"]), (2, ["written"])])
+def test_what_a_killed_process_had_begun_is_removed_once_it_is_old(unclaimed, hours, left):
+    files = OwnFiles(unclaimed)
+    files.begin([])
+    begun = unclaimed.hidden / ".written.7-7.tmp"
+    begun.mkdir()
+    (begun / "run.json").touch()
+    then = time.time() - 3600 * hours
+    os.utime(begun, (then, then))
+    files.begin([])
+    assert sorted(path.name for path in unclaimed.hidden.iterdir()) == left
+
+
+def test_what_gets_its_name_while_a_run_begins_refuses_nothing(unclaimed, monkeypatch):
+    (unclaimed.hidden / ".written.7-7.tmp").mkdir(parents=True)
+
+    def gone(path):
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(own_files, "is_stale", gone)
+    OwnFiles(unclaimed).begin([])
+    assert unclaimed.written.is_dir()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import pytest
 
 from t2i_core.errors import OutputError
+from t2i_core.output import writable
 from t2i_core.output.writable import check_output
 from t2i_core.storage.workspace import Workspace
 
@@ -16,6 +17,15 @@ def test_a_new_output_and_one_of_an_earlier_run_are_left_as_they_are(tmp_path):
     before = sorted(tmp_path.rglob("*"))
     check_output(workspace.root)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_that_another_run_is_about_to_rename_is_not_looked_at(tmp_path, monkeypatch):
+    workspace, looked = Workspace(tmp_path), []
+    (workspace.hidden / ".written.7-7.tmp").mkdir(parents=True)
+    workspace.results.mkdir()
+    monkeypatch.setattr(writable, "check_writable", looked.append)
+    check_output(tmp_path)
+    assert looked == [tmp_path, workspace.hidden, workspace.results]
 
 
 def test_a_file_or_a_broken_link_in_place_of_the_hidden_folder_is_refused(tmp_path):

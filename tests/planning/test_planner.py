@@ -373,6 +373,13 @@ def test_an_input_without_a_usable_row_is_an_error_that_shows_why(write, folder)
     assert list(folder.iterdir()) == []
 
 
+def test_an_input_without_a_usable_row_is_the_same_error_for_two_parts_that_read_it_at_once(write, folder, monkeypatch):
+    files = Plan.files
+    monkeypatch.setattr(Plan, "files", lambda plan, folder: [*files(plan, folder), folder / "removed by the other"])
+    with pytest.raises(DatasetError, match="no usable row among 1"):
+        write(row(0, rejection=Rejection(0, 1, "row", "", "is bad")))
+
+
 def test_a_row_that_is_rejected_for_something_else_leaves_its_id_to_a_later_row(write):
     wrong = row(0, "a", id="x", settings=RowSettings(height=65))
     plan = write(wrong, row(1, "b", id="x"), row(2, "c", id="X"), id_key="id")

@@ -99,6 +99,14 @@ def test_signs_of_life_are_seen_and_keep_the_marks_of_a_long_run(marks, tmp_path
     assert not marks.says_stop()
 
 
+def test_marks_of_a_run_that_ends_just_now_stop_no_other_run(marks, tmp_path, monkeypatch):
+    def gone(path):
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(run_marks, "is_stale", gone)
+    remove_stale_marks(tmp_path / "running", ())
+
+
 def test_a_sign_of_life_that_cannot_be_given_is_left_out(marks):
     marks.end()
     marks.sign()
