@@ -7,9 +7,12 @@ import pytest
 from prefect.exceptions import TerminationSignal
 from prefect.states import Completed, Failed
 
+from flows import running
 from flows.command import ExitCode
 from flows.outcomes import TOO_MANY_FAILURES
 from flows.running import _run_to_its_end
+from t2i_core.errors import UserError
+from tasks.process import THIS_PROCESS
 from tasks.server_wait import WAIT
 
 AWAY = httpx.ConnectError("All connection attempts failed")
@@ -96,6 +99,24 @@ def test_a_server_that_is_silent_while_a_run_begins_may_be_given_longer(capsys, 
     monkeypatch.setattr(WAIT, "seconds", 60.0)
     assert _run_to_its_end(Flow(begins=False), {}) == ExitCode.WRONG_USE
     assert capsys.readouterr().err.endswith("or its log; --server-wait 600 waits longer for it\n")
+
+
+@pytest.mark.parametrize(("values", "seconds"), [({"server_wait": 7.0}, 7), ({}, 60)])
+def test_a_server_is_waited_for_as_long_as_asked_before_the_flow_begins_too(monkeypatch, capsys, values, seconds):
+    waited = []
+
+    def prepare(before):
+        waited.append(WAIT.seconds)
+        raise UserError("it is silent")
+
+    WAIT.begin(60)
+    monkeypatch.setattr(running, "_prepare_server", prepare)
+    monkeypatch.setattr("tasks.settings.apply_settings", lambda: None)  # what they set would outlive this test
+    monkeypatch.setattr("tasks.settings.show_lines_in_terminal", lambda verbose: None)
+    monkeypatch.setattr(THIS_PROCESS, "started_for_run", False)
+    assert running._run("flows.show:show", values, verbose=False, before=lambda own: None) == ExitCode.WRONG_USE
+    assert waited == [seconds]
+    assert capsys.readouterr().err == "error: it is silent\n"
 
 
 def test_another_error_before_the_flow_began_is_not_hidden():

@@ -78,6 +78,17 @@ def test_a_stop_by_the_flow_stops_its_shards(process, marks, tmp_path):
     until(should_stop)
 
 
+def test_in_the_flow_s_own_process_a_stop_and_a_device_that_was_given_up_stop_the_shards(process, tmp_path):
+    process.start_run("r1")
+    should_stop = join_run("r1", tmp_path)
+    assert not should_stop()
+    process.stop.set()
+    assert should_stop()
+    process.stop.clear()
+    process.give_up()
+    assert should_stop()
+
+
 def test_a_run_that_is_over_stops_its_shards(process, marks, tmp_path):
     should_stop = join_run("r1", tmp_path)
     marks.end()
