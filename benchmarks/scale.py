@@ -1,6 +1,7 @@
 """What a run costs besides its images, from ten thousand rows to a million: seconds and peak memory of its process.
 
-    python -m benchmarks.scale [--rows 10000 100000 1000000] [--phases plan ...] [--folder DIR] [--slow] [--cluster]
+    python -m benchmarks.scale [--rows 10000 100000 1000000] [--phases plan ...] [--folder DIR]
+                               [--slow] [--workers | --cluster]
 
 The model is simulated and makes 64x64 images in no time; Prefect, files and checks are real, with a server that runs
 already. Of each phase: wall seconds, seconds of CPU time (on a machine that does other work, too, these tell
@@ -15,7 +16,8 @@ unchanged  nothing has changed
 inserted   1,000 prompts inserted at random places; their images take no time
 
 `--slow` adds a millisecond to each call that looks for a file or a folder, as a network file system does. With
-`--cluster` the images are made by a worker of a Dask scheduler: the memory is that of a flow which makes none itself.
+`--workers` the images are made by two processes of the run's own, with `--cluster` by a worker of a Dask scheduler: the
+memory is that of a flow which makes none itself.
 """
 
 import argparse
@@ -34,11 +36,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.processes import Done, run
+from benchmarks.processes import Done, run, wait
 from t2i_core.errors import Stopped
 from t2i_core.generation.interface import GeneratedImage, Pixels
-from tests.dask_cluster import Cluster, has_workers, until
-from tests.prefect_server import serve
 
 PHASES = ("plan", "first", "submit", "adopt", "unchanged", "inserted")
 INSERTED = 1000
@@ -49,10 +49,9 @@ SLOW = Path(__file__).with_name("slow_files.c")
 class Runs:
     """The flow over a made-up data set of so many rows, in a folder of its own."""
 
-    def __init__(self, folder: Path, rows: int, slow: bool, scheduler: str) -> None:
-        """`scheduler`: the address of one whose workers make the images; empty: the flow makes them."""
-        self.rows, self.home = rows, folder / f"rows{rows}"
-        self.elsewhere = [f"--dask-scheduler={scheduler}"] if scheduler else []
+    def __init__(self, folder: Path, rows: int, slow: bool, elsewhere: list[str]) -> None:
+        """`elsewhere`: options by which other processes make the images; empty: the flow makes them."""
+        self.rows, self.home, self.elsewhere = rows, folder / f"rows{rows}", elsewhere
         self.environment = {"LD_PRELOAD": str(slow_files(folder)), "SLOW_FILES": str(self.home)} if slow else {}
         if not (self.home / "prompts.jsonl").exists():
             run("benchmarks.made_up", rows, self.home)
@@ -75,11 +74,10 @@ class Runs:
                 if "plan" not in times and next((new / ".t2i/results").glob("plan-*/*"), None):
                     times["plan"] = time.perf_counter() - started
             process.send_signal(signal.SIGTERM)
-            _, status, usage = os.wait4(process.pid, 0)
+            code, cpu_seconds, peak_bytes = wait(process)
             log.seek(0)
-            assert os.waitstatus_to_exitcode(status) in (143, -signal.SIGTERM), log.read()[-2000:]
-        done = Done("", times["first"], usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
-        return figures(done) | {"plan": times["plan"]}
+            assert code in (143, -signal.SIGTERM), log.read()[-2000:]
+        return figures(Done("", times["first"], cpu_seconds, peak_bytes)) | {"plan": times["plan"]}
 
     def submit(self) -> dict[str, float]:
         result = self._flow("new", f"--part=1/{max(1, self.rows // SUBMITTED)}")
@@ -184,18 +182,28 @@ class Generator:
         return GeneratedImage(lambda: Pixels(values, low, high), lambda: self.seconds, 4, False)
 
 
-def dask_setup(worker: object) -> None:
-    """Prepare a worker of `--cluster` as that of a run, with a simulated model; Dask calls this by name."""
-    import tasks.elsewhere
+def simulate(seconds: float) -> Generator:
+    """Put the simulated model in the place of the real one, in this process."""
     import tasks.generation
 
+    generator = Generator(seconds)
+    tasks.generation.load_generator = lambda *_: generator
+    return generator
+
+
+def dask_setup(worker: object) -> None:
+    """Prepare a worker of `--cluster` as that of a run; Dask calls this by name."""
+    import tasks.elsewhere
+
     tasks.elsewhere.dask_setup(worker)
-    tasks.generation.load_generator = lambda *_: Generator(0)
+    simulate(0)
 
 
 @contextmanager
 def cluster(folder: Path) -> Iterator[str]:
     """A scheduler with a worker, for the block: its address."""
+    from tests.dask_cluster import Cluster, has_workers, until
+
     started = Cluster(folder)
     try:
         started.start_worker("benchmarks.scale")
@@ -208,9 +216,7 @@ def cluster(folder: Path) -> Iterator[str]:
 def child(seconds: float, arguments: list[str]) -> int:
     """Run the flow with a simulated model; print, as JSON, seconds of its stages."""
     import flows.generating
-    import flows.text2image
     import tasks.dataset
-    import tasks.generation
     import tasks.manifest
     import tasks.records
     from flows.cli import main
@@ -233,9 +239,7 @@ def child(seconds: float, arguments: list[str]) -> int:
     timed("records", tasks.records, "collect_records")
     timed("manifest", tasks.manifest, "write_manifest")
     timed("generate", flows.generating.Generating, "__call__")
-    generator = Generator(seconds)
-    tasks.generation.load_generator = lambda *_: generator
-    flows.text2image.check_machine = lambda resolved: None  # it would import torch
+    generator = simulate(seconds)
     code = main(arguments)
     print(json.dumps(stages | ({"images": generator.made} if generator.made else {})))
     return code
@@ -249,19 +253,25 @@ def main() -> None:
     parser.add_argument("--phases", nargs="*", choices=PHASES, default=PHASES)
     parser.add_argument("--folder", type=Path, help="keep the made-up images here")
     parser.add_argument("--slow", action="store_true", help="a millisecond for each look at a file")
-    parser.add_argument("--cluster", action="store_true", help="a worker of a Dask scheduler makes the images")
+    others = parser.add_mutually_exclusive_group()
+    others.add_argument("--workers", action="store_true", help="two processes of the run's own make the images")
+    others.add_argument("--cluster", action="store_true", help="a worker of a Dask scheduler makes them")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
+    from tests.prefect_server import serve  # not in the flow's process, whose memory is measured: it imports pytest
+
     results: dict[str, dict[str, float]] = {}
     with ExitStack() as stack:
         temporary = stack.enter_context(tempfile.TemporaryDirectory())
         stack.enter_context(serve(Path(temporary) / "prefect"))
-        scheduler = stack.enter_context(cluster(Path(temporary))) if options.cluster else ""
+        elsewhere = ["--workers=2"] if options.workers else []
+        if options.cluster:
+            elsewhere = [f"--dask-scheduler={stack.enter_context(cluster(Path(temporary)))}"]
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         print("| phase | rows | seconds | CPU seconds | peak MB | stages |\n|---|---|---|---|---|---|")
         for rows in options.rows:
-            runs = Runs(folder.resolve(), rows, options.slow, scheduler)
+            runs = Runs(folder.resolve(), rows, options.slow, elsewhere)
             for phase in options.phases:
                 found = results[f"{phase}.{rows}"] = getattr(runs, phase)()
                 told = [f"{found[name]:.1f}" for name in ("seconds", "cpu")] + [f"{found['peak MB']:.0f}"]
@@ -280,3 +290,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+elif __name__ == "__mp_main__":  # a process of `--workers`
+    simulate(0)

@@ -45,8 +45,8 @@ def device_of(config: Config) -> str:
     return resolve_device(config.device)
 
 
-def check_machine(resolved: Resolved) -> None:
-    """Refuse what this machine cannot run, before weights are fetched or loaded.
+def check_machine(resolved: Resolved) -> list[str]:
+    """Refuse what this machine cannot run, before weights are fetched or loaded; return lines to warn of the rest.
 
     Raises:
         ConfigError: for a device or a library that is not there, or the default model on a machine without a GPU.
@@ -67,9 +67,10 @@ def check_machine(resolved: Resolved) -> None:
         raise default_model_fails(
             config, f"this machine has no GPU for it ({size:.0f} GB of weights)", "--device cpu --model flux-dev"
         )
-    _warn_of_memory(resolved, device)
+    lines = _about_memory(resolved, device)
     if resolved.settings.dtype == "float16" and device == "cpu":
-        log.warning("dtype     float16 can be slow on a CPU; --dtype float32 may be faster, and makes other images")
+        lines.append("dtype     float16 can be slow on a CPU; --dtype float32 may be faster, and makes other images")
+    return lines
 
 
 def announce_guess(resolved: Resolved) -> None:
@@ -132,17 +133,17 @@ def warn_of_disk(needed: int, free: int) -> None:
         log.warning("disk      about %.1f GB are needed, %.1f GB are free", needed / 1e9, free / 1e9)
 
 
-def _warn_of_memory(resolved: Resolved, device: str) -> None:
-    """Say that the weights are larger than the memory that is free, where no option makes up for it."""
+def _about_memory(resolved: Resolved, device: str) -> list[str]:
+    """Return a line where the weights are larger than the memory that is free, where no option makes up for it."""
     from t2i_core.engine.device import free_memory
 
     config, model = resolved.config, resolved.model
     free = free_memory(device)
     fits = free is None or free >= model.weights_bytes
     if free is None or fits or config.offload != "none" or resolved.settings.quantization:
-        return
+        return []
     less = "--quantization takes less" if device == "cpu" else "--quantization and --offload take less"
     if device != "cpu" and model.pipeline_class == "FluxPipeline" and config.text_encoder != "resident":
         less = f"the text encoders come only to encode; {less}"
     size = model.weights_bytes / 1e9
-    log.warning("memory    the weights are %.1f GB, %s has %.1f GB free: %s", size, device, free / 1e9, less)
+    return [f"memory    the weights are {size:.1f} GB, {device} has {free / 1e9:.1f} GB free: {less}"]

@@ -104,7 +104,7 @@ def _before_run(config: Config, *, own: bool) -> None:
 
     if config.part:
         give_own_database()
-    makes_images = not (config.dry_run or config.status or config.dask_scheduler)
+    makes_images = config.workers == 1 and not (config.dry_run or config.status or config.dask_scheduler)
     if makes_images and not Workspace(config.output).hidden.exists():
         # There is work for certain, and starting a server is mostly waiting: torch and diffusers come in meanwhile.
         threading.Thread(target=import_engine).start()

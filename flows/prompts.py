@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 from flows.resolve import Resolved
+from flows.runners import Workers
 from t2i_core.engine.prompt_check import PROMPTS_CHECKED, check_prompts
 from t2i_core.engine.tokens import TokenCounter
 from t2i_core.errors import Stopped, shorten
@@ -40,11 +41,11 @@ def lines_about_prompts(resolved: Resolved, plan: Plan, plans: Path) -> list[str
         return [f"prompts   not checked: {type(error).__name__}: {shorten(str(error))}"]
 
 
-def warn_of_prompts(resolved: Resolved, plan: Plan, plans: Path) -> None:
+def warn_of_prompts(resolved: Resolved, plan: Plan, plans: Path, workers: Workers) -> None:
     """Say what `lines_about_prompts` returns; nothing after a stop."""
     if THIS_PROCESS.stop.is_set():
         return
-    if resolved.config.dask_scheduler is None:
+    if not workers.several:
         import_engine()  # which another thread may do now: its libraries are not to be met half-way
     for line in lines_about_prompts(resolved, plan, plans):
         log.warning(line)

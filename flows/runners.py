@@ -7,22 +7,26 @@ all of them.
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from prefect import Task, get_client
 from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from prefect.utilities.callables import get_call_parameters
 
+from flows.apart import ask_apart
 from flows.dask_scheduler import check_dask_scheduler, scheduler_address
 from flows.preflight import check_dask, check_workers
 from t2i_core.config import Config
 from t2i_core.errors import ConfigError
 from t2i_core.models.local_files import ModelSource
 from tasks.process import THIS_PROCESS, result_of
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # Shards that a process has in hand: one generates, while the last images of the other are being written.
 THREADS = 2
@@ -89,6 +93,14 @@ class Workers(ABC):
             MeasureFailed: its process died each time.
         """
 
+    def ask(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """Return what a function of the engine tells of this machine, without the engine in this process.
+
+        Raises:
+            Exception: what the function raises.
+        """
+        return ask_apart(function, *arguments, **named)
+
     def may_hang(self) -> bool:
         """Return whether this very process generates, on a device that may hang."""
         return False
@@ -141,6 +153,10 @@ class Threads(Workers):
             self._started, self._device = True, run.device
             self.runner.__enter__()
 
+    def ask(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """Return what a function tells; this process has the engine anyway."""
+        return function(*arguments, **named)
+
     def may_hang(self) -> bool:
         """Return whether the device is not a CPU, on which a single step may take hours."""
         from t2i_core.engine.device import resolve_device
@@ -189,9 +205,7 @@ def find_workers(config: Config) -> Workers:
     if config.workers == 1:
         return Threads()
     check_workers(config)
-    from t2i_core.engine.device import cards, host_threads
-
-    found = cards(config.device)
+    found, threads = ask_apart(devices_of, config.device)
     count = (len(found) or 1) if config.workers == "auto" else config.workers
     if count == 1:
         return Threads()
@@ -202,9 +216,20 @@ def find_workers(config: Config) -> Workers:
             [f"workers: {' and '.join(sorted(kinds))} make other pixels; choose one kind by CUDA_VISIBLE_DEVICES"]
         )
     check_dask("workers", count)
-    environment = {"OMP_NUM_THREADS": str(max(1, host_threads() // count)), "PREFECT_API_URL": api_url()}
+    environment = {"OMP_NUM_THREADS": str(max(1, threads // count)), "PREFECT_API_URL": api_url()}
     pinned = [_card(number) if found else {} for number in range(count)]
     return _own_dask([environment | device for device in pinned])
+
+
+def devices_of(device: str) -> tuple[list[str], int]:
+    """Return the names of this machine's cards, and how many threads torch uses here on the CPU.
+
+    Raises:
+        ConfigError: for a device of which several processes cannot have one each.
+    """
+    from t2i_core.engine.device import cards, host_threads
+
+    return cards(device), host_threads()
 
 
 def api_url() -> str:

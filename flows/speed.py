@@ -61,7 +61,7 @@ class SpeedCache:
             batch_size, key = None, self._key(None)
         else:
             batch_size = self.config.batch_size
-            device = self.config.dask_scheduler or device_of(self.config)
+            device = self.config.dask_scheduler or self.workers.ask(device_of, self.config)
             key = self._key(batch_size, device, spec.call_group)
         arguments = (load_config, spec, batch_size)
         return Speed.from_json(

@@ -203,7 +203,8 @@ class Text2Image:
             return load_elsewhere(resolved)
         resolved = replace(resolved, config=with_own_device(self.config))
         announce_download(resolved)
-        check_machine(resolved)
+        for line in self.generating.workers.ask(check_machine, resolved):
+            log.warning(line)
         return fetch(resolved, self.cache)
 
     def start_workers(self, resolved: Resolved) -> None:
@@ -215,7 +216,7 @@ class Text2Image:
 
     def generate(self, resolved: Resolved, catalog: Catalog, work: WorkEstimate, speeds: SpeedCache) -> WorkEstimate:
         """Make what is pending; return the work as it was then counted."""
-        warn_of_prompts(resolved, catalog.plan, self.workspace.plans)
+        warn_of_prompts(resolved, catalog.plan, self.workspace.plans, self.generating.workers)
         load_config, pending = self.fetch(resolved), self.inventory.pending(catalog)
         batch_size = speeds.measured_batch_size(pending, load_config)
         if batch_size != work.batch_size:
@@ -245,7 +246,7 @@ class Text2Image:
             return work
 
         self.counted = planning.then(count)
-        planning.then(lambda plan: warn_of_prompts(resolved, plan, self.workspace.plans))
+        planning.then(lambda plan: warn_of_prompts(resolved, plan, self.workspace.plans, self.generating.workers))
         self.make(resolved, load_config, pending, batch_size, self.counted, planning.growth.images)
         return result_of(self.counted)
 

@@ -19,6 +19,7 @@ from typing import IO, Any, Self
 
 import pyarrow as pa
 
+from t2i_core.other_process import command_of
 from t2i_core.storage.formats import decode_image
 from t2i_core.storage.image_store import ImageStore
 from t2i_core.storage.keys import KEY
@@ -85,13 +86,12 @@ class Adopters:
 
     def _start(self) -> bool:
         """Start a process for each core, once; return whether there is any: the system may allow none."""
-        if self._count or not sys.executable:  # none: Python is part of another program
+        command = command_of(__name__, str(self._images.root.absolute()))
+        if self._count or command is None:
             return self._count > 0
-        command = [sys.executable, "-m", __name__, str(self._images.root.absolute())]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}  # noqa: PTH109
         for _ in range(cores()):
             with suppress(OSError):
-                process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+                process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
                 self._open.callback(_end, process)
                 self._idle.put(process)
                 self._count += 1
@@ -127,8 +127,10 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _serve(images: ImageStore, requests: IO[bytes], answers: IO[bytes]) -> None:
+def serve() -> None:
     """Answer each request, keys one after the other, with their records as an Arrow stream; until there is none."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asks decides when to end
+    images, requests, answers = ImageStore(Path(sys.argv[1])), sys.stdin.buffer, sys.stdout.buffer
     while (keys := _receive(requests)) is not None:
         size = KEY.itemsize
         table = adopt([keys[start : start + size].decode() for start in range(0, len(keys), size)], images)
@@ -151,8 +153,3 @@ def _receive(stream: IO[bytes]) -> bytes | None:
     (length,) = _LENGTH.unpack(head)
     data = stream.read(length)
     return data if len(data) == length else None
-
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asks decides when to end
-    _serve(ImageStore(Path(sys.argv[1])), sys.stdin.buffer, sys.stdout.buffer)

@@ -58,7 +58,7 @@ def machine(monkeypatch):
 
 @pytest.fixture
 def said(caplog):
-    """What a function logs: `said(check_machine, resolved())` -> its lines."""
+    """What a function logs: `said(announce_guess, resolved())` -> its lines."""
 
     def call(function, *arguments):
         caplog.clear()
@@ -101,14 +101,14 @@ def test_the_device_is_the_one_named_else_the_best_there_is(machine):
     assert device_of(Config.from_values({"device": "cpu"})) == "cpu"
 
 
-def test_a_machine_with_room_for_the_model_is_told_nothing(machine, said):
+def test_a_machine_with_room_for_the_model_is_told_nothing(machine):
     machine("cuda", 24 * GB)
-    assert said(check_machine, resolved()) == []
+    assert check_machine(resolved()) == []
 
 
-def test_where_the_free_memory_is_not_known_nothing_is_said(machine, said):
+def test_where_the_free_memory_is_not_known_nothing_is_said(machine):
     machine("mps", None)
-    assert said(check_machine, resolved()) == []
+    assert check_machine(resolved()) == []
 
 
 @pytest.mark.parametrize(
@@ -125,19 +125,17 @@ def test_where_the_free_memory_is_not_known_nothing_is_said(machine, said):
         ("flux-schnell", "cuda", {"text_encoder": "resident"}, "--quantization and --offload take less"),
     ],
 )
-def test_weights_that_are_larger_than_the_free_memory_are_told_with_what_helps(
-    machine, said, preset, device, values, advice
-):
+def test_weights_that_are_larger_than_the_free_memory_are_told_with_what_helps(machine, preset, device, values, advice):
     machine(device, 10 * GB)
-    assert said(check_machine, resolved(preset, **values)) == [
+    assert check_machine(resolved(preset, **values)) == [
         f"memory    the weights are 24.0 GB, {device} has 10.0 GB free: {advice}"
     ]
 
 
 @pytest.mark.parametrize("option", [{"offload": "group"}, {"quantization": "int8"}])
-def test_where_an_option_makes_up_for_it_nothing_is_said(machine, said, option):
+def test_where_an_option_makes_up_for_it_nothing_is_said(machine, option):
     machine("cuda", 10 * GB)
-    assert said(check_machine, resolved("sdxl", **option)) == []
+    assert check_machine(resolved("sdxl", **option)) == []
 
 
 def test_the_default_model_is_refused_without_a_gpu_unless_somebody_asked_for_it(machine):
@@ -275,13 +273,13 @@ def test_settings_that_a_guess_does_not_refuse_but_may_have_no_effect_are_warned
     assert doubts(guessed()) == []
 
 
-def test_float16_on_a_cpu_is_warned_of(machine, said):
+def test_float16_on_a_cpu_is_warned_of(machine):
     machine("cpu", None)
     half = resolved()
     half = replace(half, settings=replace(half.settings, dtype="float16"))
-    assert [line.split()[0] for line in said(check_machine, half)] == ["dtype"]
+    assert [line.split()[0] for line in check_machine(half)] == ["dtype"]
     machine("cuda", None)
-    assert said(check_machine, half) == []
+    assert check_machine(half) == []
 
 
 def test_a_disk_that_is_too_small_is_told(said):

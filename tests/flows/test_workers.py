@@ -138,6 +138,7 @@ def test_processes_start_before_a_new_plan_is_made_and_not_for_a_run_that_makes_
 def machine(monkeypatch, cards, threads=16):
     monkeypatch.setattr(device, "cards", lambda name: cards)
     monkeypatch.setattr(device, "host_threads", lambda: threads)
+    monkeypatch.setattr(runners, "ask_apart", lambda function, *arguments: function(*arguments))
     monkeypatch.setattr(runners, "api_url", lambda: "http://here/api")
     asked = []
     monkeypatch.setattr(runners, "_own_dask", lambda environments: asked.append(environments) or "dask")
