@@ -55,8 +55,9 @@ def write_plan(
     for first in checked:
         rest = islice(checked, segment_rows(segments) - 1)
         with (
-            table_writer(rows_file(plans, name, segments), ROWS) as rows_writer,
-            table_writer(specs_file(plans, name, segments), SPECS) as specs_writer,
+            # Parts that start together all write them.
+            table_writer(rows_file(plans, name, segments), ROWS, keep_equal=True) as rows_writer,
+            table_writer(specs_file(plans, name, segments), SPECS, keep_equal=True) as specs_writer,
         ):
             for chunk in _chunks(chain([first], rest)):
                 rows_writer.write_batch(pa.RecordBatch.from_pylist([row for row, _ in chunk], ROWS))

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and the temporary files that a killed process leaves behind."""
 
 import errno
+import filecmp
 import os
 import re
 import shutil
@@ -33,11 +34,16 @@ _TEMPORARY = re.compile(r"\.(.+)\.\d+-\d+\.tmp")
 
 @contextmanager
 def atomic_write(
-    path: Path, *, read_only: bool = False, before_rename: Callable[[Path], None] | None = None
+    path: Path,
+    *,
+    read_only: bool = False,
+    keep_equal: bool = False,
+    before_rename: Callable[[Path], None] | None = None,
 ) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path` for the block, then flush it to disk (fsync) and rename it to `path`.
 
-    `before_rename` is told of the temporary file once it is whole.
+    With `keep_equal` a file that is there and holds the same bytes stays: another machine may be reading it, and a
+    network file system would call it stale (ESTALE). `before_rename` is told of the temporary file once it is whole.
 
     Raises:
         OSError: with the name of a file, which an error of writing lacks.
@@ -54,11 +60,22 @@ def atomic_write(
                         os.fchmod(file.fileno(), 0o444)
             if before_rename is not None:
                 before_rename(temporary)
-            os.replace(temporary, path)
+            if keep_equal and _is_equal(temporary, path):
+                temporary.unlink()
+            else:
+                os.replace(temporary, path)
         except BaseException:
             with suppress(OSError):
                 temporary.unlink()
             raise
+
+
+def _is_equal(new: Path, old: Path) -> bool:
+    """Return whether two files hold the same bytes; of one that cannot be read, the new one takes the place."""
+    try:
+        return not old.is_symlink() and filecmp.cmp(new, old, shallow=False)
+    except OSError:
+        return False
 
 
 def open_regular(path: Path) -> BinaryIO:

@@ -121,9 +121,12 @@ def _one_batch(parts: Sequence[pa.Table | pa.RecordBatch]) -> pa.RecordBatch:
 
 
 @contextmanager
-def table_writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
-    """Open a Parquet file for the block, to be written in chunks; it appears at the end, whole or not at all."""
-    with atomic_write(path) as file, parquet_writer(file, schema) as writer:
+def table_writer(path: Path, schema: pa.Schema, *, keep_equal: bool = False) -> Iterator[pq.ParquetWriter]:
+    """Open a Parquet file for the block, to be written in chunks; it appears at the end, whole or not at all.
+
+    `keep_equal`: as of `atomic_write`.
+    """
+    with atomic_write(path, keep_equal=keep_equal) as file, parquet_writer(file, schema) as writer:
         yield writer
 
 

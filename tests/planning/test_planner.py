@@ -362,6 +362,16 @@ def test_rows_with_images_alone_are_a_data_set(write):
     assert (result.skipped, result.images) == (1, 0)
 
 
+def test_a_plan_that_another_part_has_written_meanwhile_is_left_as_it_is(write, folder):
+    def files():
+        return {path.name: path.stat().st_ino for path in folder.rglob("*.parquet")}
+
+    write(*[row(i, f"p{i}") for i in range(5)])
+    before = files()
+    write(*[row(i, f"p{i}") for i in range(5)])
+    assert files() == before != {}
+
+
 def test_an_input_without_a_usable_row_is_an_error_that_shows_why(write, folder):
     bad = [Rejection(i, i + 1, "conversations", "None", f"is missing {i}; add it") for i in range(5)]
     with pytest.raises(DatasetError) as caught:

@@ -70,6 +70,28 @@ def test_all_content_is_on_disk_before_the_name_changes(tmp_path, monkeypatch):
     assert events == [("fsync", inode, 5), ("replace", inode, 5)]
 
 
+def test_a_file_of_equal_content_stays_for_those_who_read_it_and_any_other_is_replaced(tmp_path):
+    def write(content):
+        with atomic_write(tmp_path / "a", keep_equal=True) as file:
+            file.write(content)
+        assert os.listdir(tmp_path) == ["a"]
+        return (tmp_path / "a").stat().st_ino
+
+    first = write(b"one")
+    assert write(b"one") == first
+    assert write(b"two") != first
+    assert (tmp_path / "a").read_bytes() == b"two"
+    (tmp_path / "a").unlink()
+    (tmp_path / "a").symlink_to(tmp_path.parent / "elsewhere")
+    (tmp_path.parent / "elsewhere").write_bytes(b"two")
+    write(b"two")
+    assert not (tmp_path / "a").is_symlink()
+    (tmp_path / "a").unlink()
+    os.mkfifo(tmp_path / "a")
+    write(b"two")
+    assert (tmp_path / "a").read_bytes() == b"two"
+
+
 def test_folders_on_the_way_are_made(tmp_path):
     path = tmp_path / "a" / "b" / "x"
     for content in (b"1", b"2"):
