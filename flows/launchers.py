@@ -1,6 +1,8 @@
 """Which part of a run a process makes, as `--part` or its launcher says, and which card it takes. No Prefect here."""
 
 import os
+import re
+import sys
 from collections.abc import Mapping
 
 from t2i_core.config import Config
@@ -25,10 +27,13 @@ def find_part(text: str, environment: Mapping[str, str] = os.environ) -> Part:
         return Part.parse(text)
     _, _, total = text.partition("/")
     rank = _part(environment, "RANK", "WORLD_SIZE")
+    by_torchrun = "LOCAL_WORLD_SIZE" in environment
     # On so many machines torchrun started the processes that it counts.
-    machines = rank.total // max(1, _count(environment, "LOCAL_WORLD_SIZE")) if rank else 1
-    task = None if machines > 1 else _part(environment, "SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
+    machines = rank.total // max(1, _count(environment, "LOCAL_WORLD_SIZE")) if rank and by_torchrun else 1
+    task = None if machines > 1 else _task(environment)
     array = None if machines > _count(environment, "SLURM_JOB_NUM_NODES") else _from_array(environment)
+    if not by_torchrun and rank in (array, task):
+        rank = None  # the user's own `RANK=$SLURM_PROCID`, and the like
     job = array or (None if machines > 1 else _from_kubernetes(environment, total, counted=rank is not None))
     found = [part for part in (job, task, rank) if part is not None]
     if not found:
@@ -47,16 +52,36 @@ def find_part(text: str, environment: Mapping[str, str] = os.environ) -> Part:
 
 
 def check_launcher(config: Config, environment: Mapping[str, str] = os.environ) -> None:
-    """Refuse `auto` without a launcher that says which part, and workers where torchrun starts a process for each card.
+    """Refuse `auto` without a launcher that says which part; and processes of a launcher that would do the same.
 
     Raises:
         ConfigError: likewise.
     """
-    if config.part is None:
+    by_torchrun = _count(environment, "WORLD_SIZE") if "LOCAL_WORLD_SIZE" in environment else 1
+    if by_torchrun > 1 and config.needs_device and not (config.part or "").startswith(AUTO):
+        what = f"part {config.part}" if config.part else "all images"
+        raise ConfigError(
+            [f"part: torchrun starts {by_torchrun} processes, and each would make {what}; write --part auto"]
+        )
+    if config.part is not None:
+        find_part(config.part, environment)
+    launcher, processes = _processes_here(environment)
+    if processes == 1 or config.device == "cpu" or not config.needs_device:
         return
-    find_part(config.part, environment)
-    if config.part.startswith(AUTO) and config.workers != 1 and _count(environment, "LOCAL_WORLD_SIZE") > 1:
-        raise ConfigError(["workers: torchrun starts a process for each card already; leave workers out"])
+    if config.workers != 1:
+        raise ConfigError(
+            [
+                f"workers: {launcher} starts {processes} processes on this machine, and each would use all cards that "
+                "it sees; leave workers out, or start one process a machine"
+            ]
+        )
+    if environment.get("CUDA_VISIBLE_DEVICES", "").count("MIG-") > 1:
+        raise ConfigError(
+            [
+                f"device: {launcher} starts {processes} processes on this machine, and CUDA_VISIBLE_DEVICES names "
+                "several slices (MIG), of which each would use the first; give each process its own"
+            ]
+        )
 
 
 def with_own_device(config: Config, environment: Mapping[str, str] = os.environ) -> Config:
@@ -64,14 +89,32 @@ def with_own_device(config: Config, environment: Mapping[str, str] = os.environ)
 
     Where a process has several workers, these have the cards that it sees.
     """
-    if config.workers != 1:
+    rank = next((environment[name] for name in LOCAL_RANKS if environment.get(name, "").isdigit()), None)
+    if rank is None or config.workers != 1 or config.device not in ("auto", "cuda", "xpu"):
         return config
     from t2i_core.engine.device import card_of_rank
 
-    rank = next((environment[name] for name in LOCAL_RANKS if environment.get(name, "").isdigit()), None)
-    if rank is None or config.device != "auto" or not (config.part or "").startswith(AUTO):
-        return config
-    return config.model_copy(update={"device": card_of_rank(int(rank))})
+    return config.model_copy(update={"device": card_of_rank(config.device, int(rank))})
+
+
+def _task(environment: Mapping[str, str]) -> Part | None:
+    """Return the part of a task that srun started; None in a terminal that srun opened, which is one of its tasks."""
+    if "SLURM_PTY_PORT" in environment and sys.stdin is not None and sys.stdin.isatty():
+        return None
+    return _part(environment, "SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
+
+
+def _processes_here(environment: Mapping[str, str]) -> tuple[str, int]:
+    """Return the launcher that started several processes on this machine that see the same cards, and how many."""
+    if (processes := _count(environment, "LOCAL_WORLD_SIZE")) > 1:
+        return "torchrun", processes
+    if _task(environment) is None or {"SLURM_GPUS_PER_TASK", "SLURM_TRES_PER_TASK"} & environment.keys():
+        return "", 1
+    # By node, in runs of equal numbers: 4(x2),3
+    runs = re.findall(r"(\d+)(?:\(x(\d+)\))?", environment.get("SLURM_STEP_TASKS_PER_NODE", ""))
+    tasks = [int(count) for count, nodes in runs for _ in range(int(nodes or 1))]
+    node = environment.get("SLURM_NODEID", "0")
+    return "srun", tasks[int(node)] if node.isdigit() and int(node) < len(tasks) else 1
 
 
 def _from_array(environment: Mapping[str, str]) -> Part | None:

@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -44,9 +45,9 @@ def resolve_device(name: str) -> str:
     return name
 
 
-def card_of_rank(rank: int) -> str:
-    """Return the device of one of several processes on this machine, counted from 0: in turn, its cards."""
-    kind = resolve_device("auto")
+def card_of_rank(device: str, rank: int) -> str:
+    """Return the device of one of several processes on this machine, counted from 0: in turn, the cards of `device`."""
+    kind = resolve_device(device)
     if kind not in ("cuda", "xpu"):
         return kind
     return f"{kind}:{rank % torch.get_device_module(kind).device_count()}"
@@ -61,8 +62,13 @@ def cards(device: str) -> list[str]:
     kind = resolve_device(device)
     if kind not in ("cpu", "cuda"):
         raise ConfigError([f"workers: several processes are for cuda and cpu; leave workers out for {kind}"])
-    count = torch.cuda.device_count() if kind == "cuda" else 0
-    return [torch.cuda.get_device_name(number) for number in range(count)]
+    if kind == "cpu":
+        return []
+    torch.cuda.init()  # before it, cards that are cut into slices (MIG) count, and not the slices
+    slices = os.environ.get("CUDA_VISIBLE_DEVICES", "").count("MIG-")
+    if slices > 1:  # a process sees the first one only
+        return [torch.cuda.get_device_name(0)] * slices
+    return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
 
 
 def host_threads() -> int:
@@ -82,6 +88,15 @@ def title_of_device(name: str) -> str:
         ConfigError: as `resolve_device`.
     """
     return device_name(torch.device(resolve_device(name)))
+
+
+def card_id(name: str) -> str:
+    """Return the number that the card has by itself (its UUID), by which two processes tell whether they share it.
+
+    Empty where there is no card, or torch knows no such number.
+    """
+    device = torch.device(resolve_device(name))
+    return str(getattr(torch.cuda.get_device_properties(device), "uuid", "")) if device.type == "cuda" else ""
 
 
 class Span:

@@ -1,5 +1,7 @@
 """Which part and which card a launcher's variables mean; what they leave open is refused at once."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from flows.launchers import check_launcher, find_part, with_own_device
@@ -47,6 +49,10 @@ def torchrun(rank, world, local=None):
         ("auto", {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"} | torchrun(13, 16, local=8), Part(14, 16)),
         ("auto/16", {"JOB_COMPLETION_INDEX": "0"}, Part(1, 16)),
         ("auto/16", {"JOB_COMPLETION_INDEX": "15"}, Part(16, 16)),
+        # The user's own RANK=$SLURM_PROCID, or that of the array; or a rank in each job of the array.
+        ("auto", array(2, SLURM_PROCID="3", SLURM_STEP_NUM_TASKS="4", RANK="3", WORLD_SIZE="4"), Part(12, 32)),
+        ("auto", array(2, RANK="2", WORLD_SIZE="8"), Part(3, 8)),
+        ("auto", array(2, RANK="1", WORLD_SIZE="4"), Part(10, 32)),
     ],
 )
 def test_the_part_of_a_process(text, environment, part):
@@ -104,8 +110,10 @@ def test_options_about_all_images_are_refused_with_a_part(option):
         ({"part": "auto"}, {"SLURM_LOCALID": "2"}, "cuda:2"),
         ({"part": "auto"}, {}, "auto"),
         ({"part": "auto", "device": "cuda:3"}, {"LOCAL_RANK": "1"}, "cuda:3"),
-        ({"part": "2/4"}, {"LOCAL_RANK": "1"}, "auto"),
-        ({}, {"LOCAL_RANK": "1"}, "auto"),
+        ({"part": "auto", "device": "cpu"}, {"LOCAL_RANK": "1"}, "cpu"),
+        ({"part": "auto", "device": "cuda"}, {"LOCAL_RANK": "1"}, "cuda:1"),
+        ({"part": "2/4"}, {"SLURM_LOCALID": "1"}, "cuda:1"),  # --part $((SLURM_PROCID + 1))/4
+        ({}, {"SLURM_LOCALID": "1"}, "cuda:1"),  # each task has a data set of its own
         ({"part": "auto", "workers": "auto"}, {"SLURM_LOCALID": "1"}, "auto"),  # of workers each has its own
     ],
 )
@@ -116,11 +124,57 @@ def test_each_of_several_processes_on_a_machine_takes_its_own_card(monkeypatch, 
     assert with_own_device(config, environment).device == expected
 
 
-def test_workers_in_each_process_of_torchrun_are_refused():
+def srun(task, per_node, node=0, **more):
+    return {
+        "SLURM_PROCID": str(task), "SLURM_STEP_NUM_TASKS": "8", "SLURM_NODEID": str(node),
+        "SLURM_STEP_TASKS_PER_NODE": per_node, **more,
+    }  # fmt: skip
+
+
+SEVERAL = [torchrun(1, 8), srun(1, "8"), srun(1, "4(x2)"), srun(7, "1,7", node=1)]
+ONE = [
+    {}, torchrun(1, 8, local=1), srun(1, "1(x8)"), srun(0, "1,7"), srun(1, "4(x2)", SLURM_GPUS_PER_TASK="1"),
+    srun(1, "8", SLURM_TRES_PER_TASK="gres/gpu:1"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("environment", SEVERAL)
+def test_processes_of_a_machine_that_would_use_the_same_cards_are_refused(environment):
     config = Config.from_values({"dataset": "x.txt", "part": "auto", "workers": "auto"})
-    with pytest.raises(ConfigError, match="torchrun starts a process for each card already; leave workers out"):
-        check_launcher(config, torchrun(1, 8))
-    check_launcher(config, torchrun(1, 8, local=1))
+    with pytest.raises(ConfigError, match=r"workers: (torchrun|srun) starts [478] processes on this machine, and each"):
+        check_launcher(config, environment)
+    slices = environment | {"CUDA_VISIBLE_DEVICES": "MIG-a,MIG-b"}
+    with pytest.raises(ConfigError, match=r"several slices .MIG., of which each would use the first"):
+        check_launcher(Config.from_values({"dataset": "x.txt", "part": "auto"}), slices)
+    check_launcher(Config.from_values({"dataset": "x.txt", "part": "auto"}), environment)
+    check_launcher(Config.from_values({"dataset": "x.txt", "workers": 2, "status": True}), environment)
+
+
+@pytest.mark.parametrize("environment", ONE)
+def test_a_process_that_has_cards_of_its_own_may_have_several_workers(environment):
+    part = "auto" if environment else "1/2"
+    check_launcher(Config.from_values({"dataset": "x.txt", "part": part, "workers": "auto"}), environment)
+
+
+@pytest.mark.parametrize(("part", "what"), [(None, "all images"), ("2/4", "part 2/4")])
+def test_torchrun_without_part_auto_would_make_the_same_several_times(part, what):
+    config = Config.from_values({"dataset": "x.txt", "part": part})
+    for environment in (torchrun(1, 8), torchrun(1, 8, local=1)):
+        with pytest.raises(ConfigError, match=f"torchrun starts 8 processes, and each would make {what}; write --part"):
+            check_launcher(config, environment)
+    check_launcher(config, torchrun(0, 1))
+    check_launcher(Config.from_values({"dataset": "x.txt", "status": True}), torchrun(1, 8))
+
+
+def test_a_terminal_that_srun_opened_is_not_taken_for_one_of_its_tasks(monkeypatch):
+    terminal = {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "8", "SLURM_PTY_PORT": "4000"}
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    assert find_part("auto", terminal | torchrun(5, 8)) == Part(6, 8)
+    with pytest.raises(ConfigError, match="write part/parts"):
+        find_part("auto", terminal)
+    # A task that srun starts from there has its variable, and no terminal.
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: False))
+    assert find_part("auto", terminal) == Part(1, 8)
 
 
 def test_a_process_without_a_launcher_is_told_before_a_server_is_started(tmp_path, monkeypatch):
