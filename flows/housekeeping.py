@@ -31,10 +31,13 @@ def current_results(catalog: Catalog, manifest_key: str) -> set[str]:
     }
 
 
-def hold_plan(workspace: Workspace, lease: Lease, plan: str) -> None:
-    """Tell other runs that this one uses the output and reads, or is about to write, the plan with this digest."""
+def hold_plan(workspace: Workspace, lease: Lease, plan: str, makes: str = "") -> None:
+    """Tell other runs that this one uses the output and reads, or is about to write, the plan with this digest.
+
+    `makes`: the part of the images that it makes; empty for none.
+    """
     with workspace.lock():
-        lease.begin(plan)
+        lease.begin(plan, makes)
 
 
 def remove_old_plans(catalog: Catalog, lease: Lease) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Iterable
 from math import gcd
 
@@ -14,40 +15,51 @@ from t2i_core.output.accounting import exceeds
 from t2i_core.output.part_marks import PartMark, PartMarks, PartState
 from t2i_core.planning.catalog import Catalog
 from t2i_core.planning.parts import Counts, Part, count_parts
+from t2i_core.planning.plan import Plan
 from t2i_core.storage.leases import Lease
 from t2i_core.storage.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
 REASONS_SHOWN = 5
+_PART = re.compile(r"[1-9]\d{0,8}/[1-9]\d{0,8}")
 
 
-def begin_part(part: Part | None, workspace: Workspace, lease: Lease, run: str) -> None:
-    """Note that this run makes a part, and warn of other parts with images which it may come to, too.
+def makes(part: Part | None, config: Config) -> str:
+    """Return what the lease of a run says that it makes; `part`: None for all images."""
+    return "" if config.only_looks else str(part or Part(1, 1))
 
-    `part`: None for a run of all images.
+
+def note_part(part: Part, workspace: Workspace, run: str, plan: str, state: PartState) -> None:
+    """Write what has become of a part; `plan`: the digest of its data set and settings."""
+    PartMarks(workspace).note(part, PartMark.of(run, plan, state))
+
+
+def begin_part(part: Part | None, workspace: Workspace, lease: Lease, run: str, plan: str) -> None:
+    """Note that this run makes a part, and warn of living runs that make images of it, too, or belong to another whole.
+
+    `part`: None for a run of all images. `plan`: the digest of its data set and settings.
     """
-    marks = PartMarks(workspace)
     with workspace.lock():
-        living = {other.run for other in lease.others()}
-        same = [
-            (other, mark)
-            for other, mark in marks.all().items()
-            if mark.state is PartState.RUNNING and mark.run in living and (part is None or _overlap(part, other))
-        ]
+        others = [(Part.parse(other.makes), other) for other in lease.others() if _PART.fullmatch(other.makes)]
         if part is not None:
-            marks.note(part, PartState.RUNNING, run)
-    for other, mark in same[:1]:
+            note_part(part, workspace, run, plan, PartState.RUNNING)
+    same = [(theirs, other) for theirs, other in others if _meet(part or Part(1, 1), theirs)]
+    for theirs, other in same[:1]:
+        title = "a run of all images" if theirs.total == 1 else str(theirs)
         more = f" (and {len(same) - 1} more)" if len(same) > 1 else ""
+        log.warning("part      %s runs, too%s (%s): some images are made twice", *(title, more, other.holder))
+    unlike = [(theirs, other) for theirs, other in others if theirs.total > 1 and other.plan != plan]
+    for theirs, other in unlike[:1] if part is not None else ():
         log.warning(
-            "part      %s was begun on %s at %s and has not ended%s: if it still runs, some images are made twice",
-            *(other, mark.host, mark.time, more),
+            "part      %s (%s) has another data set or other settings: together they do not make up one whole",
+            *(theirs, other.holder),
         )
     if part is not None:
         log.info("part      this run makes part %s", part)
 
 
-def _overlap(part: Part, other: Part) -> bool:
+def _meet(part: Part, other: Part) -> bool:
     """Return whether an image can fall to both."""
     return (part.number - other.number) % gcd(part.total, other.total) == 0
 
@@ -80,7 +92,7 @@ def show_status(catalog: Catalog) -> State[object]:
         done = sum(not part.missing and not part.failed for part in counts)
         lines.append(f"parts     {done} of {total} complete, as they were started last")
         lines += [
-            f"part      {Part(number, total)}: {_counts(part)}; {_state(marks.get(Part(number, total)))}"
+            f"part      {Part(number, total)}: {_counts(part)}; {_state(marks.get(Part(number, total)), catalog.plan)}"
             for number, part in enumerate(counts, start=1)
             if part.missing or part.failed
         ]
@@ -99,9 +111,10 @@ def _sum(counts: Iterable[Counts]) -> Counts:
     return total
 
 
-def _state(mark: PartMark | None) -> str:
+def _state(mark: PartMark | None, plan: Plan) -> str:
     if mark is None:
         return "never started"
+    other = ", with another data set or other settings" if mark.plan not in ("", plan.digest) else ""
     if mark.state is PartState.RUNNING:
-        return f"running, or killed, on {mark.host} since {mark.time}"
-    return f"{mark.state} on {mark.host} at {mark.time}"
+        return f"running, or killed, on {mark.host} since {mark.time}{other}"
+    return f"{mark.state} on {mark.host} at {mark.time}{other}"

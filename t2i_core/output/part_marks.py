@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
+from typing import Self
 
 from t2i_core.json_values import checked
 from t2i_core.planning.parts import Part
@@ -35,12 +36,21 @@ def now() -> str:
 
 @dataclass(frozen=True, slots=True)
 class PartMark:
-    """What a part's process says of itself, and when (UTC, to the second)."""
+    """What a part's process says of itself, and when (UTC, to the second).
+
+    `plan`: the digest of its data set and settings; empty in marks of earlier releases.
+    """
 
     state: PartState
     host: str
     run: str
     time: str
+    plan: str = ""
+
+    @classmethod
+    def of(cls, run: str, plan: str, state: PartState) -> Self:
+        """Return what a run says of itself now, on this machine."""
+        return cls(state, socket.gethostname(), run, now(), plan)
 
 
 class PartMarks:
@@ -49,10 +59,10 @@ class PartMarks:
     def __init__(self, workspace: Workspace) -> None:
         self._folder = workspace.hidden / "parts"
 
-    def note(self, part: Part, state: PartState, run: str) -> None:
+    def note(self, part: Part, mark: PartMark) -> None:
         """Write a part's mark over its earlier one; of parts with another total, nothing is removed."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        write_text(self._path(part), json.dumps(asdict(PartMark(state, socket.gethostname(), run, now()))) + "\n")
+        write_text(self._path(part), json.dumps(asdict(mark)) + "\n")
 
     def all(self) -> dict[Part, PartMark]:
         """Return the marks of all parts, of whatever total."""

@@ -27,11 +27,15 @@ _LONGEST = 10_000
 
 @dataclass(frozen=True, slots=True)
 class InUse:
-    """A living run, as its lease tells it: who it is, and the digest of the plan that it reads."""
+    """A living run, as its lease tells it: who it is, the digest of the plan that it reads.
+
+    `makes`: the part of the images that it makes, as `3/64`; `1/1` for all, empty for none.
+    """
 
     run: str
     plan: str
     holder: Holder
+    makes: str
 
 
 class Lease:
@@ -51,8 +55,10 @@ class Lease:
     ) -> None:
         self.end()
 
-    def begin(self, plan: str) -> None:
+    def begin(self, plan: str, makes: str = "") -> None:
         """Tell that the run uses the output and reads the plan with this digest; do nothing if that was told already.
+
+        `makes`: as of `InUse`.
 
         The caller holds the lock of the output: whoever deletes something holds it, too, and looks for leases.
         """
@@ -64,7 +70,7 @@ class Lease:
             self._file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
             try:
                 _try_lock(self._file, fcntl.LOCK_EX)
-                text = json.dumps({"plan": plan, **Holder.this_process().to_json()})
+                text = json.dumps({"plan": plan, "makes": makes, **Holder.this_process().to_json()})
                 os.write(self._file, text.encode("utf-8"))
                 os.replace(temporary, self._path)
             except BaseException:
@@ -110,7 +116,7 @@ def _read(path: Path) -> InUse | None:
         if holder is None or not isinstance(plan, str):
             return None
         if _lives(holder, path, locked):
-            return InUse(path.name, plan, holder)
+            return InUse(path.name, plan, holder, str(values.get("makes", "")))
         with suppress(OSError):
             path.unlink()
         return None

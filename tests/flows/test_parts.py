@@ -1,12 +1,16 @@
 """What parts make together, and how they are said to stand."""
 
-import socket
+import re
 from types import SimpleNamespace
 
 import pytest
 
+from flows import text2image
 from flows.parts import begin_part
+from t2i_core.output.part_marks import PartMarks
 from t2i_core.planning.parts import Part
+from t2i_core.storage.holders import Holder
+from t2i_core.storage.leases import InUse
 from t2i_core.storage.workspace import Workspace
 
 TEXTS = [f"a fox number {i}" for i in range(9)]
@@ -88,13 +92,16 @@ def test_the_last_command_is_named_without_what_would_make_all_again(run, prompt
 
 @pytest.fixture
 def begin(tmp_path, caplog):
-    """Begin a part in a process of its own: which of the living runs have it is what a test says."""
+    """Begin a part beside other runs that live: `begin("1/2", ("2/2", its plan))`, "" for one that only looks."""
     workspace = Workspace(tmp_path)
 
-    def begun(text, run, *living):
+    def begun(text, *others, plan="p1"):
         caplog.clear()
-        lease = SimpleNamespace(others=lambda: [SimpleNamespace(run=name) for name in living])
-        begin_part(Part.parse(text) if text else None, workspace, lease, run)
+        holder = Holder("there", 7, 0.0)
+        living = [InUse(f"r{i}", theirs, holder, makes) for i, (makes, theirs) in enumerate(others)]
+        part = Part.parse(text) if text else None
+        begin_part(part, workspace, SimpleNamespace(others=lambda: living), "r", plan)
+        assert set(PartMarks(workspace).all()) >= ({part} if part else set())
         return caplog.text
 
     caplog.set_level("INFO")
@@ -102,20 +109,47 @@ def begin(tmp_path, caplog):
 
 
 def test_a_part_says_which_one_it_is_and_that_others_make_it_too(begin):
-    assert "part      this run makes part 1/2\n" in begin("1/2", "r1")
-    assert "was begun on" not in begin("2/2", "r2", "r1")
-    twice = begin("1/2", "r3", "r1", "r2")
-    assert f"part      1/2 was begun on {socket.gethostname()} at " in twice
-    assert "and has not ended: if it still runs, some images are made twice" in twice
+    assert "part      this run makes part 1/2\n" in begin("1/2")
+    assert "twice" not in begin("2/2", ("1/2", "p1"))
+    text = begin("1/2", ("2/2", "p1"), ("1/2", "p1"), ("1/2", "p1"))
+    assert "part      1/2 runs, too (and 1 more) (process 7 on there, since " in text
+    assert "): some images are made twice" in text
 
 
 @pytest.mark.parametrize(("text", "meets"), [("1/4", True), ("2/4", False), ("1/3", True), (None, True), ("1/2", True)])
 def test_parts_of_other_totals_and_whole_runs_are_warned_of_where_they_meet(begin, text, meets):
-    begin("1/2", "r1")
-    assert ("was begun on" in begin(text, "r2", "r1")) == meets
+    assert ("some images are made twice" in begin(text, ("1/2", "p1"))) == meets
 
 
-@pytest.mark.parametrize("living", [(), ("another",)])
-def test_a_part_that_was_killed_or_has_ended_is_not_warned_of(begin, living):
-    begin("1/2", "r1")
-    assert "was begun on" not in begin("1/2", "r2", *living)
+@pytest.mark.parametrize("text", [None, "3/8"])
+def test_a_run_of_all_images_is_warned_of_and_one_that_only_looks_is_not(begin, text):
+    assert "part      a run of all images runs, too (process 7" in begin(text, ("1/1", "p1"))
+    for odd in ("", "x", "0/3", "1/2/3", "9" * 99):
+        assert "runs, too" not in begin(text, (odd, "p1"))
+
+
+def test_a_part_that_belongs_to_another_data_set_or_other_settings_says_so(begin):
+    text = begin("1/2", ("2/2", "another"))
+    assert "part      2/2 (process 7 on there, since " in text
+    assert "has another data set or other settings: together they do not make up one whole" in text
+    assert "one whole" not in begin("1/2", ("2/2", "p1"), ("1/1", "another"))
+
+
+@pytest.mark.timeout(300)
+def test_runs_tell_each_other_what_they_make_by_their_leases(run, prompts, monkeypatch):
+    told = []
+    monkeypatch.setattr(text2image, "hold_plan", lambda workspace, lease, plan, makes: told.append(makes))
+    dataset = prompts(*TEXTS)
+    for values in ({}, {"part": "1/2"}, {"status": True}, {"dry_run": True}):
+        run(dataset=dataset, **values)
+    assert told == ["1/1", "1/2", "", ""]
+
+
+@pytest.mark.timeout(300)
+def test_the_status_names_parts_that_belong_to_something_else(run, prompts, caplog):
+    dataset = prompts(*TEXTS)
+    run(dataset=dataset, part="1/2")
+    run(dataset=dataset, part="2/2", seed=5)
+    caplog.clear()
+    run(dataset=dataset, status=True)
+    assert re.search(r"part      2/2: 0 made, .* finished on .*, with another data set or other settings\n", caplog.text)

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from t2i_core.output import part_marks
-from t2i_core.output.part_marks import PartMarks, PartState
+from t2i_core.output.part_marks import PartMark, PartMarks, PartState
 from t2i_core.planning.parts import Part
 from t2i_core.storage.workspace import Workspace
 
@@ -20,9 +20,9 @@ def test_an_output_without_parts_has_no_marks(marks):
 
 
 def test_the_last_word_of_each_part_counts(marks):
-    marks.note(Part(1, 2), PartState.RUNNING, "run")
-    marks.note(Part(2, 2), PartState.RUNNING, "other")
-    marks.note(Part(1, 2), PartState.FINISHED, "run")
+    marks.note(Part(1, 2), PartMark.of("run", "plan", PartState.RUNNING))
+    marks.note(Part(2, 2), PartMark.of("other", "plan", PartState.RUNNING))
+    marks.note(Part(1, 2), PartMark.of("run", "plan", PartState.FINISHED))
     assert {part: mark.state for part, mark in marks.latest().items()} == {
         Part(1, 2): PartState.FINISHED,
         Part(2, 2): PartState.RUNNING,
@@ -34,5 +34,5 @@ def test_the_last_word_of_each_part_counts(marks):
 def test_marks_with_an_earlier_number_of_parts_are_left_out(marks, monkeypatch):
     for day, part in enumerate((Part(1, 8), Part(2, 3), Part(1, 3)), start=1):
         monkeypatch.setattr(part_marks, "now", lambda day=day: f"2026-01-0{day}T00:00:00+00:00")
-        marks.note(part, PartState.FINISHED, "run")
+        marks.note(part, PartMark.of("run", "plan", PartState.FINISHED))
     assert set(marks.latest()) == {Part(1, 3), Part(2, 3)}
