@@ -10,6 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
+import urllib.request
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -20,7 +22,7 @@ import psutil
 from prefect import get_client
 from prefect.client.base import ServerType
 from prefect.context import refresh_global_settings_context
-from prefect.settings import get_current_settings
+from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
 from t2i_core.errors import UserError
 from t2i_core.local_paths import check_writable
@@ -28,6 +30,7 @@ from tasks.server_wait import WAIT, is_silence, on_one_line, reason
 
 # A variable in the environment of the server, which it gets from the run: the process that started it.
 OWNER = "TEXT2IMAGE_SERVER_OF"
+_HOST = "127.0.0.1"
 _SERVER = "prefect.server.api.server:create_app"
 _END_SECONDS = 5
 _ANSWER_SECONDS = 10
@@ -51,6 +54,11 @@ def why_unusable() -> str:
     It takes ten seconds at most; longer, and says so, where a server lets this process in and is silent.
     """
     url = get_current_settings().api.url
+    if url is None:
+        return (
+            "Prefect's profile names no server and lets a run start none: set PREFECT_API_URL to a server that runs, "
+            "or let each run start one for itself with `prefect profile use ephemeral`"
+        )
     otherwise = "let each run start one for itself with `prefect config unset PREFECT_API_URL`"
     try:
         with WAIT.not_waiting(), get_client(sync_client=True) as client:
@@ -70,20 +78,51 @@ def why_unusable() -> str:
             why = f"Prefect's server at {url} refuses this run ({reason(error)}); set PREFECT_API_AUTH_STRING"
         else:
             why = f"PREFECT_API_URL: what answers at {url} is no Prefect server ({reason(error)}); name http://HOST:4200/api"
-        return f"{why}, or {otherwise}"
+        return f"{why}{_about_proxy(url)}, or {otherwise}"
     return ""
 
 
 def why_unreachable(api_url: str) -> str:
-    """Return why this machine does not reach Prefect's server; empty if it does."""
+    """Return why this machine does not reach Prefect's server; empty if it does.
+
+    It is asked as Prefect asks it, with its certificates. What it needs to let a run in comes with the tasks.
+    """
     try:
-        _patiently(lambda: httpx.get(f"{api_url.rstrip('/')}/health", timeout=_ANSWER_SECONDS))
-    except httpx.HTTPError as error:
+        named = temporary_settings({PREFECT_API_URL: api_url})
+        with named, WAIT.not_waiting(), get_client(sync_client=True) as client:
+
+            def ask() -> None:
+                error = client.api_healthcheck()
+                if error is not None and not (isinstance(error, httpx.HTTPStatusError) and _asks_who(error)):
+                    raise error
+
+            _patiently(ask)
+    except Exception as error:
         return (
-            f"does not reach Prefect's server at {api_url} ({error}): start it with --host 0.0.0.0, and name it in "
-            "PREFECT_API_URL by an address that all machines reach"
+            f"does not reach Prefect's server at {api_url} ({reason(error)}){_about_proxy(api_url)}: start it with "
+            "--host 0.0.0.0, and name it in PREFECT_API_URL by an address that all machines reach"
         )
     return ""
+
+
+def _asks_who(error: httpx.HTTPStatusError) -> bool:
+    return error.response.status_code == 401
+
+
+def _about_proxy(url: str) -> str:
+    """Return what to do about a proxy between this machine and a server, to be added to a message; empty for none."""
+    parts = urllib.parse.urlsplit(url)
+    proxy = urllib.request.getproxies().get(parts.scheme)
+    if not proxy or not parts.hostname or urllib.request.proxy_bypass(parts.hostname):
+        return ""
+    return f" (asked by way of {parts.scheme}_proxy; where no proxy is needed, add {parts.hostname} to NO_PROXY)"
+
+
+def _leave_proxies_out(host: str) -> None:
+    """Let this process, and those that it starts, reach a host without a proxy, where the environment names one."""
+    proxies = urllib.request.getproxies_environment()
+    if proxies.keys() - {"no"}:
+        os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(filter(None, (proxies.get("no"), host)))
 
 
 def _patiently(ask: Callable[[], object], line: str = "") -> None:
@@ -155,6 +194,7 @@ class OwnServer:
 
     def __init__(self) -> None:
         claim_own_server()
+        _leave_proxies_out(_HOST)
         self._log = tempfile.TemporaryFile("a+b")  # noqa: SIM115 - as long as the server
         self._tries = 0
         self._start()
@@ -205,11 +245,11 @@ class OwnServer:
         """
         self._tries += 1
         with closing(socket.socket()) as free:
-            free.bind(("127.0.0.1", 0))
+            free.bind((_HOST, 0))
             port = free.getsockname()[1]
-        self._address = f"http://127.0.0.1:{port}"
+        self._address = f"http://{_HOST}:{port}"
         program = ["-m", "uvicorn", "--app-dir", str(Path(prefect.__file__).parent), "--factory", _SERVER]
-        flags = ["--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--lifespan", "on"]
+        flags = ["--host", _HOST, "--port", str(port), "--log-level", "error", "--lifespan", "on"]
         ours = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
         chosen = get_current_settings().to_environment_variables(exclude_unset=True)
         self._process = subprocess.Popen(

@@ -145,3 +145,4 @@ def test_a_server_that_does_not_answer_is_named_with_the_fix(server):
     problem = why_unreachable("http://127.0.0.1:9/api")
     assert problem.startswith("does not reach Prefect's server at http://127.0.0.1:9/api (")
     assert "--host 0.0.0.0" in problem
+    assert why_unreachable(server) == ""
