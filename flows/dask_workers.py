@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from contextvars import copy_context
@@ -12,7 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 import dask
-from distributed import CancelledError, KilledWorker, Nanny, Scheduler, SpecCluster
+from distributed import CancelledError, KilledWorker
 from prefect import Task
 from prefect.futures import PrefectFuture
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -20,6 +20,8 @@ from prefect.utilities.annotations import quote
 from prefect.utilities.callables import get_call_parameters
 from prefect_dask import DaskTaskRunner
 
+from flows.dask_clusters import RECONNECT_SECONDS
+from flows.introductions import twin_of, why_not, why_silent
 from flows.runners import RunToJoin, Workers
 from t2i_core.errors import ConfigError, MeasureFailed
 from tasks.elsewhere import Introduction, files_here, introduce, versions_here
@@ -28,60 +30,22 @@ from tasks.process import result_of
 
 log = logging.getLogger(__name__)
 
-DASK_SETTINGS: dict[str, Any] = {
-    # Whatever was on a process that died is given back, and `flows/generating.py` says what becomes of it.
-    "distributed.scheduler.allowed-failures": 0,
-    "distributed.scheduler.work-stealing": False,
-    # A process that says nothing for so long is started anew. Longer than any call that keeps Python's lock.
-    "distributed.scheduler.worker-ttl": "10 minutes",
-    # A process that is started anew has so long to come back. On a busy machine its imports alone take half a minute.
-    "distributed.deploy.lost-worker-timeout": "10 minutes",
-    # What Dask observes is looked at by nobody, and its threads would take their share of the processes' cores.
-    "distributed.worker.profile.enabled": False,
-    "distributed.admin.tick.interval": "1s",
-    "distributed.admin.system-monitor.interval": "10s",
-    "distributed.scheduler.active-memory-manager.start": False,
-    # In place of OMP_NUM_THREADS=1. What matters is said by the flow.
-    "distributed.nanny.pre-spawn-environ": {"DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "critical"},
-}
 # Between two looks at which processes there are.
 LOOK_SECONDS = 1.0
-# How long a scheduler that is gone may take to come back.
-RECONNECT_SECONDS = 600.0
 # How long a process may take to say who it is: it may hang.
 READY_SECONDS = 3600.0
+# How long a process without a GPU waits for others to say who they are.
+FIRST_SECONDS = 60.0
 # How long a process may take to fetch the model's files and to verify them.
 FETCH_SECONDS = 24 * 3600.0
 # How long an answer of a process or of the scheduler is waited for that is there already.
 ANSWER_SECONDS = 30.0
 # How long the end of a run waits for a scheduler that does not answer.
 END_SECONDS = 5.0
+# So many times as there are workers these may die before one of them is ready, and others are still waited for.
+EARLY_DEATHS = 5
 # So many processes may die, one after another, over a task that is called.
 DEATHS = 2
-
-
-def own_cluster(environments: Sequence[dict[str, str]], threads: int) -> DaskTaskRunner:
-    """Return a runner with a cluster of its own: a process for each environment, started anew if it dies."""
-    dask.config.set(DASK_SETTINGS)
-    _silence()
-    common = {"host": "127.0.0.1", "dashboard": False}
-    worker = {"nthreads": threads, "memory_limit": 0, "preload": ["tasks.elsewhere"]}
-    spec = {
-        number: {"cls": Nanny, "options": common | worker | {"env": environment}}
-        for number, environment in enumerate(environments)
-    }
-    scheduler = {"cls": Scheduler, "options": common | {"port": 0, "dashboard_address": "127.0.0.1:0"}}
-    return DaskTaskRunner(cluster_class=SpecCluster, cluster_kwargs={"workers": spec, "scheduler": scheduler})
-
-
-def existing_cluster(address: str) -> DaskTaskRunner:
-    """Return a runner of an existing scheduler, which is not ended with it."""
-    _silence()
-    return DaskTaskRunner(address=address, client_kwargs={"timeout": RECONNECT_SECONDS})
-
-
-def _silence() -> None:
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
 
 
 @dataclass(eq=False)
@@ -92,9 +56,10 @@ class _Member:
     asked: Any  # a Dask future
     since: float  # when it was asked
     told: Introduction | None = None
+    waits: bool = False  # until others, which may have a GPU, have said who they are
     ready: bool = False
     refused: str = ""
-    unlike: Introduction | None = None  # the first worker, where it was refused only because it differs from that one
+    beside: Introduction | None = None  # the worker that keeps it out: it has another device, or the same card
 
     def title(self, address: str) -> str:
         return self.told.title if self.told else address
@@ -120,6 +85,8 @@ class DaskWorkers(Workers):
         self._members: dict[str, _Member] = {}  # by address
         self._first: Introduction | None = None  # that of the first worker that was taken
         self._refused: dict[str, str] = {}  # why, by the title of the worker
+        self._used = False  # whether a worker got a task: then all others must be like it
+        self._early_deaths = 0  # of workers that were not ready yet, since one was
         self._client: Any = None
         self._starting = True
         self._began = time.monotonic()
@@ -176,12 +143,19 @@ class DaskWorkers(Workers):
         """Return whether workers are being started or checked, none of them for ever."""
         if self._starting:
             return time.monotonic() - self._began < RECONNECT_SECONDS
-        return self._reachable and any(not (one.ready or one.refused) for one in list(self._members.values()))
+        return self._is_patient() and any(not (one.ready or one.refused) for one in list(self._members.values()))
 
     def fetching(self) -> bool:
         """Return whether workers told who they are, and now fetch the model's files or verify them."""
         fetching = any(one.told and not (one.ready or one.refused) for one in list(self._members.values()))
-        return self._reachable and fetching
+        return self._is_patient() and fetching
+
+    def refused(self) -> str:
+        """Return how many workers were refused, and why one of them was, to be added to a message."""
+        if not self._refused:
+            return ""
+        title, why = next(iter(self._refused.items()))
+        return f"; {len(self._refused)} refused: {title}: {why}"
 
     def seat(self, place: str) -> str:
         """Return the worker's own name, or its host and card where it was given none."""
@@ -215,6 +189,7 @@ class DaskWorkers(Workers):
         return result_of(future)
 
     def _submit(self, task: Task[..., Any], arguments: tuple[Any, ...], place: str) -> PrefectFuture[Any]:
+        self._used = True
         values = tuple(value.unwrap() if isinstance(value, quote) else value for value in arguments)
         parameters = get_call_parameters(task.fn, values, {})
         is_set = (PREFECT_API_URL.value() or "").rstrip("/") == self._api_url.rstrip("/")
@@ -235,7 +210,9 @@ class DaskWorkers(Workers):
             while not self.lost({place}):
                 try:
                     return future.result(timeout=LOOK_SECONDS)
-                except TimeoutError:
+                except TimeoutError as error:
+                    if future.wrapped_future.done():  # type: ignore[attr-defined]
+                        raise MeasureFailed(f"TimeoutError: {error}") from None  # of the task itself: a file system's
                     continue
                 except (*self.deaths, *self.losses):
                     break
@@ -272,20 +249,21 @@ class DaskWorkers(Workers):
             return
         while not self._ended.is_set():
             try:
-                workers = client.scheduler_info(n_workers=-1)["workers"]
+                info = client.scheduler_info(n_workers=-1)
                 self._reachable = client.status == "running"
+                # Dask's own look at the scheduler asks for no workers: where it comes between, there are none here.
+                if self._reachable and len(info["workers"]) == info["n_workers"] and not self._ended.is_set():
+                    self._follow(client, info["workers"])
             except Exception as error:  # whatever a scheduler that is gone makes of it
                 log.debug("the scheduler does not answer: %s", error)
                 self._reachable = False
-            if self._reachable and not self._ended.is_set():
-                self._follow(client, workers)
             self._ended.wait(LOOK_SECONDS)
 
     def _follow(self, client: Any, workers: dict[str, Any]) -> None:
         """Check workers that are new, and forget those that are gone."""
         self._starting = self._starting and not workers
         for address in set(self._members) - set(workers):
-            del self._members[address]
+            self._forget(client, address)
         for address in sorted(set(workers) - set(self._members)):
             name = str(workers[address]["name"])
             self._members[address] = self._asked(client, address, "" if "://" in name else name)
@@ -312,16 +290,24 @@ class DaskWorkers(Workers):
         try:
             answer = member.asked.result(timeout=ANSWER_SECONDS)
         except (*self.deaths, *self.losses):
-            del self._members[address]  # asked again, if it is still there
+            self._forget(client, address)  # asked again, if it is still there
             return
         except Exception as error:
-            self._refuse(client, address, member, _why(error))
+            self._refuse(client, address, member, why_silent(error))
             return
         if member.told is None:
+            if self._first is None and not self._may_be_first(member, answer):
+                return
             member.told = answer
             here = versions_here(self._run.packages)
             if why := why_not(answer, self._first, here):
-                member.unlike = None if why_not(answer, None, here) else self._first
+                member.beside = None if why_not(answer, None, here) else self._first
+                self._refuse(client, address, member, why)
+                return
+            others = [one.told for one in self._members.values() if one.told and one is not member and not one.refused]
+            if twin := twin_of(answer, others):
+                member.beside = twin
+                why = f"it has the same card as {twin.title}; start each worker with a CUDA_VISIBLE_DEVICES of its own"
                 self._refuse(client, address, member, why)
                 return
             self._first = self._first or answer
@@ -329,7 +315,15 @@ class DaskWorkers(Workers):
                 member.asked = self._ask(client, address, files_here, (self._run.source,))
                 member.since = time.monotonic()
                 return
-        member.ready, member.asked = True, None
+        member.ready, member.asked, self._early_deaths = True, None, 0
+
+    def _may_be_first(self, member: _Member, told: Introduction) -> bool:
+        """Return whether a worker may decide which device all have; one without a GPU lets others answer first."""
+        assert self._run is not None
+        if told.device != "cpu" or self._run.device != "auto" or time.monotonic() - member.since > FIRST_SECONDS:
+            return True
+        member.waits = True
+        return all(one.told or one.refused or one.waits for one in self._members.values())
 
     def _ask(self, client: Any, address: str, function: Any, arguments: Iterable[Any]) -> Any:
         name = f"text2image-{function.__name__}-{uuid4()}"
@@ -339,58 +333,31 @@ class DaskWorkers(Workers):
         title = member.title(address)
         member.refused, member.asked, self._refused[title] = why, None, why
         log.error("workers   %s is not used: %s", title, why)
-        if self._first is not None and self._first is member.told:
-            self._replace_first(client)
+        if member.told is not None:
+            self._without(client, member.told)
 
-    def _replace_first(self, client: Any) -> None:
-        """Compare with another worker than the first one, whose files are wrong; ask those again that it kept out."""
-        wrong = self._first
+    def _forget(self, client: Any, address: str) -> None:
+        """Forget a worker that is gone."""
+        member = self._members.pop(address)
+        if not (member.ready or member.refused):
+            self._early_deaths += 1
+            log.warning("workers   %s died before it was ready", member.title(address))
+        if member.told is not None:
+            self._without(client, member.told)
+
+    def _without(self, client: Any, gone: Introduction) -> None:
+        """Go on without a worker; ask those again that it kept out.
+
+        They have the same card; or, as long as no worker got a task, another kind of device.
+        """
+        others = [one.told for one in self._members.values() if one.told and not one.refused]
+        if self._first is gone and not self._used:
+            self._first = next(iter(others), None)
         for address, member in list(self._members.items()):
-            if member.unlike is wrong:
+            if member.beside is gone and self._first is not gone:
                 self._refused.pop(member.title(address), None)
                 self._members[address] = self._asked(client, address, member.seat)
-        others = [one.told for one in self._members.values() if one.told and not one.refused]
-        self._first = next(iter(others), None)
 
-
-def why_not(told: Introduction, first: Introduction | None, here: dict[str, str]) -> str:
-    """Return why a worker cannot take part; empty if it can.
-
-    Args:
-        first: what the first worker told, whose device and builds of packages all others must have.
-        here: versions on the flow's machine, which may have other builds, such as one of torch without CUDA.
-    """
-    if told.problem:
-        return told.problem
-    other = [
-        f"{name} {told.versions.get(name)} and not {version}"
-        for name, version in here.items()
-        if _public(told.versions.get(name, "none")) != _public(version)
-    ]
-    if other:
-        return f"has {', '.join(other)}: install the same versions on all machines"
-    if first is None:
-        return ""
-    other = [
-        f"{name} {told.versions[name]} and not {version}"
-        for name, version in first.versions.items()
-        if told.versions[name] != version
-    ]
-    if other:
-        return f"has {', '.join(other)} like the first worker ({first.title}): install the same builds"
-    if told.device != first.device:
-        return f"has a {told.device}, and the first worker ({first.title}) a {first.device}: they make other pixels"
-    return ""
-
-
-def _public(version: str) -> str:
-    """Return a version without the name of its build."""
-    return version.partition("+")[0]
-
-
-def _why(error: Exception) -> str:
-    """Return in one line why a worker could not answer."""
-    cause = error.__cause__ or error
-    if isinstance(cause, ModuleNotFoundError | AttributeError):
-        return f"this version of text2image is not installed there ({cause})"
-    return next(iter(str(cause).splitlines()), type(cause).__name__)
+    def _is_patient(self) -> bool:
+        """Return whether workers that are not ready are waited for: not where one after another dies before it is."""
+        return self._reachable and self._early_deaths < EARLY_DEATHS * max(1, len(self._members))

@@ -2,6 +2,7 @@
 each other by marks in the output."""
 
 import functools
+import hashlib
 import logging
 import os
 import platform
@@ -22,7 +23,7 @@ from t2i_core.generation.interface import LoadConfig
 from t2i_core.models.local_files import ModelSource, fetch_and_verify
 from t2i_core.storage.run_marks import RunMarks, Told
 from t2i_core.storage.workspace import Workspace
-from tasks.process import THIS_PROCESS, import_engine
+from tasks.process import HANG_SECONDS, THIS_PROCESS, import_engine
 from tasks.server import why_unreachable
 from tasks.settings import apply_settings, show_own_lines
 
@@ -32,8 +33,6 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.5
 # How often steps are told: an image may take hours, and each note is a file.
 STEPS_SECONDS = 60.0
-# How long the device may work without a step or an image: to load a model from a slow disk takes minutes.
-HANG_SECONDS = 1800.0
 # How long the flow may give no sign of life before its shards are stopped: it was killed, or cannot reach the output.
 FLOW_SECONDS = 180.0
 # How long a process looks for the output: a network file system may show a new folder half a minute later.
@@ -76,7 +75,7 @@ class _Run:
                     told = news
                 except OSError as error:  # images are made all the same
                     log.debug("how far the shards are cannot be told: %s", error)
-            if THIS_PROCESS.silent_seconds() > HANG_SECONDS:
+            if THIS_PROCESS.hangs():
                 log.error("worker    %s hangs for %.0f s in a step; it is ended, others go on", _title(), HANG_SECONDS)
                 os._exit(HANGS)
             time.sleep(LOOK_SECONDS)
@@ -113,13 +112,15 @@ def dask_setup(worker: object) -> None:
 class Introduction:
     """What a process tells of itself before it gets its first shard.
 
+    card: those that CUDA_VISIBLE_DEVICES names. card_id: the card's own number; empty for a CPU.
     device: its name in records. versions: of this tool, Python and the packages that decide the pixels.
     problem: why the process cannot take part; empty if it can.
     """
 
     host: str
     process: int
-    card: str  # those that CUDA_VISIBLE_DEVICES names
+    card: str
+    card_id: str
     device: str
     versions: dict[str, str]
     problem: str
@@ -145,7 +146,7 @@ def introduce(run: str, root: Path, api_url: str, device: str, packages: Sequenc
     """
     _set_up()
     import_engine()  # while the flow still plans, and not with the first shard
-    from t2i_core.engine.device import title_of_device
+    from t2i_core.engine.device import card_id, title_of_device
 
     marks, deadline = RunMarks(Workspace(root).running, run), time.monotonic() + SEE_SECONDS
     while (problem := marks.why_unusable(process_name())) and time.monotonic() < deadline:
@@ -155,6 +156,7 @@ def introduce(run: str, root: Path, api_url: str, device: str, packages: Sequenc
         host=socket.gethostname(),
         process=os.getpid(),
         card=os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+        card_id=card_id(device),
         device=title_of_device(device),
         versions=versions_here(packages),
         problem=problem,
@@ -162,14 +164,29 @@ def introduce(run: str, root: Path, api_url: str, device: str, packages: Sequenc
 
 
 def versions_here(packages: Sequence[str]) -> dict[str, str]:
-    """Return the versions of this tool, of Python and of packages; "none" for one that is not installed."""
-    found = {"text2image": __version__, "python": ".".join(platform.python_version_tuple()[:2])}
+    """Return the versions of this tool, of Python and of packages; "none" for one that is not installed.
+
+    That of this tool tells one commit from another.
+    """
+    found = {
+        "text2image": f"{__version__} ({_sources_digest()})",
+        "python": ".".join(platform.python_version_tuple()[:2]),
+    }
     for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "none"
     return found
+
+
+@functools.cache
+def _sources_digest() -> str:
+    """Return some digits that change with any source file of this project."""
+    root, digest = Path(__file__).parents[1], hashlib.sha256()
+    for file in sorted(path for room in ("flows", "tasks", "t2i_core") for path in (root / room).rglob("*.py")):
+        digest.update(file.relative_to(root).as_posix().encode() + file.read_bytes().replace(b"\r\n", b"\n"))
+    return digest.hexdigest()[:8]
 
 
 def join_run(run: str, root: Path) -> Callable[[], bool]:

@@ -9,7 +9,8 @@ import pytest
 from distributed import CancelledError, KilledWorker
 
 from flows import dask_workers
-from flows.dask_workers import DaskWorkers, why_not
+from flows.dask_workers import DaskWorkers
+from flows.introductions import why_not
 from flows.runners import RunToJoin
 from t2i_core.errors import ConfigError, MeasureFailed, ModelError
 from tasks.elsewhere import Introduction, files_here, introduce, versions_here
@@ -20,7 +21,7 @@ RUN = RunToJoin("r1", Path("/shared/out"), "auto", PACKAGES, None)
 
 
 def told(host="a", **values):
-    return replace(Introduction(host, 7, "", "H100", dict(HERE), ""), **values)
+    return replace(Introduction(host, 7, "", f"card of {host}", "H100", dict(HERE), ""), **values)
 
 
 @pytest.mark.parametrize(
@@ -244,6 +245,112 @@ def test_a_worker_that_differed_only_from_one_that_was_refused_later_is_used():
         look("a", "c", times=1)
         workers.places()  # at no moment are all of them refused
     assert (workers.places(), workers.device()) == (["c"], "A100")
+
+
+def test_two_workers_on_one_card_do_not_share_it_and_the_second_takes_its_place(caplog):
+    answers = {"a": {introduce: told("a", card_id="GPU-1")}, "b": {introduce: told("b", card_id="GPU-1")}}
+    answers |= {name: {introduce: told(name, card_id="", device="cpu")} for name in "cd"}
+    workers, look, _ = cluster({name: answers[name] for name in "ab"})
+    look("a", "b")
+    assert workers.places() == ["a"]
+    assert "workers   b, process 7 is not used: it has the same card as a, process 7; start each worker" in caplog.text
+    look("b")
+    assert workers.places() == ["b"]
+    workers, look, _ = cluster({name: answers[name] for name in "cd"})
+    look("c", "d")
+    assert workers.places() == ["c", "d"]  # a machine without a card may have several
+
+
+def test_a_worker_without_a_gpu_does_not_decide_for_those_that_say_so_later(monkeypatch):
+    answers = {"a": {introduce: told("a", device="cpu")}, "b": {introduce: None}}
+    workers, look, _ = cluster(answers)
+    look("a", "b")
+    assert workers.places() == []
+    workers._members["b"].asked.answer = told("b")
+    look("a", "b")
+    assert (workers.places(), workers.device()) == (["b"], "H100")
+    # It waits a minute, and not at all where the CPU was asked for, or for those that said so, too.
+    for run, seconds, others in ((RUN, 0.0, None), (replace(RUN, device="cpu"), 60.0, None), (RUN, 60.0, told("b"))):
+        monkeypatch.setattr(dask_workers, "FIRST_SECONDS", seconds)
+        answers["b"] = {introduce: others and replace(others, device="cpu")}
+        workers, look, _ = cluster(answers, run)
+        look("a", "b")
+        assert workers.device() == "cpu"
+
+
+def test_until_a_worker_gets_a_task_another_kind_may_take_the_place_of_the_first_and_then_no_more(monkeypatch):
+    answers = {"a": {}, "b": {introduce: told("b", device="A100")}}
+    workers, look, _ = cluster(answers)
+    look("a", "b")
+    assert workers.places() == ["a"]
+    look("b")
+    assert (workers.places(), workers.device()) == (["b"], "A100")
+    workers, look, _ = cluster(answers)
+    look("a", "b")
+    workers._used = True
+    look("b")
+    assert (workers.places(), workers.device()) == ([], "H100")
+    assert workers.refused() == (
+        "; 1 refused: b, process 7: has a A100, and the first worker (a, process 7) a H100: they make other pixels"
+    )
+
+
+def test_workers_that_die_one_after_another_before_they_are_ready_are_not_waited_for_without_an_end(caplog):
+    answers = {str(i): {introduce: None} for i in range(12)}
+    workers, look, _ = cluster(answers)
+    for i in range(dask_workers.EARLY_DEATHS + 1):
+        assert workers.hopeful()
+        look(str(i), times=1)
+    assert "workers   0 died before it was ready" in caplog.text
+    assert not workers.hopeful()
+    workers._members[str(i)].asked.answer = told("x")
+    look(str(i))
+    look("11", times=1)
+    assert workers.hopeful(), "one was ready"
+
+
+def test_a_task_that_times_out_by_itself_is_not_asked_for_again_and_again(monkeypatch):
+    workers, look, _ = cluster({"a": {}})
+    look("a")
+    future = Future(TimeoutError(110, "Connection timed out"))
+    future.done = lambda: True
+    monkeypatch.setattr(workers, "submit", lambda *arguments, place: future)
+    with pytest.raises(MeasureFailed, match="Connection timed out"):
+        workers.call(None)
+
+
+def test_a_look_at_the_scheduler_that_shows_no_workers_though_it_has_some_takes_none_for_lost(monkeypatch):
+    workers, _, client = cluster({"a": {}})
+    monkeypatch.setattr(dask_workers, "LOOK_SECONDS", 0.01)
+    shown = [{"workers": {"a": {"name": "a"}}, "n_workers": 1}] * 4 + [{"workers": {}, "n_workers": 1}] * 4
+    looks = iter(shown)
+
+    def scheduler_info(n_workers):
+        if (info := next(looks, None)) is None:
+            workers._ended.set()
+            return shown[-1]
+        return info
+
+    client.scheduler_info = scheduler_info
+    workers._watch()
+    assert workers.places() == ["a"]
+    assert workers.lost({"a"}) == set()
+
+
+def test_an_error_in_a_look_at_the_workers_does_not_end_the_looking(monkeypatch):
+    workers, _, client = cluster({"a": {}})
+    monkeypatch.setattr(dask_workers, "LOOK_SECONDS", 0.01)
+    looks = iter([{"workers": {"a": {}}, "n_workers": 1}] + [{"workers": {"a": {"name": "a"}}, "n_workers": 1}] * 4)
+
+    def scheduler_info(n_workers):
+        if (info := next(looks, None)) is None:
+            workers._ended.set()
+            return {"workers": {"a": {"name": "a"}}, "n_workers": 1}
+        return info
+
+    client.scheduler_info = scheduler_info
+    workers._watch()
+    assert workers.places() == ["a"]
 
 
 def test_a_worker_whose_answer_was_lost_is_asked_again():
