@@ -45,8 +45,10 @@ def device_of(config: Config) -> str:
     return resolve_device(config.device)
 
 
-def check_machine(resolved: Resolved) -> list[str]:
+def check_machine(resolved: Resolved, processes: int) -> list[str]:
     """Refuse what this machine cannot run, before weights are fetched or loaded; return lines to warn of the rest.
+
+    `processes`: how many load the model here, each on a card of its own where there are any.
 
     Raises:
         ConfigError: for a device or a library that is not there, or the default model on a machine without a GPU.
@@ -67,7 +69,12 @@ def check_machine(resolved: Resolved) -> list[str]:
         raise default_model_fails(
             config, f"this machine has no GPU for it ({size:.0f} GB of weights)", "--device cpu --model flux-dev"
         )
-    lines = _about_memory(resolved, device)
+    lines = _about_memory(resolved, device, processes)
+    if device == "cpu" and config.device == "auto" and resolved.preset.name != DEMO:
+        lines.append(
+            "device    torch finds no GPU on this machine: its CPU makes the images; --device cpu says that you mean "
+            "it, --device cuda refuses it"
+        )
     if resolved.settings.dtype == "float16" and device == "cpu":
         lines.append("dtype     float16 can be slow on a CPU; --dtype float32 may be faster, and makes other images")
     return lines
@@ -133,17 +140,18 @@ def warn_of_disk(needed: int, free: int) -> None:
         log.warning("disk      about %.1f GB are needed, %.1f GB are free", needed / 1e9, free / 1e9)
 
 
-def _about_memory(resolved: Resolved, device: str) -> list[str]:
+def _about_memory(resolved: Resolved, device: str, processes: int) -> list[str]:
     """Return a line where the weights are larger than the memory that is free, where no option makes up for it."""
     from t2i_core.engine.device import free_memory
 
     config, model = resolved.config, resolved.model
     free = free_memory(device)
-    fits = free is None or free >= model.weights_bytes
+    copies = processes if device == "cpu" else 1
+    fits = free is None or free >= model.weights_bytes * copies
     if free is None or fits or config.offload != "none" or resolved.settings.quantization:
         return []
     less = "--quantization takes less" if device == "cpu" else "--quantization and --offload take less"
     if device != "cpu" and model.pipeline_class == "FluxPipeline" and config.text_encoder != "resident":
         less = f"the text encoders come only to encode; {less}"
-    size = model.weights_bytes / 1e9
-    return [f"memory    the weights are {size:.1f} GB, {device} has {free / 1e9:.1f} GB free: {less}"]
+    size = f"{model.weights_bytes / 1e9:.1f} GB" + (f" in each of {copies} processes" if copies > 1 else "")
+    return [f"memory    the weights are {size}, {device} has {free / 1e9:.1f} GB free: {less}"]

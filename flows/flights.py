@@ -10,17 +10,25 @@ from t2i_core.planning.shards import Shard
 
 @dataclass(eq=False)
 class Work:
-    """A shard and what became of it so far. `tried`: on which seats it failed, or its process died."""
+    """A shard and what became of it so far.
+
+    Attributes:
+        tried: on which seats it failed, or its process died.
+        failed: on which of them it failed.
+        deaths: of processes that had it in hand; of those that had nothing else, once it is alone.
+        alone: whether nothing else may be on its process.
+    """
 
     shard: Shard
     tried: set[str] = field(default_factory=set)
-    deaths: int = 0  # of processes that had it in hand; of those that had nothing else, once it is alone
-    alone: bool = False  # whether nothing else may be on its process
+    failed: set[str] = field(default_factory=set)
+    deaths: int = 0
+    alone: bool = False
 
     def leave_company(self) -> None:
         """Be tried alone from now on."""
         if not self.alone:
-            self.alone, self.deaths, self.tried = True, 0, set()
+            self.alone, self.deaths, self.tried, self.failed = True, 0, set(), set()
 
 
 @dataclass(eq=False)

@@ -4,7 +4,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, suppress
 from itertools import chain
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -15,14 +15,14 @@ from prefect.futures import PrefectFuture
 from flows.feed import Feed
 from flows.flights import Flight, Work, reason_of
 from flows.runners import RunToJoin, Workers
+from flows.standing import Standing
 from t2i_core.errors import UserError
 from t2i_core.generation.image_writer import RunContext
 from t2i_core.planning.shards import Shard
 from t2i_core.storage.run_marks import RunMarks, Told
 from tasks.caching import ResultCache
-from tasks.elsewhere import HANG_SECONDS
 from tasks.generation import record_failures_task
-from tasks.process import THIS_PROCESS
+from tasks.process import HANG_SECONDS, THIS_PROCESS
 from tasks.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -45,18 +45,19 @@ NO_NEWS_SECONDS = 2 * HANG_SECONDS
 RESULT_SECONDS = 60.0
 # Between two rounds of the flow: if it is longer, the flow was stopped meanwhile.
 GAP_SECONDS = 90.0
-# How long a process that stopped a shard by itself gets no other one: NFS may show it a new time of a file only after a
-# minute.
-REST_SECONDS = 70.0
 # So often a single image, alone, may end its process before it is called a failure: once may be chance.
 DEATHS = 2
 DEADLY = f"its process died whenever it was made, {DEATHS} times alone"
-# After so many shards, one after another, that failed or died on a process it gets no more, if others fare better.
-STRIKES = 5
 
 
 class NoWorkers(Exception):
     """No process is left to generate, or those that live make nothing, or this one's device hangs."""
+
+
+def record_death(cache: ResultCache, context: RunContext, workers: Workers, shard: Shard) -> None:
+    """Store that an image ends its process, so that the next run does not make it again without being asked."""
+    device, versions = workers.device() or "unknown", workers.versions()
+    cache.call_afresh(record_failures_task, shard.digest, shard, DEADLY, context, device, versions)
 
 
 class Generating:
@@ -67,7 +68,7 @@ class Generating:
         timings: seconds by stage, of the shards that ended well.
         seconds: how long it took.
         deadly: images that ended their process whenever they were made, in shards of one.
-        made_by: the seats of processes that made shards.
+        standing: how the processes fared.
         gave_up: whether no process was left, or none made anything.
     """
 
@@ -76,43 +77,47 @@ class Generating:
         self.timings: Counter[str] = Counter()
         self.seconds = 0.0
         self.deadly: list[Shard] = []
-        self.made_by: set[str] = set()
+        self.standing = Standing(workers)
         self.gave_up = False
         self.workers = workers
         self._marks = marks
+        self._started, self._signing = False, ExitStack()
         self._done = 0  # images of shards that ended
         self._flights: dict[int, Flight] = {}
         self._submitted = 0
         self._ended: SimpleQueue[int] = SimpleQueue()
         self._again: deque[Work] = deque()
         self._suspects: deque[Work] = deque()  # whose process died twice: each is tried alone, after all others
-        self._strikes: Counter[str] = Counter()  # by seat
-        self._out: set[str] = set()  # places and seats that get no more
+        self._came = False  # whether there ever was a process
         self._dead: set[str] = set()  # places whose process died
         self._last_alive = 0.0  # when a process lived
         self._news: dict[str, float] = {}  # by place: when a step, an image or a shard was made there
         self._told: dict[str, Told] = {}  # by shard
         self._heard: dict[str, float] = {}  # by place: the same, where a shard that was only submitted does not count
-        self._resting: dict[str, float] = {}  # by place: until when it gets no more
         self._awake = 0.0  # when this process last did something
 
     def start(self, run: RunToJoin) -> None:
         """Start the processes, beside whatever comes next; a second time they are there already."""
-        if self.workers.several:
+        if self.workers.several and not self._started:
             self._marks.begin()
+            self._signing.enter_context(self._marks.signing())
+        self._started = True
         self.workers.start(run)
 
-    def __call__(self, shards: Iterator[Shard], submit: Submit, shown: Progress) -> None:
+    def __call__(
+        self, shards: Iterator[Shard], submit: Submit, shown: Progress, record: Callable[[Shard], None]
+    ) -> None:
         """Generate `shards` until all have ended, or a stop is asked for.
+
+        `record` is told at once of an image that ends its process, in a shard of one: a stop must not forget it.
 
         Raises:
             UserError: that of a shard, which every other shard would meet, too.
         """
-        started = time.perf_counter()
+        started, self._record = time.perf_counter(), record
         self._last_alive = self._news[""] = time.monotonic()
         try:
-            signing = self._marks.signing() if self.workers.several else nullcontext()
-            with signing, Feed(shards, lambda: self._ended.put(NEWS)) as feed:
+            with Feed(shards, lambda: self._ended.put(NEWS)) as feed:
                 try:
                     self._generate(feed, submit, shown)
                 except NoWorkers as error:
@@ -127,12 +132,6 @@ class Generating:
         finally:
             self.seconds = time.perf_counter() - started
 
-    def record_deaths(self, cache: ResultCache, context: RunContext) -> None:
-        """Store that images end their process, so that the next run does not make them again without being asked."""
-        device, versions = self.workers.device() or "unknown", self.workers.versions()
-        for shard in self.deadly:
-            cache.call_afresh(record_failures_task, shard.digest, shard, DEADLY, context, device, versions)
-
     def stop(self, seconds: float) -> None:
         """Stop the shards in flight at their next denoising step, and wait for them, but no longer than `seconds`."""
         deadline = time.monotonic() + seconds
@@ -145,13 +144,13 @@ class Generating:
 
     def end(self) -> None:
         """End the processes, and forget what they told."""
+        self._signing.close()
         if self.workers.several:
             self._marks.end()
         self.workers.end()
 
     def _generate(self, feed: Feed, submit: Submit, shown: Progress) -> None:
         looked = self._awake = time.monotonic()
-        steps = THIS_PROCESS.steps
         while not THIS_PROCESS.stop.is_set():
             self._look_for_lost()
             while (picked := self._pick(feed)) is not None:
@@ -167,9 +166,7 @@ class Generating:
                 if not THIS_PROCESS.stop.is_set() and (flight := self._flights.pop(number, None)) is not None:
                     self._take(flight, shown)
             self._forgive_sleep()
-            # Before its first step a process loads the model, from a slow disk for long.
-            began = THIS_PROCESS.steps > steps
-            if began and THIS_PROCESS.silent_seconds() > HANG_SECONDS and self.workers.may_hang():
+            if THIS_PROCESS.hangs():
                 THIS_PROCESS.give_up()
                 raise NoWorkers(f"the device hangs: no step and no image for {HANG_SECONDS:.0f} s")
             if self.workers.several and time.monotonic() - looked > LOOK_SECONDS:
@@ -190,8 +187,7 @@ class Generating:
 
     def _pick(self, feed: Feed) -> tuple[Work, str] | None:
         """Return what is submitted next, and to which process; None as long as all have enough."""
-        places, now = self._places(), time.monotonic()
-        ready = [place for place in places if now >= self._resting.get(place, now)]
+        ready = self.standing.ready()
         loads = Counter(flight.place for flight in self._flights.values())
         alone = {flight.place for flight in self._flights.values() if flight.work.alone}
         with_room = [place for place in ready if loads[place] < WINDOW and place not in alone]
@@ -202,7 +198,7 @@ class Generating:
         if not with_room:
             return None
         for work in self._again:
-            if (place := self._better(work, with_room, places)) is not None:
+            if (place := self._better(work, with_room)) is not None:
                 self._again.remove(work)
                 return work, place
         if (shard := feed.poll()) is not None:
@@ -211,23 +207,20 @@ class Generating:
             return None
         idle = [place for place in ready if not loads[place]]
         for work in self._suspects if idle else ():
-            if (place := self._better(work, idle, places)) is not None:
+            if (place := self._better(work, idle)) is not None:
                 self._suspects.remove(work)
                 work.leave_company()
                 return work, place
         return None
 
-    def _better(self, work: Work, free: list[str], places: list[str]) -> str | None:
+    def _better(self, work: Work, free: list[str]) -> str | None:
         """Return a free process on which the work was not tried yet; any free one where it was tried on all of them."""
-        untried = [place for place in places if self.workers.seat(place) not in work.tried]
-        return next((place for place in free if place in untried or not untried), None)
-
-    def _places(self) -> list[str]:
-        places = self.workers.places()
-        return [place for place in places if not {place, self.workers.seat(place)} & self._out]
+        untried = self.standing.untried(work)
+        return next((place for place in free if self.workers.seat(place) in untried or not untried), None)
 
     def _submit(self, work: Work, place: str, submit: Submit) -> None:
-        self._submitted = number = self._submitted + 1
+        self._came, self._submitted = True, self._submitted + 1
+        number = self._submitted
         self._news[place] = now = time.monotonic()
         future = submit(work.shard, place)
         self._flights[number] = Flight(work, place, self.workers.seat(place), self.workers.title(place), now, future)
@@ -239,16 +232,19 @@ class Generating:
             result = flight.future.result(timeout=RESULT_SECONDS, raise_on_failure=False)
         except self.workers.deaths:
             self._died(flight)
+            return
         except self.workers.losses:
             log.warning("workers   shard %d was lost on the way; it is tried again", flight.work.shard.number)
             self._give_up(flight)
             self._again.append(flight.work)
-        else:
-            if isinstance(result, CancelledRun) and self.workers.several:
-                self._called_off(flight)
-                return
-            self._news[""] = self._news[flight.place] = self._heard[flight.place] = time.monotonic()
-            self._note(flight, result, shown)
+            return
+        except Exception as error:  # its result is stored and cannot be read: a file system, perhaps
+            result = error
+        if isinstance(result, CancelledRun) and self.workers.several:
+            self._called_off(flight)
+            return
+        self._news[""] = self._news[flight.place] = self._heard[flight.place] = time.monotonic()
+        self._note(flight, result, shown)
 
     def _called_off(self, flight: Flight) -> None:
         """Try a shard again that its process stopped by itself, because it heard nothing of this run for a while.
@@ -257,13 +253,13 @@ class Generating:
         while. Where others made something in the meantime, the fault is its own.
         """
         log.warning("workers   shard %d was stopped, for %s heard nothing", flight.work.shard.number, flight.title)
-        now, place = time.monotonic(), flight.place
-        if now >= self._resting.get(place, now):
+        place = flight.place
+        if not self.standing.rests(place):
             if any(heard > flight.since for other, heard in self._heard.items() if other != place):
-                self._strike(flight, "it hears nothing of the run, and others do")
+                self.standing.strike(flight, "it hears nothing of the run, and others do")
             with suppress(OSError):  # the output is out of reach
                 self._marks.begin()
-            self._resting[place] = now + REST_SECONDS
+            self.standing.rest(place)
         self._again.append(flight.work)
 
     def _look_for_lost(self) -> None:
@@ -285,7 +281,7 @@ class Generating:
         now = time.monotonic()
         in_flight = [told.get(flight.work.shard.digest, Told()) for flight in self._flights.values()]
         shown.reach(self._done + sum(shard.images for shard in in_flight))
-        places = self._places()
+        places = self.standing.places()
         shown.workers = len(places)
         for flight in self._flights.values():
             digest = flight.work.shard.digest
@@ -297,7 +293,8 @@ class Generating:
         if places or self.workers.hopeful():
             self._last_alive = now
         if now - self._last_alive > NO_WORKER_SECONDS:
-            raise NoWorkers(f"all processes died, and none came back for {NO_WORKER_SECONDS:.0f} s")
+            what = "all processes died, and none came back" if self._came else "no process came that can be used"
+            raise NoWorkers(f"{what} for {NO_WORKER_SECONDS:.0f} s{self.workers.refused()}")
         if now - self._news[""] > NO_NEWS_SECONDS:
             raise NoWorkers(f"no process made anything for {NO_NEWS_SECONDS:.0f} s")
         for place in {flight.place for flight in self._flights.values()}:
@@ -306,7 +303,7 @@ class Generating:
 
     def _write_off(self, place: str) -> None:
         """Take what a process has in hand that makes nothing, and give it no more."""
-        self._out.add(place)
+        self.standing.leave_out(place)
         hanging = [(number, flight) for number, flight in self._flights.items() if flight.place == place]
         for number, flight in hanging:
             del self._flights[number]
@@ -320,7 +317,7 @@ class Generating:
         self._give_up(flight)
         if flight.place not in self._dead:
             self._dead.add(flight.place)
-            self._strike(flight, "its process died")
+            self.standing.strike(flight, "its process died")
         work.tried.add(flight.seat)
         work.deaths += 1
         if not work.alone:
@@ -333,6 +330,7 @@ class Generating:
         else:
             self._fail(shard, DEADLY)
             self.deadly.append(shard)
+            self._record(shard)
 
     def _give_up(self, flight: Flight) -> None:
         self.workers.abandon(flight.future)
@@ -347,9 +345,10 @@ class Generating:
             UserError: that of the shard.
         """
         shard = flight.work.shard
+        if isinstance(result, dict) and len(result["failures"]) < len(shard.requests):
+            self.standing.made_images(flight)
         if isinstance(result, dict) and not result["failures"]:
-            self._strikes[flight.seat] = 0
-            self.made_by.add(flight.seat)
+            self.standing.made_all(flight)
         elif self._tried_elsewhere(flight, result):
             return
         if isinstance(result, dict):
@@ -363,26 +362,20 @@ class Generating:
         shown.reach(self._done)
 
     def _tried_elsewhere(self, flight: Flight, result: object) -> bool:
-        """Return whether a shard that failed is tried on another process, once."""
+        """Return whether a shard that failed is tried on another process.
+
+        It is once; and again as long as those on which it failed never made an image: the fault may be theirs.
+        """
         work = flight.work
-        self._strike(flight, reason_of(result))
-        first_time = not work.tried
+        self.standing.strike(flight, reason_of(result))
         work.tried.add(flight.seat)
-        untried = {self.workers.seat(place) for place in self._places()} - work.tried
-        if not untried or not first_time:
+        work.failed.add(flight.seat)
+        theirs = len(work.failed) == 1 or not work.failed & self.standing.made_by
+        if not theirs or not self.standing.untried(work):
             return False
         log.warning("workers   shard %d failed on %s: %s", work.shard.number, flight.title, reason_of(result))
         self._again.append(work)
         return True
-
-    def _strike(self, flight: Flight, why: str) -> None:
-        """Count a failure against a process; give it no more shards, if others fare better."""
-        self._strikes[flight.seat] += 1
-        others = {self.workers.seat(place) for place in self._places()} - {flight.seat}
-        too_many = self._strikes[flight.seat] >= STRIKES and flight.seat not in self._out
-        if too_many and any(not self._strikes[other] for other in others):
-            self._out.add(flight.seat)
-            log.error("workers   %s gets no more, after %d failures in a row: %s", flight.title, STRIKES, why)
 
     def _fail(self, shard: Shard, reason: str) -> None:
         self.errors |= {request.replaces or request.key: reason for request in shard.requests}

@@ -63,9 +63,13 @@ def check_at_once(config: Config) -> None:
 def check_workers(config: Config) -> None:
     """Refuse several processes on one card by its name, without the packages for them, or without a scheduler.
 
+    A run that only looks starts none: it goes anywhere.
+
     Raises:
         ConfigError: saying what to leave out, to install or to start.
     """
+    if not config.needs_device:
+        return
     option = "dask_scheduler" if config.dask_scheduler else "workers"
     if (config.workers != 1 or config.dask_scheduler) and ":" in config.device:
         raise ConfigError([f"device: {config.device} is one card; leave device or {option} out"])

@@ -23,7 +23,7 @@ from flows.preflight import check_dask, check_workers
 from t2i_core.config import Config
 from t2i_core.errors import ConfigError
 from t2i_core.models.local_files import ModelSource
-from tasks.process import THIS_PROCESS, result_of
+from tasks.process import HANG_SECONDS, THIS_PROCESS, result_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -101,10 +101,6 @@ class Workers(ABC):
         """
         return ask_apart(function, *arguments, **named)
 
-    def may_hang(self) -> bool:
-        """Return whether this very process generates, on a device that may hang."""
-        return False
-
     def lost(self, places: set[str]) -> set[str]:
         """Return those of `places` whose process is gone for certain."""
         return set()
@@ -112,6 +108,10 @@ class Workers(ABC):
     def hopeful(self) -> bool:
         """Return whether a process may take shards soon."""
         return False
+
+    def refused(self) -> str:
+        """Return how many processes were refused, and why the first was, to be added to a message; empty for none."""
+        return ""
 
     def fetching(self) -> bool:
         """Return whether a process fetches the model, which may take hours."""
@@ -145,23 +145,17 @@ class Threads(Workers):
 
     def __init__(self) -> None:
         super().__init__(ThreadPoolTaskRunner(max_workers=THREADS), 1)
-        self._started, self._device = False, "cpu"
+        self._started = False
 
     def start(self, run: RunToJoin) -> None:
         """Start the runner."""
         if not self._started:
-            self._started, self._device = True, run.device
+            self._started = True
             self.runner.__enter__()
 
     def ask(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """Return what a function tells; this process has the engine anyway."""
         return function(*arguments, **named)
-
-    def may_hang(self) -> bool:
-        """Return whether the device is not a CPU, on which a single step may take hours."""
-        from t2i_core.engine.device import resolve_device
-
-        return resolve_device(self._device) != "cpu"
 
     def end(self) -> None:
         """End the runner once its tasks have ended.
@@ -184,9 +178,13 @@ class Threads(Workers):
         return future
 
     def call(self, task: Task[..., Any], *arguments: Any) -> Any:
-        """Run a task in one of the threads."""
+        """Run a task in one of the threads.
+
+        Raises:
+            ConfigError: the device hangs.
+        """
         future = self.submit(task, *arguments, place="here")
-        result_of(future.wrapped_future)  # type: ignore[attr-defined]
+        result_of(future.wrapped_future, _give_up_what_hangs)  # type: ignore[attr-defined]
         return future.result()
 
     def abandon(self, future: PrefectFuture[Any]) -> None:
@@ -194,12 +192,14 @@ class Threads(Workers):
 
 
 def find_workers(config: Config) -> Workers:
-    """Return the processes that the configuration asks for.
+    """Return the processes that the configuration asks for; this one for a run that only looks.
 
     Raises:
         ConfigError: this machine has not so many devices, or devices of several kinds; an existing scheduler does not
             answer or has no workers; or Dask is not installed.
     """
+    if not config.needs_device:
+        return Threads()
     if config.dask_scheduler:
         return _existing_dask(config.dask_scheduler)
     if config.workers == 1:
@@ -221,6 +221,12 @@ def find_workers(config: Config) -> Workers:
     return _own_dask([environment | device for device in pinned])
 
 
+def _give_up_what_hangs() -> None:
+    if THIS_PROCESS.hangs():
+        THIS_PROCESS.give_up()
+        raise ConfigError([f"device: it made no step for {HANG_SECONDS:.0f} s while it was measured: it hangs"])
+
+
 def devices_of(device: str) -> tuple[list[str], int]:
     """Return the names of this machine's cards, and how many threads torch uses here on the CPU.
 
@@ -240,7 +246,8 @@ def api_url() -> str:
 
 def _own_dask(environments: Sequence[dict[str, str]]) -> Workers:
     """Return a Dask cluster of this run's own: a process on this machine for each environment."""
-    from flows.dask_workers import DaskWorkers, own_cluster
+    from flows.dask_clusters import own_cluster
+    from flows.dask_workers import DaskWorkers
 
     return DaskWorkers(own_cluster(environments, THREADS), len(environments), api_url())
 
@@ -249,7 +256,8 @@ def _existing_dask(address: str) -> Workers:
     """Return the workers of a Dask scheduler that is there already, on whatever machines they are."""
     check_dask("dask_scheduler", address)
     count = check_dask_scheduler(address)
-    from flows.dask_workers import DaskWorkers, existing_cluster
+    from flows.dask_clusters import existing_cluster
+    from flows.dask_workers import DaskWorkers
 
     return DaskWorkers(existing_cluster(scheduler_address(address)), count, api_url(), scheduler=address)
 

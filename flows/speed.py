@@ -11,6 +11,7 @@ from t2i_core.errors import MeasureFailed
 from t2i_core.generation.interface import LoadConfig, Speed
 from t2i_core.planning.pending import Pending
 from t2i_core.spec import GenerationSettings, ImageSpec
+from t2i_core.storage.workspace import Workspace
 from tasks.caching import ResultCache, cache_key, read_by
 from tasks.generation import SPEED_KEY, measure_speed_task
 
@@ -32,6 +33,7 @@ class SpeedCache:
     settings: GenerationSettings
     cache: ResultCache
     workers: Workers
+    run: str
 
     def batch_size(self) -> int | None:
         """Return the batch size as configured, or as an earlier run of this output measured it; None if none did."""
@@ -63,7 +65,7 @@ class SpeedCache:
             batch_size = self.config.batch_size
             device = self.config.dask_scheduler or self.workers.ask(device_of, self.config)
             key = self._key(batch_size, device, spec.call_group)
-        arguments = (load_config, spec, batch_size)
+        arguments = (load_config, spec, batch_size, self.run, Workspace(self.config.output).root.absolute())
         return Speed.from_json(
             self.cache.call(measure_speed_task, key, *arguments, is_valid=_IS_SPEED, elsewhere=self.workers.call)
         )

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 from prefect.client.schemas.objects import State
@@ -27,12 +28,12 @@ from flows.again import not_made_again
 from flows.checks import announce_download, announce_guess, check_machine, check_output_folder, warn_of_disk
 from flows.dry_run import show_dry_run
 from flows.gallery import show_gallery
-from flows.generating import Generating
+from flows.generating import Generating, record_death
 from flows.housekeeping import current_results, hold_plan, pruned, remove_old_plans
 from flows.inventory import Inventory, plan_sentence
 from flows.launchers import find_part, with_own_device
 from flows.outcomes import ended, finished, refused
-from flows.parts import begin_part, end_part, show_status
+from flows.parts import begin_part, end_part, makes, note_part, show_status
 from flows.planning import Planning
 from flows.preflight import check_at_once
 from flows.preview import show_preview
@@ -54,7 +55,7 @@ from t2i_core.output.accounting import Accounting, exceeds
 from t2i_core.output.identity import claim_output, open_output
 from t2i_core.output.layout import Layout, has_gallery
 from t2i_core.output.manifest import check_names, manifest_is_right, write_manifest
-from t2i_core.output.part_marks import PartMarks, PartState
+from t2i_core.output.part_marks import PartState
 from t2i_core.planning.catalog import Catalog
 from t2i_core.planning.growing import GrowingCatalog
 from t2i_core.planning.pending import Pending
@@ -135,7 +136,7 @@ class Text2Image:
         resolved = resolve(self.config, self.cache, identity.commits)
         announce_guess(resolved)
         planning = Planning(resolved, found, self.workspace, self.cache)
-        hold_plan(self.workspace, self.lease, planning.digest)
+        hold_plan(self.workspace, self.lease, planning.digest, makes(self.part, self.config))
         if not self.config.only_looks and planning.is_new():  # asked before its thread may have written it
             self.start_workers(resolved)  # a new plan has new images
         with planning:
@@ -144,7 +145,7 @@ class Text2Image:
             if not self.config.only_looks:
                 claim_output(self.workspace, replace(identity, commits=resolved.commits), take_over=self.config.replace)
                 self.workspace.remove_stale_files()
-                begin_part(self.part, self.workspace, self.lease, self.run)
+                begin_part(self.part, self.workspace, self.lease, self.run, planning.digest)
             if self.config.status and plan:
                 return show_status(self.inventory.collect(plan))
             return self.work(resolved, planning, plan)
@@ -155,7 +156,7 @@ class Text2Image:
         `plan`: None as long as the data set is still read.
         """
         catalog = self.inventory.first(plan) if plan else None
-        speeds = SpeedCache(self.config, resolved.settings, self.cache, self.generating.workers)
+        speeds = SpeedCache(self.config, resolved.settings, self.cache, self.generating.workers, self.run)
         work = None
         try:
             if catalog is None:
@@ -183,7 +184,7 @@ class Text2Image:
                 return show_preview(self.config, catalog, sample, work, self.generating.seconds)
             if self.part is not None:
                 state = PartState.STOPPED if self.generating.gave_up else PartState.FINISHED
-                PartMarks(self.workspace).note(self.part, state, self.run)
+                note_part(self.part, self.workspace, self.run, planning.digest, state)
                 return end_part(self.part, catalog, self.config)
             return self.finish(resolved, catalog, work)
         except BaseException as error:
@@ -203,7 +204,7 @@ class Text2Image:
             return load_elsewhere(resolved)
         resolved = replace(resolved, config=with_own_device(self.config))
         announce_download(resolved)
-        for line in self.generating.workers.ask(check_machine, resolved):
+        for line in self.generating.workers.ask(check_machine, resolved, self.generating.workers.count):
             log.warning(line)
         return fetch(resolved, self.cache)
 
@@ -293,8 +294,7 @@ class Text2Image:
         shown_as = progress(begun.images if begun else None, self.config.dataset_names)
         with self.cancel.looked_at(), shown_as as shown:
             counted.add_done_callback(shown.expect)
-            self.generating(shards, submit, shown)
-        self.generating.record_deaths(self.cache, context)
+            self.generating(shards, submit, shown, partial(record_death, self.cache, context, workers))
 
     def finish(self, resolved: Resolved, catalog: Catalog, work: WorkEstimate) -> State[Any]:
         """Write manifest and report; return the state that says how it went."""
@@ -348,7 +348,7 @@ class Text2Image:
             work = self.counted.result()
         if self.config.preview or self.part is not None:
             if self.part is not None:
-                PartMarks(self.workspace).note(self.part, PartState.STOPPED, self.run)
+                note_part(self.part, self.workspace, self.run, planning.digest, PartState.STOPPED)
             log.info("stopped   run the same command again to go on")
             return f"stopped: the {'part' if self.part else 'preview'} is not complete"
         if plan is None or work is None:
@@ -380,7 +380,7 @@ class Text2Image:
             generating_seconds=self.generating.seconds,
             timings=dict(self.generating.timings),
             unreferenced=catalog.unreferenced(),
-            workers=len(self.generating.made_by),
+            workers=len(self.generating.standing.made_by),
         )
 
 

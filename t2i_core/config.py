@@ -109,6 +109,11 @@ class Config(Options, OutputOptions, RunOptions, SpeedOptions, SamplingOptions, 
         return self.dry_run or self.estimate or self.status or self.only_verifies
 
     @property
+    def needs_device(self) -> bool:
+        """Whether a run loads the model: to make images, or to measure its speed."""
+        return self.estimate or not self.only_looks
+
+    @property
     def only_verifies(self) -> bool:
         """Whether a run looks at what the last run left, whatever data set and model are named."""
         return self.verify and not self.repair

@@ -1,6 +1,8 @@
 """The tasks that need the model: a shard of images, and the measuring of its speed."""
 
+from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefect import task
@@ -69,11 +71,13 @@ def record_failures_task(
 
 @task(name="measure speed", task_run_name="measure speed", cache_policy=VersionedKey(version=SPEED_KEY), **TASK_OPTIONS)
 def measure_speed_task(
-    cache_key: str, load_config: LoadConfig, spec: ImageSpec, batch_size: int | None
+    cache_key: str, load_config: LoadConfig, spec: ImageSpec, batch_size: int | None, run: str, output: Path
 ) -> dict[str, Any]:
-    """Return what an image like `spec` costs in batches of `batch_size`; None: in the batches that are fastest."""
+    """Return what an image like `spec` costs in batches of `batch_size`; None: in the batches that are fastest.
 
-    return _measure(load_config, spec, batch_size)
+    `run` and `output` tell a process that is not the flow's whose stop it heeds.
+    """
+    return _measure(load_config, spec, batch_size, join_run(run, output))
 
 
 def load_generator(load_config: LoadConfig, run: str | None = None) -> "BatchGenerator":
@@ -87,13 +91,16 @@ def load_generator(load_config: LoadConfig, run: str | None = None) -> "BatchGen
 
     if (run, load_config) in _FAILED_LOADS:
         raise _FAILED_LOADS[run, load_config].with_traceback(None)
+    THIS_PROCESS.note_model(load_config)
     try:
-        return load.load_model(here(load_config))
+        generator = load.load_model(here(load_config))
     except UserError as error:
         if run is not None:
             _FAILED_LOADS.clear()  # of earlier runs: files or memory may be others by now
             _FAILED_LOADS[run, load_config] = error
         raise
+    THIS_PROCESS.may_hang = generator.torch_device.type != "cpu"
+    return generator
 
 
 # Apart from their tasks: the function of a task goes to another process by value, with the locks that it names; what it
@@ -117,14 +124,16 @@ def _generate(
     return asdict(result)
 
 
-def _measure(load_config: LoadConfig, spec: ImageSpec, batch_size: int | None) -> dict[str, Any]:
+def _measure(
+    load_config: LoadConfig, spec: ImageSpec, batch_size: int | None, should_stop: Callable[[], bool]
+) -> dict[str, Any]:
     def measured() -> Speed:
         generator = load_generator(load_config)
         from t2i_core.engine.calibrate import best_batch_size, measure
 
         if batch_size is None:
-            return best_batch_size(generator, spec, THIS_PROCESS.stop.is_set)
-        return measure(generator, spec, batch_size, THIS_PROCESS.stop.is_set)
+            return best_batch_size(generator, spec, should_stop, THIS_PROCESS.note_step)
+        return measure(generator, spec, batch_size, should_stop, THIS_PROCESS.note_step)
 
     with THIS_PROCESS.running():
         return asdict(THIS_PROCESS.on_device(measured))

@@ -24,6 +24,8 @@ from t2i_core.generation.interface import OnStep
 T = TypeVar("T")
 
 LOOK_SECONDS = 0.5
+# How long a device may work without a step or an image.
+HANG_SECONDS = 1800.0
 
 
 @dataclass(slots=True)
@@ -42,6 +44,8 @@ class ThisProcess:
     images: dict[str, int] = field(default_factory=dict)
     # Denoising steps that were made so far.
     steps: int = 0
+    # Whether the device may be found hanging: not a CPU, on which a single step may take hours.
+    may_hang: bool = False
     # When the device's thread last began something, or told of a step or an image.
     _sign_of_life: float = field(default_factory=time.monotonic)
     # Whether this process was started for the run that comes next: by a worker; the command line says so itself.
@@ -54,6 +58,10 @@ class ThisProcess:
     # Threads whose caller waits for them no more.
     _abandoned: list[threading.Thread] = field(default_factory=list)
     _in_use: bool = False
+    # Which model was asked for last, and whether it has made a step: until then it may load from a slow disk, and
+    # compile. Some tell of no steps.
+    _model: object = None
+    _stepped: bool = False
     _running: int = 0
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
@@ -139,9 +147,18 @@ class ThisProcess:
         """Return for how long the device has been busy without a step or an image; 0 where it is idle."""
         return time.monotonic() - self._sign_of_life if self._in_use else 0.0
 
+    def hangs(self) -> bool:
+        """Return whether the device works on a step or an image for longer than it may, after it made one."""
+        return self.may_hang and self._stepped and self.silent_seconds() > HANG_SECONDS
+
+    def note_model(self, model: object) -> None:
+        """Note which model is used from now on, whether it is loaded already or not."""
+        if model != self._model:
+            self._model, self._stepped = model, False
+
     def note_step(self, step: int, steps: int) -> None:
         """Note that a denoising step is done."""
-        self._sign_of_life = time.monotonic()
+        self._sign_of_life, self._stepped = time.monotonic(), True
         self.steps += 1
         self.on_step(step, steps)
 
@@ -195,13 +212,14 @@ class ThisProcess:
             return not self._running
 
 
-def result_of(future: "Future[T]") -> T:
-    """Wait for a future, and return its result.
+def result_of(future: "Future[T]", look: Callable[[], None] = lambda: None) -> T:
+    """Wait for a future, and return its result; call `look` now and then, which may raise.
 
     Python heeds a Ctrl-C that comes just before a wait only after it, so the waits are short.
     """
     while not future.done():
         wait([future], LOOK_SECONDS)
+        look()
     return future.result()
 
 

@@ -46,7 +46,7 @@ class SpeedOptions(BaseModel):
     @model_validator(mode="after")
     def _possible_speed(self) -> Self:
         if self.dask_scheduler and self.workers != 1:
-            raise ValueError("dask_scheduler has workers of its own; leave workers out")
+            raise ValueError("dask_scheduler has workers of its own; leave workers out, or write 1")
         if self.offload != "none" and self.text_encoder != "auto":
             raise ValueError("offload moves the text encoders, too; leave text_encoder out")
         if self.compile_mode != "default" and not self.compile:

@@ -56,7 +56,7 @@ def memory(monkeypatch):
 
 
 def best(stages, spec=SPEC):
-    return best_batch_size(BatchGenerator(stages, "cpu", {}), spec, lambda: False)
+    return best_batch_size(BatchGenerator(stages, "cpu", {}), spec, lambda: False, lambda step, steps: None)
 
 
 def free_batching(size):
@@ -136,7 +136,7 @@ def test_an_image_that_fails_cannot_be_measured(timed):
 @pytest.mark.parametrize("steps", [1, 2, 3, 28])
 def test_the_seconds_of_an_image_are_all_its_steps_and_its_decoding(timed, steps):
     stages = timed(lambda size: 2.0 * size, decode_seconds=5.0)
-    speed = measure(BatchGenerator(stages, "cpu", {}), spec(1, steps=steps), 3, lambda: False)
+    speed = measure(BatchGenerator(stages, "cpu", {}), spec(1, steps=steps), 3, lambda: False, lambda step, steps: None)
     assert speed.seconds == pytest.approx(2.0 * steps + 5.0)
     assert speed.pixel_steps == 8 * 8 * steps
     assert speed.batch_size == 3
@@ -145,19 +145,19 @@ def test_the_seconds_of_an_image_are_all_its_steps_and_its_decoding(timed, steps
 
 def test_what_only_the_first_call_costs_is_not_counted(timed):
     stages = timed(lambda size: 100.0 if not stages.calls else 1.0)
-    speed = measure(BatchGenerator(stages, "cpu", {}), SPEC, 1, lambda: False)
+    speed = measure(BatchGenerator(stages, "cpu", {}), SPEC, 1, lambda: False, lambda step, steps: None)
     assert speed.seconds == pytest.approx(10.0)
 
 
 def test_the_images_of_a_measured_batch_differ(timed):
     stages = timed(free_batching)
-    measure(BatchGenerator(stages, "cpu", {}), SPEC, 4, lambda: False)
+    measure(BatchGenerator(stages, "cpu", {}), SPEC, 4, lambda: False, lambda step, steps: None)
     assert {tuple(s.seed for s in call) for call in stages.calls} == {(1, 2, 3, 4)}
 
 
 def test_a_stop_ends_a_measurement(timed):
     with pytest.raises(Stopped):
-        best_batch_size(BatchGenerator(timed(free_batching), "cpu", {}), SPEC, lambda: True)
+        best_batch_size(BatchGenerator(timed(free_batching), "cpu", {}), SPEC, lambda: True, lambda step, steps: None)
 
 
 def test_on_the_cpu_the_memory_is_the_peak_of_this_process():

@@ -149,7 +149,7 @@ def test_another_error_stays_what_it_is():
 
 
 def test_the_speed_of_images_that_are_replaced_is_measured(checked):
-    assert measure(load(checked), spec(1), 1, lambda: False).batch_size == 1
+    assert measure(load(checked), spec(1), 1, lambda: False, lambda step, steps: None).batch_size == 1
 
 
 def test_a_run_counts_them_apart_and_says_once_how_to_go_on_without(run, output, prompts, checked, caplog, tmp_path):

@@ -22,8 +22,9 @@ def generate(tmp_path, monkeypatch):
         marks = RunMarks(tmp_path, "r1")
         marks.begin()
         made = Generating(engine, marks)
+        made.recorded = []
         shown = Progress(sum(sizes) or None)
-        made(planned or shards(*sizes), engine.submit, shown)
+        made(planned or shards(*sizes), engine.submit, shown, made.recorded.append)
         return made, shown, engine
 
     yield run

@@ -103,12 +103,12 @@ def test_the_device_is_the_one_named_else_the_best_there_is(machine):
 
 def test_a_machine_with_room_for_the_model_is_told_nothing(machine):
     machine("cuda", 24 * GB)
-    assert check_machine(resolved()) == []
+    assert check_machine(resolved(), 1) == []
 
 
 def test_where_the_free_memory_is_not_known_nothing_is_said(machine):
     machine("mps", None)
-    assert check_machine(resolved()) == []
+    assert check_machine(resolved(), 1) == []
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_where_the_free_memory_is_not_known_nothing_is_said(machine):
 )
 def test_weights_that_are_larger_than_the_free_memory_are_told_with_what_helps(machine, preset, device, values, advice):
     machine(device, 10 * GB)
-    assert check_machine(resolved(preset, **values)) == [
+    assert check_machine(resolved(preset, **values), 1) == [
         f"memory    the weights are 24.0 GB, {device} has 10.0 GB free: {advice}"
     ]
 
@@ -135,39 +135,39 @@ def test_weights_that_are_larger_than_the_free_memory_are_told_with_what_helps(m
 @pytest.mark.parametrize("option", [{"offload": "group"}, {"quantization": "int8"}])
 def test_where_an_option_makes_up_for_it_nothing_is_said(machine, option):
     machine("cuda", 10 * GB)
-    assert check_machine(resolved("sdxl", **option)) == []
+    assert check_machine(resolved("sdxl", **option), 1) == []
 
 
 def test_the_default_model_is_refused_without_a_gpu_unless_somebody_asked_for_it(machine):
     machine("cpu", 500 * GB)
     with pytest.raises(ConfigError, match=r"this machine has no GPU for it \(24 GB of weights\)") as caught:
-        check_machine(resolved("flux-dev", model=None))
+        check_machine(resolved("flux-dev", model=None), 1)
     assert "--device cpu --model flux-dev" in str(caught.value)
-    check_machine(resolved("flux-dev"))
-    check_machine(resolved("demo", model=None, dataset="example"))
+    check_machine(resolved("flux-dev"), 1)
+    check_machine(resolved("demo", model=None, dataset="example"), 1)
     machine("cuda", 500 * GB)
-    check_machine(resolved("flux-dev", model=None))
+    check_machine(resolved("flux-dev", model=None), 1)
 
 
 def test_offload_on_the_cpu_is_refused(machine):
     machine("cpu", 500 * GB)
     with pytest.raises(ConfigError, match="offload: group needs a device other than the CPU"):
-        check_machine(resolved(offload="group"))
+        check_machine(resolved(offload="group"), 1)
 
 
 def test_a_quantization_whose_library_is_missing_is_refused(machine, monkeypatch):
     machine("cuda", 500 * GB)
     asked = []
     monkeypatch.setattr("t2i_core.engine.tuning.check_library", asked.append)
-    check_machine(resolved(quantization="nf4"))
-    check_machine(resolved())
+    check_machine(resolved(quantization="nf4"), 1)
+    check_machine(resolved(), 1)
     assert asked == ["nf4", None]
 
 
 def test_fp8_on_a_device_that_cannot_calculate_in_it_is_refused_before_a_download(machine):
     machine("cpu", 500 * GB)
     with pytest.raises(ConfigError, match="quantization: fp8 needs a GPU, and the device is cpu; use int8"):
-        check_machine(resolved(quantization="fp8"))
+        check_machine(resolved(quantization="fp8"), 1)
 
 
 FLUX = {"transformer": {"_class_name": "FluxTransformer2DModel", "num_layers": 1, "num_single_layers": 1}}
@@ -205,10 +205,10 @@ def test_what_makes_a_denoiser_faster_is_refused_before_weights_are_fetched(mach
     )
     found = replace(found, settings=settings, model=replace(found.model, configs=configs))
     if reason is None:
-        check_machine(found)
+        check_machine(found, 1)
     else:
         with pytest.raises(ConfigError, match=reason) as error:
-            check_machine(found)
+            check_machine(found, 1)
         assert len(str(error.value).splitlines()) == 1
 
 
@@ -273,13 +273,32 @@ def test_settings_that_a_guess_does_not_refuse_but_may_have_no_effect_are_warned
     assert doubts(guessed()) == []
 
 
+def test_a_machine_whose_gpu_is_not_found_says_so_unless_its_cpu_was_asked_for(machine):
+    machine("cpu", 500 * GB)
+    (line,) = check_machine(resolved("sdxl"), 1)
+    assert line.startswith("device    torch finds no GPU on this machine: its CPU makes the images; --device cpu says")
+    assert check_machine(resolved("sdxl", device="cpu"), 1) == []
+    assert check_machine(resolved("demo"), 1) == []
+    machine("cuda", 500 * GB)
+    assert check_machine(resolved("sdxl"), 1) == []
+
+
+def test_several_processes_on_a_cpu_each_need_memory_for_the_weights(machine):
+    machine("cpu", 50 * GB)
+    assert check_machine(resolved("sdxl", device="cpu"), 2) == []
+    (line,) = check_machine(resolved("sdxl", device="cpu"), 3)
+    assert line.startswith("memory    the weights are 24.0 GB in each of 3 processes, cpu has 50.0 GB free: ")
+    machine("cuda", 50 * GB)  # each has a card
+    assert check_machine(resolved("sdxl"), 3) == []
+
+
 def test_float16_on_a_cpu_is_warned_of(machine):
     machine("cpu", None)
     half = resolved()
     half = replace(half, settings=replace(half.settings, dtype="float16"))
-    assert [line.split()[0] for line in check_machine(half)] == ["dtype"]
+    assert [line.split()[0] for line in check_machine(half, 1)] == ["dtype"]
     machine("cuda", None)
-    assert check_machine(half) == []
+    assert check_machine(half, 1) == []
 
 
 def test_a_disk_that_is_too_small_is_told(said):
@@ -297,5 +316,5 @@ def test_an_engine_that_another_thread_imports_is_waited_for(machine, monkeypatc
         asked.append("import")
 
     monkeypatch.setattr(checks, "import_engine", import_engine)
-    check_machine(resolved())
+    check_machine(resolved(), 1)
     assert asked == ["import", "checks"]

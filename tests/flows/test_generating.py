@@ -6,7 +6,9 @@ import time
 import pytest
 
 from flows import generating
+from flows.flights import Flight
 from flows.generating import Generating
+from flows.standing import STRIKES, Standing
 from t2i_core.errors import ModelError, OutputError
 from t2i_core.storage.run_marks import RunMarks, Told
 from tasks.process import THIS_PROCESS
@@ -99,7 +101,7 @@ def test_images_that_other_processes_tell_of_are_shown_before_their_shard_ends(g
     engine, shown = Processes(answer), Shown(4)
     RunMarks(tmp_path, "r1").begin()
     made = Generating(engine, RunMarks(tmp_path, "r1"))
-    made(shards(4), engine.submit, shown)
+    made(shards(4), engine.submit, shown, made.deadly.append)
     assert shown.done == 4
 
 
@@ -166,7 +168,7 @@ def test_a_shard_that_fails_on_one_process_is_made_on_another(generate, failure)
     assert made.timings == {"check": 20.0}
     tried = [where for where in engine.where.values() if "p0" in where]
     assert all(where == ["p0", "p1"] for where in tried)
-    assert generating.STRIKES <= len(tried) < generating.STRIKES + generating.WINDOW, "then it gets no more"
+    assert STRIKES <= len(tried) < STRIKES + generating.WINDOW, "then it gets no more"
 
 
 def test_a_shard_that_fails_everywhere_fails_once_and_no_process_is_blamed(generate):
@@ -182,3 +184,66 @@ def test_the_second_try_of_an_image_that_ends_its_process_is_elsewhere(generate)
     made, _, engine = generate(lambda prompts, *_: Died() if "p0" in prompts else DONE, 1, 1)
     assert [shard.requests[0].spec.prompt for shard in made.deadly] == ["p0"]
     assert sorted(engine.where["p0",][-2:]) == ["p0", "p1"]
+
+
+def test_two_bad_processes_of_several_cost_no_image_and_do_not_end_the_run(generate):
+    def answer(prompts, times, others, place):
+        return ModelError("the card is taken") if place in ("p0", "p1") else DONE
+
+    made, shown, _ = generate(answer, *[1] * 30, count=4)
+    assert (made.errors, shown.done) == ({}, 30)
+    assert made.standing.made_by == {"p2", "p3"}
+
+
+def test_a_shard_whose_process_died_once_has_its_first_failure_tried_elsewhere_all_the_same(generate):
+    answers = iter([Died(), ModelError("the card is taken")])
+
+    def answer(prompts, *_):
+        return next(answers, DONE) if "p0" in prompts else DONE
+
+    made, shown, _ = generate(answer, *[1] * 9, count=4)
+    assert (made.errors, shown.done) == ({}, 9)
+
+
+def test_what_fails_on_processes_that_make_images_is_not_tried_on_all_of_them(generate):
+    def answer(prompts, *_):
+        time.sleep(0.05 if "p20" in prompts else 0)
+        return {"timings": {}, "failures": {"k": "black"}} if "p20" in prompts else DONE
+
+    made, _, engine = generate(answer, *[1] * 24, count=6)
+    assert made.errors == {"k": "black"}
+    assert engine.submitted["p20",] == 2
+
+
+def test_a_result_that_cannot_be_read_is_a_failure_of_its_shard_alone(generate):
+    class Unread(Processes):
+        def submit(self, shard, place):
+            future = super().submit(shard, place)
+            if "p3" in [request.spec.prompt for request in shard.requests]:
+                future.result = self.fail
+            return future
+
+        def fail(self, **_):
+            raise OSError(5, "Input/output error")
+
+    made, shown, _ = generate(None, *[1] * 9, engine=Unread(lambda *_: DONE))
+    assert list(made.errors.values()) == ["its shard failed: OSError: [Errno 5] Input/output error"]
+    assert shown.done == 9
+
+
+def test_an_image_that_ends_its_process_is_recorded_before_the_others_are_made(generate):
+    made, _, _ = generate(lambda prompts, *_: Died() if "p0" in prompts else DONE, *[1] * 3)
+    assert [shard.requests[0].spec.prompt for shard in made.recorded] == ["p0"]
+
+
+def test_processes_that_fare_badly_are_better_than_none():
+    engine = Processes(lambda *_: DONE, count=2)
+    standing = Standing(engine)
+    bad = Flight(None, "p0", "p0", "p0", 0.0, None)
+    for _ in range(STRIKES):
+        standing.strike(bad, "broken")
+    assert standing.places() == ["p1"]
+    engine.gone.add("p1")
+    assert standing.places() == ["p0"]
+    standing.leave_out("p0")  # one that hangs is none
+    assert standing.places() == []

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from prefect.exceptions import CancelledRun
 
-from flows import generating
+from flows import generating, standing
 from t2i_core.errors import DatasetError
 from t2i_core.storage.run_marks import RunMarks, Told
 from tasks import process
@@ -112,7 +112,7 @@ def test_a_run_without_processes_still_reads_the_data_set_to_its_end(generate, m
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_process_that_stopped_by_itself_costs_nothing(generate, monkeypatch, count):
-    monkeypatch.setattr(generating, "REST_SECONDS", 0.05)
+    monkeypatch.setattr(standing, "REST_SECONDS", 0.05)
 
     def answer(prompts, times, *_):
         return CancelledRun("the flow was out of reach") if times < 4 else DONE
@@ -138,7 +138,7 @@ def stopping_by_itself(others=0.0):
 
 
 def test_a_process_that_stopped_by_itself_gets_no_more_for_some_seconds(generate, monkeypatch):
-    monkeypatch.setattr(generating, "REST_SECONDS", 1000)
+    monkeypatch.setattr(standing, "REST_SECONDS", 1000)
     cancelled, answer = stopping_by_itself()
     made, shown, _ = generate(answer, *[1] * 20)
     assert (made.errors, shown.done) == ({}, 20)
@@ -146,11 +146,11 @@ def test_a_process_that_stopped_by_itself_gets_no_more_for_some_seconds(generate
 
 
 def test_a_process_that_always_stops_by_itself_gets_no_more_where_others_make_something(generate, monkeypatch, caplog):
-    monkeypatch.setattr(generating, "REST_SECONDS", 0.01)
+    monkeypatch.setattr(standing, "REST_SECONDS", 0.01)
     cancelled, answer = stopping_by_itself(others=0.05)
     made, shown, _ = generate(answer, *[1] * 40)
     assert (made.errors, shown.done) == ({}, 40)
-    assert len(cancelled) >= generating.STRIKES
+    assert len(cancelled) >= standing.STRIKES
     assert "p0 gets no more, after 5 failures in a row: it hears nothing of the run, and others do" in caplog.text
 
 
@@ -173,10 +173,10 @@ def test_time_in_which_the_flow_itself_was_stopped_is_no_silence_of_processes(ge
 
     made, shown, engine = generate(answer, *[1] * 10)
     assert (made.errors, shown.done, made.gave_up) == ({}, 10, False)
-    assert (made._out, engine.abandoned) == (set(), [])
+    assert (made.standing._hanging, engine.abandoned) == (set(), [])
 
 
-def test_time_in_which_the_flow_itself_was_stopped_is_no_hang_of_its_device(generate, asleep):
+def test_time_in_which_the_flow_itself_was_stopped_is_no_hang_of_its_device(generate, asleep, monkeypatch):
     def answer(prompts, *_):
         def call():
             if prompts == ("p1",):
@@ -187,33 +187,17 @@ def test_time_in_which_the_flow_itself_was_stopped_is_no_hang_of_its_device(gene
         THIS_PROCESS.on_device(call)
         return DONE
 
-    engine = Processes(answer, count=1)
-    engine.may_hang = lambda: True
-    made, shown, _ = generate(None, *[1] * 5, engine=engine)
+    monkeypatch.setattr(THIS_PROCESS, "may_hang", True)
+    made, shown, _ = generate(None, *[1] * 5, engine=Processes(answer, count=1))
     assert (made.errors, shown.done, made.gave_up) == ({}, 5, False)
 
 
 def test_a_device_that_hangs_in_this_process_ends_the_run(generate, monkeypatch):
-    monkeypatch.setattr(ThisProcess, "silent_seconds", lambda self: 1e4)
-
-    def answer(*_):
-        THIS_PROCESS.note_step(1, 4)
-        return DONE
-
-    engine = Processes(answer, count=1)
-    engine.may_hang = lambda: True
-    made, _, _ = generate(None, *[1] * 9, engine=engine)
+    monkeypatch.setattr(ThisProcess, "hangs", lambda self: True)
+    made, _, _ = generate(None, *[1] * 9, engine=Processes(lambda *_: DONE, count=1))
     assert made.gave_up
     assert THIS_PROCESS.gave_up
     assert all(error.startswith("the device hangs") for error in made.errors.values())
-
-
-def test_a_model_that_takes_long_to_load_is_no_hang(generate, monkeypatch):
-    monkeypatch.setattr(ThisProcess, "silent_seconds", lambda self: 1e4)
-    engine = Processes(lambda *_: DONE, count=1)
-    engine.may_hang = lambda: True
-    made, shown, _ = generate(None, *[1] * 9, engine=engine)
-    assert (made.errors, shown.done) == ({}, 9)
 
 
 def test_suspects_that_wait_for_a_long_data_set_are_no_silence_of_processes(generate, monkeypatch):
@@ -227,7 +211,7 @@ def test_suspects_that_wait_for_a_long_data_set_are_no_silence_of_processes(gene
 
 
 def test_a_run_whose_processes_all_stop_by_themselves_ends(generate, monkeypatch):
-    monkeypatch.setattr(generating, "REST_SECONDS", 0.01)
+    monkeypatch.setattr(standing, "REST_SECONDS", 0.01)
     monkeypatch.setattr(generating, "NO_NEWS_SECONDS", 0.5)
     made, _, _ = generate(lambda *_: CancelledRun("x"), *[1] * 3)
     assert set(made.errors) == {image_spec(i).key for i in range(3)}

@@ -25,7 +25,7 @@ def key(settings=(), **options):
     sampling = Sampling(height=64, width=64, steps=2)
     made = GenerationSettings(model="1" * 64, dtype="float32", sampling=sampling, **dict(settings))
     config = Config.from_values({"batch_size": "auto"} | options)
-    cache = SpeedCache(config, made, stored, find_workers(config))
+    cache = SpeedCache(config, made, stored, find_workers(config), "r1")
     assert cache.batch_size() == 7
     return next(iter(stored))
 

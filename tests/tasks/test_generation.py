@@ -114,3 +114,17 @@ def test_while_a_shard_runs_the_process_is_not_idle(shard_of, monkeypatch):
     shard_of(Watched())
     assert running == [1] * 4
     assert THIS_PROCESS._running == 0
+
+
+@pytest.mark.parametrize(("device", "may_hang"), [("cpu", False), ("cuda:0", True), ("mps", True)])
+def test_a_device_that_is_no_cpu_may_be_found_hanging_once_the_model_is_loaded(monkeypatch, device, may_hang):
+    from t2i_core.engine import load
+
+    def load_model(load_config):
+        assert THIS_PROCESS._model == LOAD_CONFIG
+        return SimpleNamespace(torch_device=SimpleNamespace(type=device.partition(":")[0]))
+
+    monkeypatch.setattr(THIS_PROCESS, "may_hang", not may_hang)
+    monkeypatch.setattr(load, "load_model", load_model)
+    generation.load_generator(LOAD_CONFIG)
+    assert THIS_PROCESS.may_hang == may_hang

@@ -317,3 +317,33 @@ def test_a_future_that_was_cancelled_before_it_began_is_not_waited_for():
     future.cancel()
     with pytest.raises(CancelledError):
         result_of(future)
+
+
+def test_a_device_hangs_after_its_first_step_and_not_where_it_loads_or_is_a_cpu(process, monkeypatch):
+    monkeypatch.setattr(module, "HANG_SECONDS", 0.1)
+    released, stepped, hangs = threading.Event(), threading.Event(), []
+
+    def shard():
+        time.sleep(0.3)
+        hangs.append(process.hangs())  # it loads, or compiles
+        process.note_step(1, 4)
+        hangs.append(process.hangs())
+        stepped.set()
+        released.wait(SECONDS)
+
+    process.may_hang = True
+    process.note_model("m")
+    thread = threading.Thread(target=process.on_device, args=(shard,))
+    thread.start()
+    assert stepped.wait(SECONDS)
+    time.sleep(0.3)
+    process.note_model("m")  # which is loaded
+    hangs.append(process.hangs())
+    process.may_hang = False
+    hangs.append(process.hangs())
+    process.may_hang = True
+    process.note_model("another")
+    hangs.append(process.hangs())
+    released.set()
+    thread.join(SECONDS)
+    assert hangs == [False, False, True, False, False]
