@@ -16,7 +16,7 @@ from tasks import process
 POISON = "a poisonous fox"
 WHAT = "T2I_TEST_WORKERS"
 
-original = image_writer.RecordWriter.write
+original, original_step = image_writer.RecordWriter.write, process.ThisProcess.note_step
 
 
 def write(self, request, generated):
@@ -34,6 +34,7 @@ def write(self, request, generated):
 
 
 def note_step(self, step, steps):
+    original_step(self, step, steps)
     what, _, once = os.environ[WHAT].partition(":")
     if what == "hang once":
         try:

@@ -152,4 +152,4 @@ def test_the_status_names_parts_that_belong_to_something_else(run, prompts, capl
     run(dataset=dataset, part="2/2", seed=5)
     caplog.clear()
     run(dataset=dataset, status=True)
-    assert re.search(r"part      2/2: 0 made, .* finished on .*, with another data set or other settings\n", caplog.text)
+    assert re.search(r"part      2/2: 0 made, .* finished .*, with another data set or other settings\n", caplog.text)
