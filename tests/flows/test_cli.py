@@ -229,3 +229,16 @@ def test_without_a_server_it_starts_one_quietly(tmp_path, output, prompts):
     assert "Traceback" not in done.stderr
     noise = [line for line in done.stderr.splitlines() if line.strip() and "image" not in line]
     assert noise == []
+
+
+@pytest.mark.parametrize(("part", "own", "expected"), [("1/2", True, 1), (None, True, 0), ("1/2", False, 0)])
+def test_parts_that_start_servers_of_their_own_give_each_a_database(monkeypatch, tmp_path, part, own, expected):
+    from flows import cli
+    from t2i_core.config import Config
+    from tasks import server
+
+    given = []
+    monkeypatch.setattr(server, "give_own_database", lambda: given.append(1))
+    config = Config.from_values({"dataset": "x.txt", "output": str(tmp_path), "part": part, "dask_scheduler": "a:1"})
+    cli._before_run(config, own=own)
+    assert len(given) == expected

@@ -5,13 +5,15 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import dask
 import pytest
 from distributed import CancelledError, KilledWorker
 
 from flows import dask_workers
+from flows.dask_clusters import own_cluster
 from flows.dask_workers import DaskWorkers
 from flows.introductions import why_not
-from flows.runners import RunToJoin
+from flows.runners import THREADS, RunToJoin
 from t2i_core.errors import ConfigError, MeasureFailed, ModelError
 from tasks.elsewhere import Introduction, files_here, introduce, versions_here
 
@@ -103,6 +105,54 @@ def cluster(answers, run=RUN, names=None):
             )
 
     return workers, look, client
+
+
+def test_a_cluster_of_a_run_s_own_decides_nothing_behind_the_flow_s_back(monkeypatch):
+    with dask.config.set({}):  # which sets back what is set within
+        runner = own_cluster([{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}], THREADS)
+        for name, value in {
+            "allowed-failures": 0,  # the flow counts deaths, and finds the image
+            "work-stealing": False,  # a shard stays where the flow gave it
+            "worker-ttl": "10 minutes",  # a call that keeps Python's lock is no death
+            "active-memory-manager.start": False,
+        }.items():
+            assert dask.config.get(f"distributed.scheduler.{name}") == value
+        assert dask.config.get("distributed.deploy.lost-worker-timeout") == "10 minutes"  # 15 s: dropped for good
+    workers = [worker["options"] for worker in runner.cluster_kwargs["workers"].values()]
+    assert [worker["env"]["CUDA_VISIBLE_DEVICES"] for worker in workers] == ["0", "1"]
+    # With one thread the last images of a shard would be written before the next one is generated.
+    assert {(worker["nthreads"], worker["memory_limit"], *worker["preload"]) for worker in workers} == {
+        (2, 0, "tasks.elsewhere")
+    }
+
+
+def test_the_cluster_is_built_beside_whatever_comes_next():
+    released = threading.Event()
+
+    class Slow:
+        cluster = None
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        @property
+        def client(self):
+            released.wait(20)
+            raise OSError("no cluster")
+
+    workers = DaskWorkers(Slow(), 2, "http://here/api")
+    try:
+        workers.start(RUN)
+        assert workers.places() == []
+        assert workers.hopeful()
+    finally:
+        released.set()
+        workers.end()
+    with pytest.raises(OSError, match="no cluster"):
+        workers.places()
 
 
 def test_a_worker_takes_shards_after_it_has_answered_and_not_before():

@@ -1,6 +1,9 @@
 """What parts make together, and how they are said to stand."""
 
+import os
 import re
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +15,7 @@ from t2i_core.planning.parts import Part
 from t2i_core.storage.holders import Holder
 from t2i_core.storage.leases import InUse
 from t2i_core.storage.workspace import Workspace
+from tests.conftest import ROOT, command
 
 TEXTS = [f"a fox number {i}" for i in range(9)]
 
@@ -88,6 +92,32 @@ def test_images_that_a_part_could_not_make_are_said_and_counted(run, output, pro
 def test_the_last_command_is_named_without_what_would_make_all_again(run, prompts, caplog):
     run(dataset=prompts(*TEXTS), part="1/2", refresh=True, retry_failed=True)
     assert "run the same command without --part and --refresh and --retry-failed: it writes" in caplog.text
+
+
+@pytest.mark.timeout(300)
+def test_torchrun_starts_parts_that_meet_in_one_output_each_with_a_server_of_its_own(output, prompts, tmp_path):
+    """Real processes at the same time, started as docs/scale.md says; then the same command without --part."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment |= {"PREFECT_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+    module, *flags = command(f"--dataset={prompts(*TEXTS)}", f"--output={output.folder}")[2:]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m", module, *flags]
+
+    def start(*arguments):
+        return subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+    done = start(*torchrun, "--part=auto")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for part in ("1/2", "2/2"):
+        assert f"part      this run makes part {part}\n" in done.stdout
+    assert "twice" not in done.stdout
+    assert len(output.stored()) == len(TEXTS)
+    assert not (tmp_path / "home" / "prefect.db").exists()
+    refused = start(*torchrun)
+    assert "torchrun starts 2 processes, and each would make all images; write --part auto" in refused.stderr
+    done = start(sys.executable, "-m", module, *flags)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert output.counts()["images_reused"] == len(TEXTS)
+    assert output.manifest_is_true()
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ import pytest
 
 from t2i_core.errors import Stopped
 from t2i_core.generation.image_writer import RunContext
-from t2i_core.generation.interface import GeneratedImage, LoadConfig
+from t2i_core.generation.interface import GeneratedImage, LoadConfig, Speed
 from t2i_core.planning.pending import ImageRequest
 from t2i_core.planning.shards import Shard
 from t2i_core.storage.formats import Encoding
 from t2i_core.storage.image_store import ImageStore
 from tasks import generation
-from tasks.generation import ShardIncomplete, generate_shard_task
+from tasks.generation import ShardIncomplete, generate_shard_task, measure_speed_task
 from tasks.process import THIS_PROCESS
 from tests.builders import image_spec, picture, rounded
 
@@ -101,6 +101,27 @@ def test_a_stopped_shard_is_cancelled(shard_of, counted, monkeypatch):
     finally:
         THIS_PROCESS.stop.clear()
     assert state.is_cancelled()
+
+
+def test_a_shard_of_a_flow_in_another_process_stops_as_that_flow_says(shard_of, counted, monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(generation, "join_run", lambda run, root: asked.append((run, root)) or (lambda: True))
+    assert shard_of(FakeGenerator()).is_cancelled()
+    assert asked == [(CONTEXT.run, tmp_path)]
+
+
+def test_a_measurement_stops_as_the_flow_says_and_tells_of_its_steps(monkeypatch, tmp_path):
+    from t2i_core.engine import calibrate
+
+    stop = object()
+    monkeypatch.setattr(generation, "join_run", lambda run, root: stop if (run, root) == ("r1", tmp_path) else None)
+    monkeypatch.setattr(generation, "load_generator", lambda load_config: "model")
+    speed = Speed(2, 1.0, 1, 1, 0.0)
+    for name, size in (("measure", 2), ("best_batch_size", None)):
+        given = []
+        monkeypatch.setattr(calibrate, name, lambda *arguments, given=given: given.extend(arguments) or speed)
+        measure_speed_task.fn("key", LOAD_CONFIG, "spec", size, "r1", tmp_path)
+        assert given[-2:] == [stop, THIS_PROCESS.note_step]
 
 
 def test_while_a_shard_runs_the_process_is_not_idle(shard_of, monkeypatch):
