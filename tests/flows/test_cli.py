@@ -213,12 +213,13 @@ def test_the_default_model_without_a_gpu_names_two_commands_that_work(server, pr
     assert "--model demo" in done.stderr
 
 
-def test_without_a_server_it_starts_one_quietly(tmp_path, output, prompts):
+@pytest.mark.parametrize("proxy", [{}, {"http_proxy": "http://127.0.0.1:9", "no_proxy": "intranet"}])
+def test_without_a_server_it_starts_one_quietly_and_reaches_it_past_a_proxy(tmp_path, output, prompts, proxy):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     done = subprocess.run(
         command(f"--dataset={prompts('a fox')}", f"--output={output.folder}"),
         cwd=tmp_path,
-        env=environment | {"PREFECT_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"},
+        env=environment | {"PREFECT_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"} | proxy,
         capture_output=True,
         text=True,
         timeout=250,

@@ -124,6 +124,49 @@ def test_a_server_that_is_silent_for_a_while_is_waited_for(prefect, monkeypatch,
     assert capsys.readouterr().out.count("says nothing; it is waited for") == 1
 
 
+def test_a_profile_that_names_no_server_and_lets_none_start_is_one_line(prefect):
+    prefect(PREFECT_SERVER_ALLOW_EPHEMERAL_MODE="false")
+    assert not needs_own_server()
+    assert why_unusable() == (
+        "Prefect's profile names no server and lets a run start none: set PREFECT_API_URL to a server that runs, or "
+        "let each run start one for itself with `prefect profile use ephemeral`"
+    )
+
+
+def test_a_server_behind_a_proxy_is_told_with_what_to_do_unless_the_proxy_is_left_out(prefect, answering, monkeypatch):
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    refusing = answering(403, b"")  # as proxies do
+    monkeypatch.setenv("http_proxy", refusing.removesuffix("/api"))
+    prefect(PREFECT_API_URL="http://10.0.0.1:4200/api")
+    hint = " (asked by way of http_proxy; where no proxy is needed, add 10.0.0.1 to NO_PROXY)"
+    assert f"set PREFECT_API_AUTH_STRING{hint}" in why_unusable()
+    assert f"(403 Forbidden){hint}: start it with" in why_unreachable("http://10.0.0.1:4200/api")
+    there = answering(200, b'"3.8.8"', "application/json")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    prefect(PREFECT_API_URL=there)
+    assert (why_unusable(), why_unreachable(there)) == ("", "")
+    assert "asked by way of" not in why_unreachable(refusing)
+
+
+@pytest.mark.parametrize(
+    ("proxies", "expected"),
+    [({}, None), ({"https_proxy": "p"}, "127.0.0.1"), ({"http_proxy": "p", "NO_PROXY": "a,b"}, "a,b,127.0.0.1")],
+)
+def test_a_run_reaches_its_own_server_without_the_proxy_of_the_environment(monkeypatch, proxies, expected):
+    monkeypatch.setattr(server.os, "environ", dict(proxies))
+    server._leave_proxies_out("127.0.0.1")
+    assert (os.environ.get("NO_PROXY"), os.environ.get("no_proxy")) == (expected, expected)
+
+
+def test_a_worker_asks_for_a_server_with_prefect_s_certificates(prefect, answering, monkeypatch):
+    monkeypatch.setattr(
+        server, "get_client", lambda **_: (_ for _ in ()).throw(OSError("the certificate is not known"))
+    )
+    assert "(the certificate is not known): start it" in why_unreachable("https://prefect.example/api")
+    monkeypatch.undo()
+    assert why_unreachable(answering(401, b"")) == ""  # what it needs to be let in comes with the tasks
+
+
 @pytest.mark.parametrize("url", ["localhost:4200/api", "http://"])
 def test_a_url_that_is_none_is_one_line(prefect, url):
     prefect(PREFECT_API_URL=url)
