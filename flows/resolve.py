@@ -29,6 +29,7 @@ from t2i_core.models.schedulers import check_scheduler
 from t2i_core.models.weights import locate
 from t2i_core.options.dataset import DatasetOptions
 from t2i_core.options.sampling import SamplingOptions
+from t2i_core.options.speed import ATTENTION_PACKAGES
 from t2i_core.options.values import DEFAULT_MODEL, DEMO
 from t2i_core.output.remake import LOADED
 from t2i_core.spec import GenerationSettings
@@ -155,9 +156,10 @@ def load_elsewhere(resolved: Resolved) -> LoadConfig:
 
 def pixel_packages(config: Config) -> tuple[str, ...]:
     """Return the packages whose versions decide the pixels of a run, on every machine that takes part."""
-    packages = ["torch", "diffusers", "transformers"]
+    packages = ["torch", "diffusers", "transformers", "tokenizers"]
     packages += ["peft"] if config.lora else []
     packages += {"fp8": ["torchao"], "int8": ["torchao"], "nf4": ["bitsandbytes"]}.get(config.quantization, [])
+    packages += [ATTENTION_PACKAGES[config.attention]] if config.attention in ATTENTION_PACKAGES else []
     return tuple(packages)
 
 

@@ -13,6 +13,7 @@ from diffusers.models.attention_dispatch import dispatch_attention_fn
 from t2i_core.engine.attempt import one_line
 from t2i_core.engine.device import is_out_of_memory
 from t2i_core.errors import ConfigError
+from t2i_core.options.speed import ATTENTION_PACKAGES
 
 # What users write -> diffusers' name. Flash and cuDNN calculate the same as torch but for rounding; sage multiplies in
 # eight bits.
@@ -23,8 +24,6 @@ PACKAGES = {
     "flash3": "build it from the folder hopper of github.com/Dao-AILab/flash-attention",
     "sage": "build SageAttention 2 from github.com/thu-ml/SageAttention",
 }
-# Their distributions, whose versions records name.
-DISTRIBUTIONS = {"flash2": "flash-attn", "flash3": "flash-attn-3", "sage": "sageattention"}
 # Denoisers that call attention without a mask. Every backend but cuDNN raises where it is given one, so each image of
 # another model would fail.
 WITHOUT_MASK = {
@@ -76,7 +75,7 @@ def set_attention(kind: str, denoiser: Any) -> None:
 
 def attention_version(kind: str | None) -> dict[str, str]:
     """Return the version of the package behind a backend by its name; nothing for one that comes with torch."""
-    name = DISTRIBUTIONS.get(kind or "")
+    name = ATTENTION_PACKAGES.get(kind or "")
     try:
         return {name: version(name)} if name else {}
     except PackageNotFoundError:  # built from source under another name

@@ -6,6 +6,9 @@ from pydantic import BaseModel, Field, model_validator
 
 SCHEDULER = r"^((tcp|tls)://)?([^\s/:\[\]]+|\[[0-9a-fA-F:]+\]):\d{1,5}/?$"
 
+# The distributions of kernels for attention that torch does not have; their versions decide pixels.
+ATTENTION_PACKAGES = {"flash2": "flash-attn", "flash3": "flash-attn-3", "sage": "sageattention"}
+
 
 class SpeedOptions(BaseModel):
     """Options of speed and memory. None is on by default, but that staged text encoders may be chosen for FLUX."""

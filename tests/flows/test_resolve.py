@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import pytest
 
-from flows.resolve import default_model_fails, fetch, resolve
+from flows.resolve import default_model_fails, fetch, pixel_packages, resolve
 from t2i_core.bundled import DEMO_MODEL
 from t2i_core.config import Config
 from t2i_core.errors import ConfigError, ModelError
@@ -370,3 +370,19 @@ def test_a_model_without_a_preset_of_its_class_has_the_dtype_of_its_files_unless
     )  # fmt: skip
     assert resolve(config(), cache, NONE).settings.dtype == "float16"
     assert resolve(config(dtype="float32"), cache, NONE).settings.dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("options", "packages"),
+    [
+        ({}, ()),
+        ({"attention": "cudnn"}, ()),
+        ({"attention": "sage"}, ("sageattention",)),
+        ({"attention": "flash3", "lora": ["a.safetensors"]}, ("peft", "flash-attn-3")),
+        ({"quantization": "nf4", "attention": "flash2"}, ("bitsandbytes", "flash-attn")),
+        ({"quantization": "int8"}, ("torchao",)),
+    ],
+)
+def test_workers_must_have_the_versions_of_all_that_decides_the_pixels(options, packages):
+    config = Config.from_values({"dataset": "x.txt", "model": "demo", **options})
+    assert pixel_packages(config) == ("torch", "diffusers", "transformers", "tokenizers", *packages)
