@@ -22,7 +22,7 @@ from prefect_dask import DaskTaskRunner
 
 from flows.dask_clusters import RECONNECT_SECONDS
 from flows.introductions import twin_of, why_not, why_silent
-from flows.runners import RunToJoin, Workers
+from flows.workers import RunToJoin, Workers
 from t2i_core.errors import ConfigError, MeasureFailed
 from tasks.elsewhere import Introduction, files_here, introduce, versions_here
 from tasks.lost_runs import LostRuns

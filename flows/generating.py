@@ -14,8 +14,8 @@ from prefect.futures import PrefectFuture
 
 from flows.feed import Feed
 from flows.flights import Flight, Work, reason_of
-from flows.runners import RunToJoin, Workers
 from flows.standing import Standing
+from flows.workers import RunToJoin, Workers
 from t2i_core.errors import UserError
 from t2i_core.generation.image_writer import RunContext
 from t2i_core.planning.shards import Shard

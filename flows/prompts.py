@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 from flows.resolve import Resolved
-from flows.runners import Workers
+from flows.workers import Workers
 from t2i_core.engine.prompt_check import PROMPTS_CHECKED, check_prompts
 from t2i_core.engine.tokens import TokenCounter
 from t2i_core.errors import Stopped, shorten

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from flows.checks import device_of
-from flows.runners import Workers
+from flows.workers import Workers
 from t2i_core.config import Config
 from t2i_core.errors import MeasureFailed
 from t2i_core.generation.interface import LoadConfig, Speed

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 
 from flows.flights import Flight, Work
-from flows.runners import Workers
+from flows.workers import Workers
 
 log = logging.getLogger(__name__)
 

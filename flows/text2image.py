@@ -41,11 +41,12 @@ from flows.prompts import warn_of_prompts
 from flows.read_only import with_place_to_write
 from flows.records import collect_at_once
 from flows.resolve import Resolved, fetch, load_elsewhere, pixel_packages, resolve
-from flows.runners import RunToJoin, find_workers
+from flows.runners import find_workers
 from flows.signature import takes_options
 from flows.speed import UNMEASURED_BATCH_SIZE, SpeedCache
 from flows.system_errors import as_users
 from flows.verification import repair_as_asked, verify
+from flows.workers import RunToJoin
 from t2i_core.config import Config
 from t2i_core.dataset.sources import find_parts, fingerprint, hashed
 from t2i_core.errors import UserError
@@ -211,9 +212,8 @@ class Text2Image:
     def start_workers(self, resolved: Resolved) -> None:
         """Start the processes that generate, and check them, beside whatever comes next."""
         elsewhere = load_elsewhere(resolved).source if self.config.dask_scheduler else None
-        packages = pixel_packages(self.config)
         output = self.workspace.root.absolute()
-        self.generating.start(RunToJoin(self.run, output, self.config.device, packages, elsewhere))
+        self.generating.start(RunToJoin(self.run, output, self.config.device, pixel_packages(self.config), elsewhere))
 
     def generate(self, resolved: Resolved, catalog: Catalog, work: WorkEstimate, speeds: SpeedCache) -> WorkEstimate:
         """Make what is pending; return the work as it was then counted."""

@@ -4,7 +4,7 @@ import threading
 import time
 from collections import Counter
 
-from flows.runners import Workers
+from flows.workers import Workers
 from t2i_core.planning.pending import ImageRequest
 from t2i_core.planning.shards import Shard
 from tests.builders import image_spec

@@ -13,7 +13,8 @@ from flows import dask_workers
 from flows.dask_clusters import own_cluster
 from flows.dask_workers import DaskWorkers
 from flows.introductions import why_not
-from flows.runners import THREADS, RunToJoin
+from flows.runners import THREADS
+from flows.workers import RunToJoin
 from t2i_core.errors import ConfigError, MeasureFailed, ModelError
 from tasks.elsewhere import Introduction, files_here, introduce, versions_here
 
