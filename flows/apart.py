@@ -30,7 +30,7 @@ def ask_apart(function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -
     Raises:
         Exception: what the function raises.
     """
-    answer = _answer(pickle.dumps((function, arguments, named)))
+    answer = _answer((function, arguments, named))
     if answer is None:
         log.debug("no process answers %s; this one does", function.__name__)
         return function(*arguments, **named)
@@ -41,12 +41,14 @@ def ask_apart(function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -
     return result
 
 
-def _answer(question: bytes) -> tuple[Any, UserError | None] | None:
+def _answer(question: object) -> tuple[Any, UserError | None] | None:
     if (command := command_of(__name__)) is None:
         return None
     try:
         # In a session of its own it gets no Ctrl-C, which this process gets.
-        done = subprocess.run(command, input=question, stdout=subprocess.PIPE, start_new_session=True, check=False)
+        done = subprocess.run(
+            command, input=pickle.dumps(question), stdout=subprocess.PIPE, start_new_session=True, check=False
+        )
         answer: tuple[Any, UserError | None] = pickle.loads(done.stdout)  # noqa: S301 - of this project's own code
     except MemoryError:
         raise

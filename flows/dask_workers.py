@@ -56,10 +56,11 @@ class _Member:
     asked: Any  # a Dask future
     since: float  # when it was asked
     told: Introduction | None = None
-    waits: bool = False  # until others, which may have a GPU, have said who they are
+    waits: float = 0.0  # since when it waits for others, which may have a GPU, to say who they are
     ready: bool = False
     refused: str = ""
-    beside: Introduction | None = None  # the worker that keeps it out: it has another device, or the same card
+    unlike: Introduction | None = None  # the first worker, where it was refused only because it differs from that one
+    twin: Introduction | None = None  # the worker that has its card
 
     def title(self, address: str) -> str:
         return self.told.title if self.told else address
@@ -210,10 +211,13 @@ class DaskWorkers(Workers):
             while not self.lost({place}):
                 try:
                     return future.result(timeout=LOOK_SECONDS)
-                except TimeoutError as error:
-                    if future.wrapped_future.done():  # type: ignore[attr-defined]
-                        raise MeasureFailed(f"TimeoutError: {error}") from None  # of the task itself: a file system's
-                    continue
+                except TimeoutError:
+                    if not future.wrapped_future.done():  # type: ignore[attr-defined]
+                        continue
+                    try:  # it ended just now, or raised this itself: of a file system
+                        return future.result(timeout=ANSWER_SECONDS)
+                    except TimeoutError as error:
+                        raise MeasureFailed(f"TimeoutError: {error}") from None
                 except (*self.deaths, *self.losses):
                     break
             self.abandon(future)
@@ -250,10 +254,13 @@ class DaskWorkers(Workers):
         while not self._ended.is_set():
             try:
                 info = client.scheduler_info(n_workers=-1)
-                self._reachable = client.status == "running"
                 # Dask's own look at the scheduler asks for no workers: where it comes between, there are none here.
-                if self._reachable and len(info["workers"]) == info["n_workers"] and not self._ended.is_set():
-                    self._follow(client, info["workers"])
+                if client.status == "running" and len(info["workers"]) == info["n_workers"]:
+                    if not self._ended.is_set():
+                        self._follow(client, info["workers"])
+                    self._reachable = True
+                elif client.status != "running":
+                    self._reachable = False
             except Exception as error:  # whatever a scheduler that is gone makes of it
                 log.debug("the scheduler does not answer: %s", error)
                 self._reachable = False
@@ -262,14 +269,19 @@ class DaskWorkers(Workers):
     def _follow(self, client: Any, workers: dict[str, Any]) -> None:
         """Check workers that are new, and forget those that are gone."""
         self._starting = self._starting and not workers
-        for address in set(self._members) - set(workers):
-            self._forget(client, address)
+        gone = {address: self._members.pop(address) for address in set(self._members) - set(workers)}
+        for address, member in gone.items():
+            self._note_gone(client, address, member)
         for address in sorted(set(workers) - set(self._members)):
             name = str(workers[address]["name"])
             self._members[address] = self._asked(client, address, "" if "://" in name else name)
         for address, member in list(self._members.items()):
             if not (member.ready or member.refused):
-                self._check(client, address, member)
+                try:
+                    self._check(client, address, member)
+                except Exception as error:  # an answer of another commit, perhaps, which is no answer
+                    log.debug("what a worker told cannot be read", exc_info=True)
+                    self._refuse(client, address, member, why_silent(error))
 
     def _asked(self, client: Any, address: str, seat: str) -> _Member:
         """Return a worker that was just asked who it is."""
@@ -290,7 +302,7 @@ class DaskWorkers(Workers):
         try:
             answer = member.asked.result(timeout=ANSWER_SECONDS)
         except (*self.deaths, *self.losses):
-            self._forget(client, address)  # asked again, if it is still there
+            del self._members[address]  # asked again, if it is still there
             return
         except Exception as error:
             self._refuse(client, address, member, why_silent(error))
@@ -298,16 +310,9 @@ class DaskWorkers(Workers):
         if member.told is None:
             if self._first is None and not self._may_be_first(member, answer):
                 return
+            why = self._why_not(member, answer)
             member.told = answer
-            here = versions_here(self._run.packages)
-            if why := why_not(answer, self._first, here):
-                member.beside = None if why_not(answer, None, here) else self._first
-                self._refuse(client, address, member, why)
-                return
-            others = [one.told for one in self._members.values() if one.told and one is not member and not one.refused]
-            if twin := twin_of(answer, others):
-                member.beside = twin
-                why = f"it has the same card as {twin.title}; start each worker with a CUDA_VISIBLE_DEVICES of its own"
+            if why:
                 self._refuse(client, address, member, why)
                 return
             self._first = self._first or answer
@@ -317,12 +322,27 @@ class DaskWorkers(Workers):
                 return
         member.ready, member.asked, self._early_deaths = True, None, 0
 
+    def _why_not(self, member: _Member, told: Introduction) -> str:
+        """Return why a worker cannot take part, and note which other one keeps it out; empty if it can."""
+        assert self._run is not None
+        here = versions_here(self._run.packages)
+        if why := why_not(told, self._first, here):
+            member.unlike = None if why_not(told, None, here) else self._first
+            return why
+        others = [one.told for one in self._members.values() if one.told and one is not member and not one.refused]
+        member.twin = twin_of(told, others)
+        if member.twin is None:
+            return ""
+        return f"it has the same card as {member.twin.title}; start each worker with a CUDA_VISIBLE_DEVICES of its own"
+
     def _may_be_first(self, member: _Member, told: Introduction) -> bool:
         """Return whether a worker may decide which device all have; one without a GPU lets others answer first."""
         assert self._run is not None
-        if told.device != "cpu" or self._run.device != "auto" or time.monotonic() - member.since > FIRST_SECONDS:
+        if told.device != "cpu" or self._run.device != "auto" or not self._scheduler:
             return True
-        member.waits = True
+        member.waits = member.waits or time.monotonic()
+        if time.monotonic() - member.waits > FIRST_SECONDS:
+            return True
         return all(one.told or one.refused or one.waits for one in self._members.values())
 
     def _ask(self, client: Any, address: str, function: Any, arguments: Iterable[Any]) -> Any:
@@ -336,9 +356,7 @@ class DaskWorkers(Workers):
         if member.told is not None:
             self._without(client, member.told)
 
-    def _forget(self, client: Any, address: str) -> None:
-        """Forget a worker that is gone."""
-        member = self._members.pop(address)
+    def _note_gone(self, client: Any, address: str, member: _Member) -> None:
         if not (member.ready or member.refused):
             self._early_deaths += 1
             log.warning("workers   %s died before it was ready", member.title(address))
@@ -350,13 +368,15 @@ class DaskWorkers(Workers):
 
         They have the same card; or, as long as no worker got a task, another kind of device.
         """
-        others = [one.told for one in self._members.values() if one.told and not one.refused]
-        if self._first is gone and not self._used:
-            self._first = next(iter(others), None)
+        another = self._first is gone and not self._used
         for address, member in list(self._members.items()):
-            if member.beside is gone and self._first is not gone:
-                self._refused.pop(member.title(address), None)
+            if member.twin is gone or (another and member.unlike is gone):
+                title = member.title(address)
                 self._members[address] = self._asked(client, address, member.seat)
+                self._refused.pop(title, None)
+        if another:  # last: at no moment are all of them refused
+            others = [one.told for one in self._members.values() if one.told and not one.refused]
+            self._first = next(iter(others), None)
 
     def _is_patient(self) -> bool:
         """Return whether workers that are not ready are waited for: not where one after another dies before it is."""

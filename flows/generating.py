@@ -236,7 +236,7 @@ class Generating:
         except self.workers.losses:
             log.warning("workers   shard %d was lost on the way; it is tried again", flight.work.shard.number)
             self._give_up(flight)
-            self._again.append(flight.work)
+            self._put_back(flight.work)
             return
         except Exception as error:  # its result is stored and cannot be read: a file system, perhaps
             result = error
@@ -260,7 +260,7 @@ class Generating:
             with suppress(OSError):  # the output is out of reach
                 self._marks.begin()
             self.standing.rest(place)
-        self._again.append(flight.work)
+        self._put_back(flight.work)
 
     def _look_for_lost(self) -> None:
         """Take what was on processes that are gone."""
@@ -330,7 +330,15 @@ class Generating:
         else:
             self._fail(shard, DEADLY)
             self.deadly.append(shard)
-            self._record(shard)
+            try:
+                self._record(shard)
+            except Exception as error:  # the others are made all the same
+                log.warning(
+                    "workers   that an image ends its process is not stored, so a later run tries it: %s", error
+                )
+
+    def _put_back(self, work: Work) -> None:
+        (self._suspects if work.alone else self._again).append(work)
 
     def _give_up(self, flight: Flight) -> None:
         self.workers.abandon(flight.future)
@@ -354,7 +362,7 @@ class Generating:
         if isinstance(result, dict):
             self.timings.update(result["timings"])
             self.errors |= result["failures"]
-        elif isinstance(result, UserError):
+        elif isinstance(result, UserError) and not self.standing.is_odd(flight):
             raise result
         elif isinstance(result, BaseException):
             self._fail(shard, f"its shard failed: {type(result).__name__}: {result}")
@@ -374,7 +382,7 @@ class Generating:
         if not theirs or not self.standing.untried(work):
             return False
         log.warning("workers   shard %d failed on %s: %s", work.shard.number, flight.title, reason_of(result))
-        self._again.append(work)
+        self._put_back(work)
         return True
 
     def _fail(self, shard: Shard, reason: str) -> None:

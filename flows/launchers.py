@@ -32,8 +32,12 @@ def find_part(text: str, environment: Mapping[str, str] = os.environ) -> Part:
     machines = rank.total // max(1, _count(environment, "LOCAL_WORLD_SIZE")) if rank and by_torchrun else 1
     task = None if machines > 1 else _task(environment)
     array = None if machines > _count(environment, "SLURM_JOB_NUM_NODES") else _from_array(environment)
-    if not by_torchrun and rank in (array, task):
-        rank = None  # the user's own `RANK=$SLURM_PROCID`, and the like
+    if rank and not by_torchrun and task and rank.total == task.total:
+        rank = None  # the user's own `RANK=$SLURM_PROCID`
+    if rank and not by_torchrun and array and rank.total == array.total > 1:
+        raise ConfigError(
+            [f"part: RANK and the array both count {rank.total} processes; unset RANK, or write part/parts"]
+        )
     job = array or (None if machines > 1 else _from_kubernetes(environment, total, counted=rank is not None))
     found = [part for part in (job, task, rank) if part is not None]
     if not found:
@@ -57,16 +61,17 @@ def check_launcher(config: Config, environment: Mapping[str, str] = os.environ) 
     Raises:
         ConfigError: likewise.
     """
-    by_torchrun = _count(environment, "WORLD_SIZE") if "LOCAL_WORLD_SIZE" in environment else 1
-    if by_torchrun > 1 and config.needs_device and not (config.part or "").startswith(AUTO):
-        what = f"part {config.part}" if config.part else "all images"
-        raise ConfigError(
-            [f"part: torchrun starts {by_torchrun} processes, and each would make {what}; write --part auto"]
-        )
+    by_torchrun = _count(environment, "WORLD_SIZE") if environment.get("LOCAL_WORLD_SIZE") else 1
     if config.part is not None:
         find_part(config.part, environment)
+    elif by_torchrun > 1 and config.needs_device:
+        raise ConfigError(
+            [f"part: torchrun starts {by_torchrun} processes, and each would make all images; write --part auto"]
+        )
+    if config.device == "cpu" or not config.needs_device:
+        return
     launcher, processes = _processes_here(environment)
-    if processes == 1 or config.device == "cpu" or not config.needs_device:
+    if processes == 1:
         return
     if config.workers != 1:
         raise ConfigError(
@@ -94,21 +99,25 @@ def with_own_device(config: Config, environment: Mapping[str, str] = os.environ)
         return config
     from t2i_core.engine.device import card_of_rank
 
-    return config.model_copy(update={"device": card_of_rank(config.device, int(rank))})
+    own = card_of_rank(config.device, int(rank))
+    return config if own == "cpu" else config.model_copy(update={"device": own})
 
 
 def _task(environment: Mapping[str, str]) -> Part | None:
     """Return the part of a task that srun started; None in a terminal that srun opened, which is one of its tasks."""
-    if "SLURM_PTY_PORT" in environment and sys.stdin is not None and sys.stdin.isatty():
-        return None
-    return _part(environment, "SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
+    return None if _is_terminal(environment) else _part(environment, "SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
+
+
+def _is_terminal(environment: Mapping[str, str]) -> bool:
+    return "SLURM_PTY_PORT" in environment and sys.stdin is not None and sys.stdin.isatty()
 
 
 def _processes_here(environment: Mapping[str, str]) -> tuple[str, int]:
     """Return the launcher that started several processes on this machine that see the same cards, and how many."""
-    if (processes := _count(environment, "LOCAL_WORLD_SIZE")) > 1:
-        return "torchrun", processes
-    if _task(environment) is None or {"SLURM_GPUS_PER_TASK", "SLURM_TRES_PER_TASK"} & environment.keys():
+    local = environment.get("LOCAL_WORLD_SIZE", "")
+    if local.isdigit() and int(local) > 1:
+        return "torchrun", int(local)
+    if _is_terminal(environment) or {"SLURM_GPUS_PER_TASK", "SLURM_TRES_PER_TASK"} & environment.keys():
         return "", 1
     # By node, in runs of equal numbers: 4(x2),3
     runs = re.findall(r"(\d+)(?:\(x(\d+)\))?", environment.get("SLURM_STEP_TASKS_PER_NODE", ""))

@@ -34,8 +34,9 @@ class Threads(Workers):
 
     several = False
 
-    def __init__(self) -> None:
-        super().__init__(ThreadPoolTaskRunner(max_workers=THREADS), 1)
+    def __init__(self, count: int = 1) -> None:
+        """`count`: for how many processes a run that only looks counts shards."""
+        super().__init__(ThreadPoolTaskRunner(max_workers=THREADS), count)
         self._started = False
 
     def start(self, run: RunToJoin) -> None:
@@ -90,7 +91,7 @@ def find_workers(config: Config) -> Workers:
             answer or has no workers; or Dask is not installed.
     """
     if not config.needs_device:
-        return Threads()
+        return Threads(config.workers if isinstance(config.workers, int) else 1)
     if config.dask_scheduler:
         return _existing_dask(config.dask_scheduler)
     if config.workers == 1:

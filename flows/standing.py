@@ -64,6 +64,10 @@ class Standing:
         """Note that a process made all images of a shard."""
         self._strikes[flight.seat] = 0
 
+    def is_odd(self, flight: Flight) -> bool:
+        """Return whether a process never made an image, and others did: what it says of the input is its own affair."""
+        return flight.seat not in self.made_by and bool(self.made_by)
+
     def strike(self, flight: Flight, why: str) -> None:
         """Count a failure against a process; give it no more shards, if others fare better."""
         self._strikes[flight.seat] += 1

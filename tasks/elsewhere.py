@@ -182,9 +182,10 @@ def versions_here(packages: Sequence[str]) -> dict[str, str]:
 
 @functools.cache
 def _sources_digest() -> str:
-    """Return some digits that change with any source file of this project."""
+    """Return some digits that change with any source file of this project, as it is when the process is set up."""
     root, digest = Path(__file__).parents[1], hashlib.sha256()
-    for file in sorted(path for room in ("flows", "tasks", "t2i_core") for path in (root / room).rglob("*.py")):
+    files = [path for room in ("flows", "tasks", "t2i_core") for path in (root / room).rglob("[!.]*.py")]
+    for file in sorted(files):
         digest.update(file.relative_to(root).as_posix().encode() + file.read_bytes().replace(b"\r\n", b"\n"))
     return digest.hexdigest()[:8]
 
@@ -236,6 +237,7 @@ def _title() -> str:
 @functools.cache
 def _set_up() -> None:
     """Set Prefect's settings and the logging; once a process."""
+    _sources_digest()
     apply_settings()
     show_own_lines()
     # tqdm's own lock holds a semaphore of the system. Python warns of it at the end, where this process was killed.

@@ -148,7 +148,10 @@ class ThisProcess:
         return time.monotonic() - self._sign_of_life if self._in_use else 0.0
 
     def hangs(self) -> bool:
-        """Return whether the device works on a step or an image for longer than it may, after it made one."""
+        """Return whether the device makes no step and no image for longer than it may, after the model's first step.
+
+        Of a model that tells of no steps it is not known.
+        """
         return self.may_hang and self._stepped and self.silent_seconds() > HANG_SECONDS
 
     def note_model(self, model: object) -> None:

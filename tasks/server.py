@@ -33,7 +33,6 @@ OWNER = "TEXT2IMAGE_SERVER_OF"
 _HOST = "127.0.0.1"
 _SERVER = "prefect.server.api.server:create_app"
 _END_SECONDS = 5
-_ANSWER_SECONDS = 10
 # What the database needs for a run, more or less; a full disk has less.
 _ROOM_BYTES = 1_000_000
 # Between two looks at whether the server answers; and after these it is said that it does not yet.
@@ -121,7 +120,7 @@ def _about_proxy(url: str) -> str:
 def _leave_proxies_out(host: str) -> None:
     """Let this process, and those that it starts, reach a host without a proxy, where the environment names one."""
     proxies = urllib.request.getproxies_environment()
-    if proxies.keys() - {"no"}:
+    if proxies.keys() - {"no"} and "*" not in proxies.get("no", ""):
         os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(filter(None, (proxies.get("no"), host)))
 
 

@@ -50,6 +50,7 @@ def card_of_rank(device: str, rank: int) -> str:
     kind = resolve_device(device)
     if kind not in ("cuda", "xpu"):
         return kind
+    torch.get_device_module(kind).init()  # as in `cards`
     return f"{kind}:{rank % torch.get_device_module(kind).device_count()}"
 
 
@@ -96,7 +97,12 @@ def card_id(name: str) -> str:
     Empty where there is no card, or torch knows no such number.
     """
     device = torch.device(resolve_device(name))
-    return str(getattr(torch.cuda.get_device_properties(device), "uuid", "")) if device.type == "cuda" else ""
+    if device.type != "cuda":
+        return ""
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    slices = f" {seen}" if "MIG-" in seen else ""  # of which the number may be that of the whole card
+    number = str(getattr(torch.cuda.get_device_properties(device), "uuid", ""))
+    return number and f"{number}{slices}"
 
 
 class Span:

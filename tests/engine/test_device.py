@@ -41,6 +41,47 @@ def test_a_card_beyond_those_of_this_machine_is_refused(monkeypatch):
         resolve_device("cuda:8")
 
 
+@pytest.fixture
+def cards_of(monkeypatch):
+    """A machine whose cards are known only once CUDA has begun: `cards_of(names)`."""
+
+    def make(*names):
+        begun = []
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "init", lambda: begun.append(1))
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: len(names) if begun else 8)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda number: names[number])
+        monkeypatch.setattr(
+            torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=f"number of {device}")
+        )
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return make
+
+
+def test_several_processes_have_a_card_each_or_a_slice_of_one(cards_of, monkeypatch):
+    cards_of("H100", "A100")
+    assert module.cards("auto") == ["H100", "A100"]
+    assert module.cards("cpu") == []
+    cards_of("H100 MIG 1g")
+    assert module.cards("cuda") == ["H100 MIG 1g"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-a,MIG-b,MIG-c")  # of which a process sees the first
+    assert module.cards("cuda") == ["H100 MIG 1g"] * 3
+
+
+def test_processes_take_the_cards_in_turn(cards_of):
+    cards_of("H100", "H100")
+    assert [module.card_of_rank("auto", rank) for rank in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
+
+
+def test_a_card_is_known_by_its_number_and_its_slice(cards_of, monkeypatch):
+    assert module.card_id("cpu") == ""
+    cards_of("H100")
+    assert module.card_id("cuda") == "number of cuda"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-a")
+    assert module.card_id("cuda") == "number of cuda MIG-a"
+
+
 def test_the_free_memory_of_the_cpu_is_what_the_machine_has_available(monkeypatch):
     assert 0 < free_memory("cpu") <= psutil.virtual_memory().total
     # Memory that holds cached files is available, though not free.

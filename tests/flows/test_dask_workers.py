@@ -305,8 +305,13 @@ def test_two_workers_on_one_card_do_not_share_it_and_the_second_takes_its_place(
     look("a", "b")
     assert workers.places() == ["a"]
     assert "workers   b, process 7 is not used: it has the same card as a, process 7; start each worker" in caplog.text
+    workers._used = True
     look("b")
     assert workers.places() == ["b"]
+    workers, look, _ = cluster({name: answers[name] for name in "ab"})
+    look("a", "b")
+    look()  # both at once
+    assert (workers._members, workers._early_deaths) == ({}, 0)
     workers, look, _ = cluster({name: answers[name] for name in "cd"})
     look("c", "d")
     assert workers.places() == ["c", "d"]  # a machine without a card may have several
@@ -402,6 +407,33 @@ def test_an_error_in_a_look_at_the_workers_does_not_end_the_looking(monkeypatch)
     client.scheduler_info = scheduler_info
     workers._watch()
     assert workers.places() == ["a"]
+
+
+def test_a_worker_whose_answer_cannot_be_read_is_refused_and_not_taken_unchecked(caplog):
+    class Older:
+        title = "an older worker"
+
+    workers, look, _ = cluster({"a": {introduce: Older()}, "b": {}})
+    look("a", "b")
+    assert workers.places() == ["b"]
+    assert "workers   a is not used: this version of text2image is not installed there (" in caplog.text
+
+
+def test_a_measurement_that_ends_while_its_result_is_fetched_is_not_lost(monkeypatch):
+    workers, look, _ = cluster({"a": {}})
+    look("a")
+    answers = iter([TimeoutError(), {"seconds": 1.0}])
+    future = Future("x")
+    future.done = lambda: True
+
+    def result(timeout):
+        if isinstance(answer := next(answers), Exception):
+            raise answer
+        return answer
+
+    future.result = result
+    monkeypatch.setattr(workers, "submit", lambda *arguments, place: future)
+    assert workers.call(None) == {"seconds": 1.0}
 
 
 def test_a_worker_whose_answer_was_lost_is_asked_again():

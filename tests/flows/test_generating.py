@@ -231,9 +231,53 @@ def test_a_result_that_cannot_be_read_is_a_failure_of_its_shard_alone(generate):
     assert shown.done == 9
 
 
-def test_an_image_that_ends_its_process_is_recorded_before_the_others_are_made(generate):
-    made, _, _ = generate(lambda prompts, *_: Died() if "p0" in prompts else DONE, *[1] * 3)
+def test_an_image_that_ends_its_process_is_recorded_at_once_and_a_stop_does_not_forget_it(generate):
+    def answer(prompts, times, *_):
+        if "p1" in prompts and times > 2:
+            time.sleep(1)
+            THIS_PROCESS.stop.set()
+        return Died() if {"p0", "p1"} & set(prompts) else DONE
+
+    made, _, _ = generate(answer, *[1] * 9, count=3)
     assert [shard.requests[0].spec.prompt for shard in made.recorded] == ["p0"]
+
+
+def test_an_image_that_cannot_be_recorded_does_not_end_the_run(tmp_path, monkeypatch, caplog):
+    def refuse(shard):
+        raise OSError("no space left")
+
+    THIS_PROCESS.start_run("r1")
+    engine, shown = Processes(lambda prompts, *_: Died() if "p0" in prompts else DONE), Progress(9)
+    monkeypatch.setattr(generating, "LOOK_SECONDS", 0.02)
+    RunMarks(tmp_path, "r1").begin()
+    Generating(engine, RunMarks(tmp_path, "r1"))(shards(*[1] * 9), engine.submit, shown, refuse)
+    assert "that an image ends its process is not stored, so a later run tries it: no space left" in caplog.text
+
+
+def test_what_a_process_that_never_made_an_image_says_of_the_input_does_not_end_the_run(generate):
+    def answer(prompts, times, others, place):
+        if "p3" in prompts and times == 1:
+            time.sleep(0.3)
+            return {"timings": {}, "failures": {image_spec(3).key: "busy"}}
+        return ModelError("the card is taken") if place == "p1" else DONE
+
+    made, _, _ = generate(answer, *[1] * 12, count=2)
+    assert len(made.errors) <= 1
+
+
+def test_work_that_is_tried_alone_is_tried_alone_again_where_its_result_was_lost(generate):
+    company = []
+
+    def answer(prompts, times, others, place):
+        if "p0" in prompts:
+            company.append(others)
+            return Died() if times < 3 else Lost() if times == 3 else DONE
+        time.sleep(0.05)
+        return DONE
+
+    made, _, _ = generate(answer, *[1] * 30)
+    assert made.errors == {}
+    assert company[2:] == [0, 0]
 
 
 def test_processes_that_fare_badly_are_better_than_none():

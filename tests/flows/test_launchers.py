@@ -51,7 +51,6 @@ def torchrun(rank, world, local=None):
         ("auto/16", {"JOB_COMPLETION_INDEX": "15"}, Part(16, 16)),
         # The user's own RANK=$SLURM_PROCID, or that of the array; or a rank in each job of the array.
         ("auto", array(2, SLURM_PROCID="3", SLURM_STEP_NUM_TASKS="4", RANK="3", WORLD_SIZE="4"), Part(12, 32)),
-        ("auto", array(2, RANK="2", WORLD_SIZE="8"), Part(3, 8)),
         ("auto", array(2, RANK="1", WORLD_SIZE="4"), Part(10, 32)),
     ],
 )
@@ -80,6 +79,9 @@ def test_a_batch_script_that_runs_once_is_not_taken_for_one_of_its_tasks():
         ),
         ("auto", {"RANK": "0", "WORLD_SIZE": "0"}, "RANK is 0 and WORLD_SIZE is 0"),
         ("auto", {"SLURM_PROCID": "4", "SLURM_STEP_NUM_TASKS": "4"}, "SLURM_PROCID is 4"),
+        # The array's own number, or that of a process in each of its jobs: the number alone does not tell.
+        ("auto", array(2, RANK="2", WORLD_SIZE="8"), "RANK and the array both count 8 processes"),
+        ("auto", array(2, RANK="1", WORLD_SIZE="8"), "RANK and the array both count 8 processes"),
         ("auto", array(70, last=63, count=64), "the array has gaps .task 70, 64 tasks from 0 to 63"),
         ("auto", array(0, count=0), "the array has gaps"),
         ("auto/16", array(40, last=63, count=64), "part: auto/16, and the launcher started 64; write auto"),
@@ -119,6 +121,7 @@ def test_options_about_all_images_are_refused_with_a_part(option):
 )
 def test_each_of_several_processes_on_a_machine_takes_its_own_card(monkeypatch, values, environment, expected):
     monkeypatch.setattr(device, "resolve_device", lambda name: "cuda")
+    monkeypatch.setattr(device.torch.cuda, "init", lambda: None)
     monkeypatch.setattr(device.torch.cuda, "device_count", lambda: 4)
     config = Config.from_values({"dataset": "x.txt", **values})
     assert with_own_device(config, environment).device == expected
@@ -156,14 +159,24 @@ def test_a_process_that_has_cards_of_its_own_may_have_several_workers(environmen
     check_launcher(Config.from_values({"dataset": "x.txt", "part": part, "workers": "auto"}), environment)
 
 
-@pytest.mark.parametrize(("part", "what"), [(None, "all images"), ("2/4", "part 2/4")])
-def test_torchrun_without_part_auto_would_make_the_same_several_times(part, what):
-    config = Config.from_values({"dataset": "x.txt", "part": part})
+def test_torchrun_without_a_part_would_make_the_same_several_times():
+    config = Config.from_values({"dataset": "x.txt"})
     for environment in (torchrun(1, 8), torchrun(1, 8, local=1)):
-        with pytest.raises(ConfigError, match=f"torchrun starts 8 processes, and each would make {what}; write --part"):
+        with pytest.raises(ConfigError, match="torchrun starts 8 processes, and each would make all images"):
             check_launcher(config, environment)
     check_launcher(config, torchrun(0, 1))
     check_launcher(Config.from_values({"dataset": "x.txt", "status": True}), torchrun(1, 8))
+    check_launcher(Config.from_values({"dataset": "x.txt", "part": "2/8"}), torchrun(1, 8))  # a shell that counts
+
+
+@pytest.mark.parametrize("odd", [{"LOCAL_WORLD_SIZE": ""}, {"SLURM_PROCID": "9", "SLURM_STEP_NUM_TASKS": "x"}])
+def test_odd_variables_of_a_launcher_do_not_matter_where_no_part_is_asked_for(odd):
+    check_launcher(Config.from_values({"dataset": "x.txt"}), odd)
+
+
+def test_a_machine_without_a_card_is_left_to_say_so(monkeypatch):
+    monkeypatch.setattr(device, "resolve_device", lambda name: "cpu")
+    assert with_own_device(Config.from_values({"dataset": "x.txt"}), {"SLURM_LOCALID": "1"}).device == "auto"
 
 
 def test_a_terminal_that_srun_opened_is_not_taken_for_one_of_its_tasks(monkeypatch):

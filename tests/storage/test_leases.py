@@ -42,6 +42,14 @@ def test_a_run_is_known_by_its_lease_until_it_ends(folder):
     assert list(folder.iterdir()) == []
 
 
+def test_a_lease_tells_what_its_run_makes(folder):
+    with Lease(folder, "one") as one, Lease(folder, "two") as two:
+        one.begin("abc", "3/8")
+        two.begin("abc")
+        write_lease(folder, "of an earlier release")
+        assert {run.run: run.makes for run in Lease(folder, "other").others()} == {"one": "3/8", "two": ""}
+
+
 def test_a_lease_ends_with_its_block_after_an_error_too(folder):
     with pytest.raises(ValueError, match="its own"), Lease(folder, "one") as lease:
         lease.begin("abc")

@@ -15,7 +15,7 @@ from t2i_core.models.local_files import ModelSource
 from t2i_core.storage.run_marks import RunMarks
 from t2i_core.storage.workspace import Workspace
 from tasks import elsewhere
-from tasks.elsewhere import HANGS, files_here, here, introduce, join_run
+from tasks.elsewhere import HANGS, files_here, here, introduce, join_run, versions_here
 from tasks.process import ThisProcess
 
 SECONDS = 20
@@ -242,3 +242,16 @@ def test_a_process_introduces_itself(marks, tmp_path, monkeypatch):
 
 def bundled():
     return resolve_model("demo")
+
+
+def test_the_version_of_this_tool_tells_one_commit_from_another(tmp_path, monkeypatch):
+    digests = []
+    for text in ("one", "two", "one"):
+        (tmp_path / "flows").mkdir(exist_ok=True)
+        (tmp_path / "flows" / "a.py").write_text(text)
+        (tmp_path / "flows" / ".#a.py").symlink_to("nowhere") if not digests else None  # an editor's lock
+        monkeypatch.setattr(elsewhere, "__file__", str(tmp_path / "tasks" / "elsewhere.py"))
+        elsewhere._sources_digest.cache_clear()
+        digests.append(versions_here(())["text2image"])
+    elsewhere._sources_digest.cache_clear()
+    assert digests[0] == digests[2] != digests[1]

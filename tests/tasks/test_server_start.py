@@ -92,7 +92,6 @@ def test_a_port_that_answers_but_is_no_prefect_is_one_line(prefect, answering, s
 def silent(monkeypatch):
     """The address of a server that lets one in and says nothing; a question takes a fifth of a second."""
     monkeypatch.setattr("tasks.server_wait.UNIMPORTANT_SECONDS", 0.2)
-    monkeypatch.setattr("tasks.server._ANSWER_SECONDS", 0.2)
     monkeypatch.setattr(WAIT, "_quiet", True)  # as before a run begins
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
@@ -232,3 +231,9 @@ def test_a_server_that_ends_while_it_starts_is_told_with_its_last_words(prefect,
     assert len(str(error.value).splitlines()) == 1
     assert started.is_gone()
     started.end()
+
+
+def test_no_proxy_for_anything_stays_no_proxy_for_anything(monkeypatch):
+    monkeypatch.setattr(server.os, "environ", {"http_proxy": "p", "no_proxy": "*"})
+    server._leave_proxies_out("127.0.0.1")
+    assert server.os.environ == {"http_proxy": "p", "no_proxy": "*"}
