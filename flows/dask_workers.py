@@ -277,11 +277,7 @@ class DaskWorkers(Workers):
             self._members[address] = self._asked(client, address, "" if "://" in name else name)
         for address, member in list(self._members.items()):
             if not (member.ready or member.refused):
-                try:
-                    self._check(client, address, member)
-                except Exception as error:  # an answer of another commit, perhaps, which is no answer
-                    log.debug("what a worker told cannot be read", exc_info=True)
-                    self._refuse(client, address, member, why_silent(error))
+                self._check(client, address, member)
 
     def _asked(self, client: Any, address: str, seat: str) -> _Member:
         """Return a worker that was just asked who it is."""
@@ -308,17 +304,24 @@ class DaskWorkers(Workers):
             self._refuse(client, address, member, why_silent(error))
             return
         if member.told is None:
-            if self._first is None and not self._may_be_first(member, answer):
+            try:
+                if self._first is None and not self._may_be_first(member, answer):
+                    return
+                why = self._why_not(member, answer)
+            except Exception as error:  # an answer of another commit, which cannot be read
+                log.debug("what a worker told cannot be read", exc_info=True)
+                self._refuse(client, address, member, why_silent(error))
                 return
-            why = self._why_not(member, answer)
-            member.told = answer
             if why:
+                member.told = answer
                 self._refuse(client, address, member, why)
                 return
-            self._first = self._first or answer
-            if self._run.source is not None:
-                member.asked = self._ask(client, address, files_here, (self._run.source,))
-                member.since = time.monotonic()
+            source = self._run.source
+            fetched = None if source is None else self._ask(client, address, files_here, (source,))
+            # Last: where the scheduler is gone just now, the worker is looked at again.
+            member.told, self._first = answer, self._first or answer
+            if fetched is not None:
+                member.asked, member.since = fetched, time.monotonic()
                 return
         member.ready, member.asked, self._early_deaths = True, None, 0
 

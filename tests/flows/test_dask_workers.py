@@ -419,6 +419,24 @@ def test_a_worker_whose_answer_cannot_be_read_is_refused_and_not_taken_unchecked
     assert "workers   a is not used: this version of text2image is not installed there (" in caplog.text
 
 
+def test_a_worker_is_not_used_without_the_model_s_files_where_the_scheduler_was_gone_just_then():
+    answers = {"a": {files_here: {}}}
+    workers, look, client = cluster(answers, replace(RUN, source="the model"))
+    submit, lost = client.submit, [OSError("the connection is lost")]
+
+    def lossy(function, *arguments, **options):
+        if function is files_here and lost:
+            raise lost.pop()
+        return submit(function, *arguments, **options)
+
+    client.submit = lossy
+    with pytest.raises(OSError, match="the connection is lost"):
+        look("a", times=1)
+    look("a")
+    assert workers.places() == ["a"]
+    assert client.asked == [("a", "introduce"), ("a", "files_here")]
+
+
 def test_a_measurement_that_ends_while_its_result_is_fetched_is_not_lost(monkeypatch):
     workers, look, _ = cluster({"a": {}})
     look("a")
