@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
@@ -23,10 +23,10 @@ from prefect_dask import DaskTaskRunner
 from flows.dask_clusters import RECONNECT_SECONDS
 from flows.introductions import twin_of, why_not, why_silent
 from flows.workers import RunToJoin, Workers
-from t2i_core.errors import ConfigError, MeasureFailed
+from t2i_core.errors import ConfigError, MeasureFailed, Stopped
 from tasks.elsewhere import Introduction, files_here, introduce, versions_here
 from tasks.lost_runs import LostRuns
-from tasks.process import result_of
+from tasks.process import THIS_PROCESS, result_of
 
 log = logging.getLogger(__name__)
 
@@ -76,11 +76,18 @@ class DaskWorkers(Workers):
     deaths = (KilledWorker,)
     losses = (CancelledError, TimeoutError)
 
-    def __init__(self, runner: DaskTaskRunner, count: int, api_url: str, scheduler: str = "") -> None:
-        """`api_url`: of Prefect's server. `scheduler`: the address of an existing one."""
+    def __init__(
+        self, runner: DaskTaskRunner, count: int, api_url: str, *, scheduler: str = "", kind: str | None = None
+    ) -> None:
+        """Args:
+        api_url: of Prefect's server.
+        scheduler: the address of an existing one.
+        kind: that of the devices, where it is known.
+        """
         super().__init__(runner, count)
         self._dask = runner
         self._api_url = api_url
+        self._kind = kind
         self._scheduler = scheduler
         self._run: RunToJoin | None = None
         self._members: dict[str, _Member] = {}  # by address
@@ -101,7 +108,9 @@ class DaskWorkers(Workers):
     def start(self, run: RunToJoin) -> None:
         """Start or find the workers, and check them, in a thread."""
         if self._thread is None:
-            self._run, self._began = run, time.monotonic()
+            # A process of a machine with cards that cannot open its own one is not to go on with the CPU.
+            self._run = replace(run, device=self._kind) if self._kind and run.device == "auto" else run
+            self._began = time.monotonic()
             self.runner.__enter__()
             follow = copy_context().run  # its log lines belong to this flow run
             self._thread = threading.Thread(target=follow, args=(self._watch,), name="workers", daemon=True)
@@ -129,8 +138,8 @@ class DaskWorkers(Workers):
             self._reachable = False  # until it says who is left
         if not self._reachable:
             return []
-        members = list(self._members.items())
-        if members and self._first is None and all(member.refused for _, member in members):
+        first, members = self._first, list(self._members.items())
+        if members and first is None and all(member.refused for _, member in members):
             (title, why), *more = self._refused.items()
             text = f" (and {len(more)} more)" if more else ""
             raise ConfigError([f"{self._option}: none of the workers can be used: {title}{text}: {why}"])
@@ -209,17 +218,18 @@ class DaskWorkers(Workers):
             place = self._wait_for_place()
             future = self.submit(task, *arguments, place=place)
             while not self.lost({place}):
+                done = future.wrapped_future.done()  # type: ignore[attr-defined]
                 try:
-                    return future.result(timeout=LOOK_SECONDS)
-                except TimeoutError:
-                    if not future.wrapped_future.done():  # type: ignore[attr-defined]
-                        continue
-                    try:  # it ended just now, or raised this itself: of a file system
-                        return future.result(timeout=ANSWER_SECONDS)
-                    except TimeoutError as error:
+                    return future.result(timeout=ANSWER_SECONDS if done else LOOK_SECONDS)
+                except TimeoutError as error:
+                    if done:  # raised by the task: of a file system
                         raise MeasureFailed(f"TimeoutError: {error}") from None
                 except (*self.deaths, *self.losses):
                     break
+                except Stopped:
+                    if THIS_PROCESS.stop.is_set():
+                        raise
+                    break  # it stopped by itself, for it heard nothing of this run
             self.abandon(future)
         raise MeasureFailed(f"the process died, {DEATHS} times")
 
@@ -297,8 +307,11 @@ class DaskWorkers(Workers):
             return
         try:
             answer = member.asked.result(timeout=ANSWER_SECONDS)
-        except (*self.deaths, *self.losses):
-            del self._members[address]  # asked again, if it is still there
+        except (*self.deaths, *self.losses) as error:
+            if isinstance(error, TimeoutError) and member.asked.status == "error":  # its own: of a file system
+                self._refuse(client, address, member, f"it timed out ({error})")
+            else:  # asked again, if it is still there
+                self._note_gone(client, address, self._members.pop(address))
             return
         except Exception as error:
             self._refuse(client, address, member, why_silent(error))
@@ -362,7 +375,7 @@ class DaskWorkers(Workers):
     def _note_gone(self, client: Any, address: str, member: _Member) -> None:
         if not (member.ready or member.refused):
             self._early_deaths += 1
-            log.warning("workers   %s died before it was ready", member.title(address))
+            log.warning("workers   %s was lost before it was ready", member.title(address))
         if member.told is not None:
             self._without(client, member.told)
 

@@ -117,7 +117,8 @@ def _processes_here(environment: Mapping[str, str]) -> tuple[str, int]:
     local = environment.get("LOCAL_WORLD_SIZE", "")
     if local.isdigit() and int(local) > 1:
         return "torchrun", int(local)
-    if _is_terminal(environment) or {"SLURM_GPUS_PER_TASK", "SLURM_TRES_PER_TASK"} & environment.keys():
+    has_own = "SLURM_GPUS_PER_TASK" in environment or "gpu" in environment.get("SLURM_TRES_PER_TASK", "")
+    if _is_terminal(environment) or has_own:
         return "", 1
     # By node, in runs of equal numbers: 4(x2),3
     runs = re.findall(r"(\d+)(?:\(x(\d+)\))?", environment.get("SLURM_STEP_TASKS_PER_NODE", ""))

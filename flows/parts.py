@@ -26,8 +26,8 @@ _PART = re.compile(r"[1-9]\d{0,8}/[1-9]\d{0,8}")
 
 
 def makes(part: Part | None, config: Config) -> str:
-    """Return what the lease of a run says that it makes; `part`: None for all images."""
-    return "" if config.only_looks else str(part or Part(1, 1))
+    """Return what the lease of a run says that it makes, empty for a few images; `part`: None for all."""
+    return "" if config.only_looks or config.preview or config.only else str(part or Part(1, 1))
 
 
 def note_part(part: Part, workspace: Workspace, run: str, plan: str, state: PartState) -> None:

@@ -141,7 +141,8 @@ def _own_dask(environments: Sequence[dict[str, str]]) -> Workers:
     from flows.dask_clusters import own_cluster
     from flows.dask_workers import DaskWorkers
 
-    return DaskWorkers(own_cluster(environments, THREADS), len(environments), api_url())
+    kind = "cuda" if any("CUDA_VISIBLE_DEVICES" in environment for environment in environments) else None
+    return DaskWorkers(own_cluster(environments, THREADS), len(environments), api_url(), kind=kind)
 
 
 def _existing_dask(address: str) -> Workers:

@@ -65,8 +65,9 @@ class Standing:
         self._strikes[flight.seat] = 0
 
     def is_odd(self, flight: Flight) -> bool:
-        """Return whether a process never made an image, and others did: what it says of the input is its own affair."""
-        return flight.seat not in self.made_by and bool(self.made_by)
+        """Return whether a process never made an image, and others that live did: it alone finds the input wrong."""
+        living = {self._workers.seat(place) for place in self._workers.places()}
+        return flight.seat not in self.made_by and bool(living & self.made_by)
 
     def strike(self, flight: Flight, why: str) -> None:
         """Count a failure against a process; give it no more shards, if others fare better."""

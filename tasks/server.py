@@ -120,7 +120,7 @@ def _about_proxy(url: str) -> str:
 def _leave_proxies_out(host: str) -> None:
     """Let this process, and those that it starts, reach a host without a proxy, where the environment names one."""
     proxies = urllib.request.getproxies_environment()
-    if proxies.keys() - {"no"} and "*" not in proxies.get("no", ""):
+    if proxies.keys() - {"no"} and "*" not in [item.strip() for item in proxies.get("no", "").split(",")]:
         os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(filter(None, (proxies.get("no"), host)))
 
 

@@ -15,8 +15,9 @@ from flows.dask_workers import DaskWorkers
 from flows.introductions import why_not
 from flows.runners import THREADS
 from flows.workers import RunToJoin
-from t2i_core.errors import ConfigError, MeasureFailed, ModelError
+from t2i_core.errors import ConfigError, MeasureFailed, ModelError, Stopped
 from tasks.elsewhere import Introduction, files_here, introduce, versions_here
+from tasks.process import THIS_PROCESS
 
 PACKAGES = ("torch",)
 HERE = versions_here(PACKAGES)
@@ -63,6 +64,9 @@ class Future:
 
     wrapped_future = property(lambda self: self)
 
+    def done(self):
+        return self.status != "pending"
+
     def result(self, timeout):
         if self.answer is None:
             raise TimeoutError
@@ -91,6 +95,9 @@ class Client:
 class Runner:
     def __init__(self, client):
         self.client = client
+
+    def __enter__(self):
+        return self
 
 
 def cluster(answers, run=RUN, names=None):
@@ -357,7 +364,7 @@ def test_workers_that_die_one_after_another_before_they_are_ready_are_not_waited
     for i in range(dask_workers.EARLY_DEATHS + 1):
         assert workers.hopeful()
         look(str(i), times=1)
-    assert "workers   0 died before it was ready" in caplog.text
+    assert "workers   0 was lost before it was ready" in caplog.text
     assert not workers.hopeful()
     workers._members[str(i)].asked.answer = told("x")
     look(str(i))
@@ -440,18 +447,60 @@ def test_a_worker_is_not_used_without_the_model_s_files_where_the_scheduler_was_
 def test_a_measurement_that_ends_while_its_result_is_fetched_is_not_lost(monkeypatch):
     workers, look, _ = cluster({"a": {}})
     look("a")
-    answers = iter([TimeoutError(), {"seconds": 1.0}])
-    future = Future("x")
-    future.done = lambda: True
+    monkeypatch.setattr(workers._lost_runs, "note", lambda run: None)
 
-    def result(timeout):
-        if isinstance(answer := next(answers), Exception):
-            raise answer
-        return answer
+    def result_of(*answers):
+        given, future = iter(answers), Future("x")
 
-    future.result = result
-    monkeypatch.setattr(workers, "submit", lambda *arguments, place: future)
-    assert workers.call(None) == {"seconds": 1.0}
+        def result(timeout):
+            future.done = lambda: True
+            if isinstance(answer := next(given), BaseException):
+                raise answer
+            return answer
+
+        future.done, future.result = (lambda: False), result
+        return future
+
+    speed = {"seconds": 1.0}
+    for submitted in (
+        [result_of(TimeoutError(), speed)],
+        [result_of(TimeoutError(), KilledWorker("t", None, 0)), result_of(speed)],
+        [result_of(Stopped()), result_of(speed)],  # of itself, for it heard nothing of the run
+    ):
+        futures = iter(submitted)
+        monkeypatch.setattr(workers, "submit", lambda *arguments, place, futures=futures: next(futures))
+        assert workers.call(None) == speed
+    THIS_PROCESS.stop.set()
+    try:
+        monkeypatch.setattr(workers, "submit", lambda *arguments, place: result_of(Stopped()))
+        with pytest.raises(Stopped):
+            workers.call(None)
+    finally:
+        THIS_PROCESS.stop.clear()
+
+
+def test_a_worker_whose_own_file_system_times_out_is_refused_and_not_asked_for_ever(caplog):
+    for asked in (introduce, files_here):
+        late = {asked: TimeoutError(110, "Connection timed out")}
+        workers, look, _ = cluster({"a": late, "b": {files_here: {}}}, replace(RUN, source="the model"))
+        look("a", "b")
+        assert workers.places() == ["b"]
+        assert "is not used: it timed out ([Errno 110] Connection timed out)" in caplog.text
+        caplog.clear()
+
+
+def test_processes_of_a_machine_with_cards_are_asked_for_cards_and_decide_at_once_without_them():
+    client = Client({"a": {introduce: told("a", device="cpu")}, "b": {introduce: None}})
+    for kind, device in (("cuda", "cuda"), (None, "auto")):
+        workers = DaskWorkers(Runner(client), 2, "http://here/api", kind=kind)
+        workers._ended.set()
+        workers.start(RUN)
+        workers._thread.join()
+        assert workers._run.device == device
+    workers._run, workers._reachable = RUN, True
+    workers._follow(client, {name: {"name": name} for name in "ab"})
+    workers._follow(client, {name: {"name": name} for name in "ab"})
+    assert workers.places() == ["a"]  # on a machine without cards none waits for the other
 
 
 def test_a_worker_whose_answer_was_lost_is_asked_again():

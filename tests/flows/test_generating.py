@@ -6,14 +6,14 @@ import time
 import pytest
 
 from flows import generating
-from flows.flights import Flight
+from flows.flights import Flight, Work
 from flows.generating import Generating
 from flows.standing import STRIKES, Standing
 from t2i_core.errors import ModelError, OutputError
 from t2i_core.storage.run_marks import RunMarks, Told
 from tasks.process import THIS_PROCESS
 from tasks.progress import Progress
-from tests.answering import DONE, Died, Lost, Processes, shards
+from tests.answering import DONE, Died, Future, Lost, Processes, shards
 from tests.builders import image_spec
 
 
@@ -238,7 +238,7 @@ def test_an_image_that_ends_its_process_is_recorded_at_once_and_a_stop_does_not_
             THIS_PROCESS.stop.set()
         return Died() if {"p0", "p1"} & set(prompts) else DONE
 
-    made, _, _ = generate(answer, *[1] * 9, count=3)
+    made, _, _ = generate(answer, *[1] * 9, count=6)
     assert [shard.requests[0].spec.prompt for shard in made.recorded] == ["p0"]
 
 
@@ -254,30 +254,32 @@ def test_an_image_that_cannot_be_recorded_does_not_end_the_run(tmp_path, monkeyp
     assert "that an image ends its process is not stored, so a later run tries it: no space left" in caplog.text
 
 
-def test_what_a_process_that_never_made_an_image_says_of_the_input_does_not_end_the_run(generate):
-    def answer(prompts, times, others, place):
-        if "p3" in prompts and times == 1:
-            time.sleep(0.3)
-            return {"timings": {}, "failures": {image_spec(3).key: "busy"}}
-        return ModelError("the card is taken") if place == "p1" else DONE
-
-    made, _, _ = generate(answer, *[1] * 12, count=2)
-    assert len(made.errors) <= 1
+def landed(engine, place, seats=(), *, alone=False):
+    """What a run generates on a cluster where `seats` made images; and a shard that was on `place`, tried before."""
+    made, (shard,) = Generating(engine, None), shards(1)
+    made.standing.made_by |= set(seats)
+    work = Work(shard, tried=set(engine.here), failed={"p0"}, alone=alone)
+    return made, Flight(work, place, place, place, 0.0, Future())
 
 
-def test_work_that_is_tried_alone_is_tried_alone_again_where_its_result_was_lost(generate):
-    company = []
+def test_what_a_process_that_never_made_an_image_says_of_the_input_does_not_end_the_run():
+    engine, error = Processes(None, count=2), ModelError("the card is taken")
+    made, flight = landed(engine, "p1", ["p0"])
+    made._note(flight, error, Progress(1))
+    assert list(made.errors.values()) == ["its shard failed: ModelError: the card is taken"]
+    for place, seats, gone in (("p0", ["p0"], ()), ("p1", [], ()), ("p1", ["p0"], ["p0"])):
+        made, flight = landed(engine, place, seats)
+        engine.gone = set(gone)
+        with pytest.raises(ModelError):
+            made._note(flight, error, Progress(1))
 
-    def answer(prompts, times, others, place):
-        if "p0" in prompts:
-            company.append(others)
-            return Died() if times < 3 else Lost() if times == 3 else DONE
-        time.sleep(0.05)
-        return DONE
 
-    made, _, _ = generate(answer, *[1] * 30)
-    assert made.errors == {}
-    assert company[2:] == [0, 0]
+@pytest.mark.parametrize("alone", [True, False])
+def test_work_that_is_tried_alone_stays_alone_where_its_result_was_lost(alone):
+    made, flight = landed(Processes(None, count=2), "p1", alone=alone)
+    flight.future.answer = Lost()
+    made._take(flight, Progress(1))
+    assert (list(made._suspects), list(made._again)) == (([flight.work], []) if alone else ([], [flight.work]))
 
 
 def test_processes_that_fare_badly_are_better_than_none():

@@ -134,7 +134,9 @@ def srun(task, per_node, node=0, **more):
     }  # fmt: skip
 
 
-SEVERAL = [torchrun(1, 8), srun(1, "8"), srun(1, "4(x2)"), srun(7, "1,7", node=1)]
+SEVERAL = [
+    torchrun(1, 8), srun(1, "8"), srun(1, "4(x2)"), srun(7, "1,7", node=1), srun(1, "8", SLURM_TRES_PER_TASK="cpu=4"),
+]  # fmt: skip
 ONE = [
     {}, torchrun(1, 8, local=1), srun(1, "1(x8)"), srun(0, "1,7"), srun(1, "4(x2)", SLURM_GPUS_PER_TASK="1"),
     srun(1, "8", SLURM_TRES_PER_TASK="gres/gpu:1"),

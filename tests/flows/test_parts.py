@@ -94,7 +94,7 @@ def test_the_last_command_is_named_without_what_would_make_all_again(run, prompt
     assert "run the same command without --part and --refresh and --retry-failed: it writes" in caplog.text
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_torchrun_starts_parts_that_meet_in_one_output_each_with_a_server_of_its_own(output, prompts, tmp_path):
     """Real processes at the same time, started as docs/scale.md says; then the same command without --part."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}

@@ -320,11 +320,13 @@ def test_a_future_that_was_cancelled_before_it_began_is_not_waited_for():
 
 
 def test_a_device_hangs_after_its_first_step_and_not_where_it_loads_or_is_a_cpu(process, monkeypatch):
-    monkeypatch.setattr(module, "HANG_SECONDS", 0.1)
+    later = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + later[0])
+    monkeypatch.setattr(module, "time", clock)
     released, stepped, hangs = threading.Event(), threading.Event(), []
 
     def shard():
-        time.sleep(0.3)
+        later[0] += 1e5
         hangs.append(process.hangs())  # it loads, or compiles
         process.note_step(1, 4)
         hangs.append(process.hangs())
@@ -336,7 +338,7 @@ def test_a_device_hangs_after_its_first_step_and_not_where_it_loads_or_is_a_cpu(
     thread = threading.Thread(target=process.on_device, args=(shard,))
     thread.start()
     assert stepped.wait(SECONDS)
-    time.sleep(0.3)
+    later[0] += 1e5
     process.note_model("m")  # which is loaded
     hangs.append(process.hangs())
     process.may_hang = False

@@ -149,7 +149,7 @@ def test_a_server_behind_a_proxy_is_told_with_what_to_do_unless_the_proxy_is_lef
 
 @pytest.mark.parametrize(
     ("proxies", "expected"),
-    [({}, None), ({"https_proxy": "p"}, "127.0.0.1"), ({"http_proxy": "p", "NO_PROXY": "a,b"}, "a,b,127.0.0.1")],
+    [({}, None), ({"https_proxy": "p"}, "127.0.0.1"), ({"http_proxy": "p", "NO_PROXY": "a,*.b"}, "a,*.b,127.0.0.1")],
 )
 def test_a_run_reaches_its_own_server_without_the_proxy_of_the_environment(monkeypatch, proxies, expected):
     monkeypatch.setattr(server.os, "environ", dict(proxies))
