@@ -55,4 +55,6 @@ if WHAT in os.environ:  # also in the processes that are started for the run
 if __name__ == "__main__":
     from flows.cli import main
 
-    sys.exit(main(sys.argv[2:]))
+    code = main(sys.argv[2:])
+    print("torch is in the flow's own process:", "torch" in sys.modules)
+    sys.exit(code)

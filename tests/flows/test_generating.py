@@ -10,6 +10,7 @@ from flows.flights import Flight, Work
 from flows.generating import Generating
 from flows.standing import STRIKES, Standing
 from t2i_core.errors import ModelError, OutputError
+from t2i_core.storage import run_marks
 from t2i_core.storage.run_marks import RunMarks, Told
 from tasks.process import THIS_PROCESS
 from tasks.progress import Progress
@@ -293,3 +294,19 @@ def test_processes_that_fare_badly_are_better_than_none():
     assert standing.places() == ["p0"]
     standing.leave_out("p0")  # one that hangs is none
     assert standing.places() == []
+
+
+def test_signs_of_life_are_given_from_the_start_of_the_processes_to_their_end(tmp_path, monkeypatch):
+    """Before the first shard a worker may measure for long, and stops where it hears nothing of the flow."""
+    monkeypatch.setattr(run_marks, "SIGN_SECONDS", 0.02)
+    marks = RunMarks(tmp_path, "r1")
+    made = Generating(Processes(None, count=2), marks)
+    made.start(None)
+    made.start(None)
+    first = marks.last_sign()
+    deadline = time.monotonic() + 20
+    while marks.last_sign() == first and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert marks.last_sign() != first
+    made.end()
+    assert marks.last_sign() is None

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
 
 import psutil
 import pytest
@@ -15,6 +16,7 @@ from t2i_core.config import Config
 from t2i_core.engine import device
 from t2i_core.errors import ConfigError
 from tasks import dataset as dataset_tasks
+from tasks.process import THIS_PROCESS, ThisProcess, result_of
 from tests.conftest import ROOT, Output, command, in_process
 from tests.workers import POISON
 
@@ -64,6 +66,7 @@ def test_a_killed_process_costs_nothing_and_is_counted_once(alone, tmp_path, out
     assert output.manifest_is_true()
     assert not list((output.folder / ".t2i" / "running").iterdir())
     assert "distributed" not in text, "the engine speaks for itself"
+    assert "torch is in the flow's own process: False\n" in text
     assert "leaked" not in text
 
 
@@ -133,6 +136,27 @@ def test_processes_start_before_a_new_plan_is_made_and_not_for_a_run_that_makes_
     assert run(dataset=dataset).is_completed()
     assert run(dataset=dataset, steps=2, dry_run=True).is_completed()
     assert "start" not in events
+
+
+def test_a_device_that_hangs_while_it_is_measured_ends_the_run_in_one_line(monkeypatch):
+    monkeypatch.setattr(ThisProcess, "hangs", lambda self: True)
+    THIS_PROCESS.start_run("r1")
+    with pytest.raises(ConfigError, match="device: it made no step for 1800 s while it was measured: it hangs"):
+        result_of(Future(), runners._give_up_what_hangs)
+    assert THIS_PROCESS.gave_up
+    THIS_PROCESS.start_run("r2")
+
+
+@pytest.mark.parametrize("looks", ["status", "dry_run", "verify"])
+def test_a_run_that_only_looks_asks_neither_for_cards_nor_for_a_scheduler(monkeypatch, looks):
+    from flows.preflight import check_workers
+
+    monkeypatch.setattr(runners, "ask_apart", lambda *_: pytest.fail("asked"))
+    for elsewhere in ({"workers": 8}, {"dask_scheduler": "10.0.0.9:8786"}, {"workers": "auto"}):
+        asked = config(**elsewhere, **{looks: True})
+        check_workers(asked)
+        assert not find_workers(asked).several
+    assert find_workers(config(workers=8, **{looks: True})).count == 8  # shards are counted as the run will
 
 
 def machine(monkeypatch, cards, threads=16):

@@ -245,6 +245,7 @@ def test_a_second_ctrl_c_counts_while_the_line_is_said_that_offers_it(monkeypatc
     handler = Swallowing()
     caplog.set_level(logging.INFO, "tasks.stopping")
     stopping.log.addHandler(handler)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
     try:
         with (
             pytest.raises(KeyboardInterrupt),
@@ -252,6 +253,7 @@ def test_a_second_ctrl_c_counts_while_the_line_is_said_that_offers_it(monkeypatc
         ):
             pytest.fail("the run went on")
     finally:
+        signal.signal(signal.SIGINT, before)
         stopping.log.removeHandler(handler)
     assert left == ["device", "server"]
     assert process.stop.is_set()  # no shard begins any more, though the block did not get to ask for that
