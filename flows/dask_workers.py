@@ -79,10 +79,12 @@ class DaskWorkers(Workers):
     def __init__(
         self, runner: DaskTaskRunner, count: int, api_url: str, *, scheduler: str = "", kind: str | None = None
     ) -> None:
-        """Args:
-        api_url: of Prefect's server.
-        scheduler: the address of an existing one.
-        kind: that of the devices, where it is known.
+        """Take the workers of a cluster as a run finds them.
+
+        Args:
+            api_url: of Prefect's server.
+            scheduler: the address of an existing one.
+            kind: that of the devices, where it is known.
         """
         super().__init__(runner, count)
         self._dask = runner

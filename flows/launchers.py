@@ -56,17 +56,19 @@ def find_part(text: str, environment: Mapping[str, str] = os.environ) -> Part:
 
 
 def check_launcher(config: Config, environment: Mapping[str, str] = os.environ) -> None:
-    """Refuse `auto` without a launcher that says which part; and processes of a launcher that would do the same.
+    """Refuse `auto` without a launcher that says which part, and processes that would all make the same images.
+
+    Nor may processes of one machine use the same cards.
 
     Raises:
         ConfigError: likewise.
     """
-    by_torchrun = _count(environment, "WORLD_SIZE") if environment.get("LOCAL_WORLD_SIZE") else 1
+    ranks = _count(environment, "WORLD_SIZE") if environment.get("LOCAL_WORLD_SIZE") else 1
     if config.part is not None:
         find_part(config.part, environment)
-    elif by_torchrun > 1 and config.needs_device:
+    elif ranks > 1 and config.needs_device:
         raise ConfigError(
-            [f"part: torchrun starts {by_torchrun} processes, and each would make all images; write --part auto"]
+            [f"part: torchrun starts {ranks} processes, and each would make all images; write --part auto"]
         )
     if config.device == "cpu" or not config.needs_device:
         return

@@ -36,7 +36,7 @@ def note_part(part: Part, workspace: Workspace, run: str, plan: str, state: Part
 
 
 def begin_part(part: Part | None, workspace: Workspace, lease: Lease, run: str, plan: str) -> None:
-    """Note that this run makes a part, and warn of living runs that make images of it, too, or belong to another whole.
+    """Note that this run makes a part; warn of living runs that make images of it, or that it does not belong to.
 
     `part`: None for a run of all images. `plan`: the digest of its data set and settings.
     """
@@ -46,14 +46,14 @@ def begin_part(part: Part | None, workspace: Workspace, lease: Lease, run: str, 
             note_part(part, workspace, run, plan, PartState.RUNNING)
     same = [(theirs, other) for theirs, other in others if _meet(part or Part(1, 1), theirs)]
     for theirs, other in same[:1]:
-        title = "a run of all images" if theirs.total == 1 else str(theirs)
+        title = "all images" if theirs.total == 1 else f"part {theirs}"
         more = f" (and {len(same) - 1} more)" if len(same) > 1 else ""
-        log.warning("part      %s runs, too%s (%s): some images are made twice", *(title, more, other.holder))
+        log.warning("part      %s makes %s%s: some images are made twice", *(other.holder, title, more))
     unlike = [(theirs, other) for theirs, other in others if theirs.total > 1 and other.plan != plan]
     for theirs, other in unlike[:1] if part is not None else ():
         log.warning(
-            "part      %s (%s) has another data set or other settings: together they do not make up one whole",
-            *(theirs, other.holder),
+            "part      %s makes part %s of another data set or with other settings: the two do not belong together",
+            *(other.holder, theirs),
         )
     if part is not None:
         log.info("part      this run makes part %s", part)

@@ -142,8 +142,8 @@ def test_a_part_says_which_one_it_is_and_that_others_make_it_too(begin):
     assert "part      this run makes part 1/2\n" in begin("1/2")
     assert "twice" not in begin("2/2", ("1/2", "p1"))
     text = begin("1/2", ("2/2", "p1"), ("1/2", "p1"), ("1/2", "p1"))
-    assert "part      1/2 runs, too (and 1 more) (process 7 on there, since " in text
-    assert "): some images are made twice" in text
+    assert "part      process 7 on there, since " in text
+    assert " makes part 1/2 (and 1 more): some images are made twice" in text
 
 
 @pytest.mark.parametrize(("text", "meets"), [("1/4", True), ("2/4", False), ("1/3", True), (None, True), ("1/2", True)])
@@ -153,16 +153,16 @@ def test_parts_of_other_totals_and_whole_runs_are_warned_of_where_they_meet(begi
 
 @pytest.mark.parametrize("text", [None, "3/8"])
 def test_a_run_of_all_images_is_warned_of_and_one_that_only_looks_is_not(begin, text):
-    assert "part      a run of all images runs, too (process 7" in begin(text, ("1/1", "p1"))
+    assert re.search("part      process 7 .* makes all images: some images are made twice", begin(text, ("1/1", "p1")))
     for odd in ("", "x", "0/3", "1/2/3", "9" * 99):
-        assert "runs, too" not in begin(text, (odd, "p1"))
+        assert "process 7" not in begin(text, (odd, "p1"))
 
 
 def test_a_part_that_belongs_to_another_data_set_or_other_settings_says_so(begin):
     text = begin("1/2", ("2/2", "another"))
-    assert "part      2/2 (process 7 on there, since " in text
-    assert "has another data set or other settings: together they do not make up one whole" in text
-    assert "one whole" not in begin("1/2", ("2/2", "p1"), ("1/1", "another"))
+    assert "part      process 7 on there, since " in text
+    assert " makes part 2/2 of another data set or with other settings: the two do not belong together" in text
+    assert "belong together" not in begin("1/2", ("2/2", "p1"), ("1/1", "another"))
 
 
 @pytest.mark.timeout(300)

@@ -362,16 +362,6 @@ def test_rows_with_images_alone_are_a_data_set(write):
     assert (result.skipped, result.images) == (1, 0)
 
 
-def test_a_plan_that_another_part_has_written_meanwhile_is_left_as_it_is(write, folder):
-    def files():
-        return {path.name: path.stat().st_ino for path in folder.rglob("*.parquet")}
-
-    write(*[row(i, f"p{i}") for i in range(5)])
-    before = files()
-    write(*[row(i, f"p{i}") for i in range(5)])
-    assert files() == before != {}
-
-
 def test_an_input_without_a_usable_row_is_an_error_that_shows_why(write, folder):
     bad = [Rejection(i, i + 1, "conversations", "None", f"is missing {i}; add it") for i in range(5)]
     with pytest.raises(DatasetError) as caught:
@@ -381,13 +371,6 @@ def test_an_input_without_a_usable_row_is_an_error_that_shows_why(write, folder)
         *(f"  x.jsonl: line {i + 1}, conversations: is missing {i}; add it (got None)" for i in range(3)),
     ]
     assert list(folder.iterdir()) == []
-
-
-def test_an_input_without_a_usable_row_is_the_same_error_for_two_parts_that_read_it_at_once(write, folder, monkeypatch):
-    files = Plan.files
-    monkeypatch.setattr(Plan, "files", lambda plan, folder: [*files(plan, folder), folder / "removed by the other"])
-    with pytest.raises(DatasetError, match="no usable row among 1"):
-        write(row(0, rejection=Rejection(0, 1, "row", "", "is bad")))
 
 
 def test_a_row_that_is_rejected_for_something_else_leaves_its_id_to_a_later_row(write):
