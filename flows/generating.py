@@ -88,7 +88,7 @@ class Generating:
         self._ended: SimpleQueue[int] = SimpleQueue()
         self._again: deque[Work] = deque()
         self._suspects: deque[Work] = deque()  # whose process died twice: each is tried alone, after all others
-        self._came = False  # whether there ever was a process
+        self._came = False  # whether any process ever got a shard
         self._dead: set[str] = set()  # places whose process died
         self._last_alive = 0.0  # when a process lived
         self._news: dict[str, float] = {}  # by place: when a step, an image or a shard was made there
