@@ -98,13 +98,17 @@ def _before_run(config: Config, *, own: bool) -> None:
     """Get ready while Prefect's server starts, where it is the run's `own`."""
     if not own:
         return
+    from flows.own_process import OwnProcess, start_early
     from t2i_core.storage.workspace import Workspace
     from tasks.process import import_engine
     from tasks.server import give_own_database
 
     if config.part:
         give_own_database()
-    makes_images = config.workers == 1 and not (config.dry_run or config.status or config.dask_scheduler)
+    makes_images = config.has_one_device and not (config.dry_run or config.status)
     if makes_images and not Workspace(config.output).hidden.exists():
         # There is work for certain, and starting a server is mostly waiting: torch and diffusers come in meanwhile.
-        threading.Thread(target=import_engine).start()
+        if OwnProcess.serves(config):
+            start_early()
+        else:
+            threading.Thread(target=import_engine).start()

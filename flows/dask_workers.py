@@ -16,13 +16,12 @@ from distributed import CancelledError, KilledWorker
 from prefect import Task
 from prefect.futures import PrefectFuture
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.utilities.annotations import quote
 from prefect.utilities.callables import get_call_parameters
 from prefect_dask import DaskTaskRunner
 
 from flows.dask_clusters import RECONNECT_SECONDS
 from flows.introductions import twin_of, why_not, why_silent
-from flows.workers import RunToJoin, Workers
+from flows.workers import RunToJoin, Workers, without_marks
 from t2i_core.errors import ConfigError, MeasureFailed, Stopped
 from tasks.elsewhere import Introduction, files_here, introduce, versions_here
 from tasks.lost_runs import LostRuns
@@ -73,6 +72,7 @@ class DaskWorkers(Workers):
     flow's back when its worker dies, and workers that were refused get none.
     """
 
+    apart = several = True
     deaths = (KilledWorker,)
     losses = (CancelledError, TimeoutError)
 
@@ -162,8 +162,8 @@ class DaskWorkers(Workers):
         fetching = any(one.told and not (one.ready or one.refused) for one in list(self._members.values()))
         return self._is_patient() and fetching
 
-    def refused(self) -> str:
-        """Return how many workers were refused, and why one of them was, to be added to a message."""
+    def troubles(self) -> str:
+        """Return how many workers were refused, and why one of them was."""
         if not self._refused:
             return ""
         title, why = next(iter(self._refused.items()))
@@ -187,11 +187,10 @@ class DaskWorkers(Workers):
 
     def versions(self) -> dict[str, str]:
         """Return the versions of the packages, as the first worker told them."""
-        told = self._first.versions if self._first else {}
-        return {name: told[name] for name in (self._run.packages if self._run else ()) if name in told}
+        return self._first.versions_of(self._run.packages) if self._first and self._run else {}
 
     def submit(self, task: Task[..., Any], *arguments: Any, place: str) -> PrefectFuture[Any]:
-        """Submit a task to a worker, without the marks of `data`: Dask takes them for tuples.
+        """Submit a task to a worker.
 
         The server of this run is that of the worker, too: it starts none of its own. A thread submits: where a signal
         arrives while Prefect's context is serialized, pydantic makes an error of its own out of it.
@@ -202,8 +201,7 @@ class DaskWorkers(Workers):
 
     def _submit(self, task: Task[..., Any], arguments: tuple[Any, ...], place: str) -> PrefectFuture[Any]:
         self._used = True
-        values = tuple(value.unwrap() if isinstance(value, quote) else value for value in arguments)
-        parameters = get_call_parameters(task.fn, values, {})
+        parameters = without_marks(get_call_parameters(task.fn, arguments, {}))
         is_set = (PREFECT_API_URL.value() or "").rstrip("/") == self._api_url.rstrip("/")
         server = nullcontext() if is_set else temporary_settings({PREFECT_API_URL: self._api_url})  # which takes 25 ms
         with server, dask.annotate(workers=[place]):

@@ -16,7 +16,7 @@ from flows.feed import Feed
 from flows.flights import Flight, Work, reason_of
 from flows.standing import Standing
 from flows.workers import RunToJoin, Workers
-from t2i_core.errors import UserError
+from t2i_core.errors import DeviceLost, UserError
 from t2i_core.generation.image_writer import RunContext
 from t2i_core.planning.shards import Shard
 from t2i_core.storage.run_marks import RunMarks, Told
@@ -47,6 +47,9 @@ RESULT_SECONDS = 60.0
 GAP_SECONDS = 90.0
 # So often a single image, alone, may end its process before it is called a failure: once may be chance.
 DEATHS = 2
+# So many processes for each device may die, one after another, while no image is made and none is called a failure.
+# More than it takes to find one in a shard by halves: a model that does not fit into memory kills each of them.
+VAIN_DEATHS = 15
 DEADLY = f"its process died whenever it was made, {DEATHS} times alone"
 
 
@@ -90,6 +93,7 @@ class Generating:
         self._suspects: deque[Work] = deque()  # whose process died twice: each is tried alone, after all others
         self._came = False  # whether any process ever got a shard
         self._dead: set[str] = set()  # places whose process died
+        self._vain_deaths = 0  # since an image was made, or was called a failure
         self._last_alive = 0.0  # when a process lived
         self._news: dict[str, float] = {}  # by place: when a step, an image or a shard was made there
         self._told: dict[str, Told] = {}  # by shard
@@ -98,7 +102,7 @@ class Generating:
 
     def start(self, run: RunToJoin) -> None:
         """Start the processes, beside whatever comes next; a second time they are there already."""
-        if self.workers.several and not self._started:
+        if self.workers.apart and not self._started:
             self._marks.begin()
             self._signing.enter_context(self._marks.signing())
         self._started = True
@@ -138,14 +142,14 @@ class Generating:
         self._ask_to_stop()
         if not THIS_PROCESS.wait_until_idle(seconds):
             THIS_PROCESS.give_up()
-        while self.workers.several and self._flights and (left := deadline - time.monotonic()) > 0:
+        while self.workers.apart and self._flights and (left := deadline - time.monotonic()) > 0:
             with suppress(Empty):  # in short waits: a Ctrl-C that comes just before one is heeded only after it
                 self._flights.pop(self._ended.get(timeout=min(left, LOOK_SECONDS)), None)
 
     def end(self) -> None:
         """End the processes, and forget what they told."""
         self._signing.close()
-        if self.workers.several:
+        if self.workers.apart:
             self._marks.end()
         self.workers.end()
 
@@ -169,7 +173,7 @@ class Generating:
             if THIS_PROCESS.hangs():
                 THIS_PROCESS.give_up()
                 raise NoWorkers(f"the device hangs: no step and no image for {HANG_SECONDS:.0f} s")
-            if self.workers.several and time.monotonic() - looked > LOOK_SECONDS:
+            if self.workers.apart and time.monotonic() - looked > LOOK_SECONDS:
                 self._look(shown)
                 looked = time.monotonic()
 
@@ -240,7 +244,7 @@ class Generating:
             return
         except Exception as error:  # its result is stored and cannot be read: a file system, perhaps
             result = error
-        if isinstance(result, CancelledRun) and self.workers.several:
+        if isinstance(result, CancelledRun) and self.workers.apart:
             self._called_off(flight)
             return
         self._news[""] = self._news[flight.place] = self._heard[flight.place] = time.monotonic()
@@ -282,19 +286,25 @@ class Generating:
         in_flight = [told.get(flight.work.shard.digest, Told()) for flight in self._flights.values()]
         shown.reach(self._done + sum(shard.images for shard in in_flight))
         places = self.standing.places()
-        shown.workers = len(places)
+        shown.workers = len(places) if self.workers.several else 0
         for flight in self._flights.values():
             digest = flight.work.shard.digest
             if digest in told and told[digest] != self._told.get(digest):
                 self._news[""] = self._news[flight.place] = self._heard[flight.place] = now
+            if digest in told and told[digest].images > self._told.get(digest, Told()).images:
+                self._vain_deaths = 0
         self._told |= told  # what cannot be read just now is as it was
         if self.workers.fetching():
             self._news[""] = now
         if places or self.workers.hopeful():
             self._last_alive = now
+        if self._vain_deaths >= VAIN_DEATHS * self.workers.count:
+            raise NoWorkers(
+                f"{self._vain_deaths} processes died, one after another, and made no image{self.workers.troubles()}"
+            )
         if now - self._last_alive > NO_WORKER_SECONDS:
             what = "all processes died, and none came back" if self._came else "no process came that can be used"
-            raise NoWorkers(f"{what} for {NO_WORKER_SECONDS:.0f} s{self.workers.refused()}")
+            raise NoWorkers(f"{what} for {NO_WORKER_SECONDS:.0f} s{self.workers.troubles()}")
         if now - self._news[""] > NO_NEWS_SECONDS:
             raise NoWorkers(f"no process made anything for {NO_NEWS_SECONDS:.0f} s")
         for place in {flight.place for flight in self._flights.values()}:
@@ -317,6 +327,7 @@ class Generating:
         self._give_up(flight)
         if flight.place not in self._dead:
             self._dead.add(flight.place)
+            self._vain_deaths += 1
             self.standing.strike(flight, "its process died")
         work.tried.add(flight.seat)
         work.deaths += 1
@@ -328,6 +339,7 @@ class Generating:
         elif work.deaths < DEATHS:
             self._suspects.appendleft(work)
         else:
+            self._vain_deaths = 0
             self._fail(shard, DEADLY)
             self.deadly.append(shard)
             try:
@@ -350,11 +362,15 @@ class Generating:
         same.
 
         Raises:
+            NoWorkers: the device of this process is lost to it.
             UserError: that of the shard.
         """
+        if isinstance(result, DeviceLost):
+            raise NoWorkers(str(result))
         shard = flight.work.shard
         if isinstance(result, dict) and len(result["failures"]) < len(shard.requests):
             self.standing.made_images(flight)
+            self._vain_deaths = 0
         if isinstance(result, dict) and not result["failures"]:
             self.standing.made_all(flight)
         elif self._tried_elsewhere(flight, result):
@@ -390,5 +406,5 @@ class Generating:
 
     def _ask_to_stop(self) -> None:
         THIS_PROCESS.stop.set()
-        if self.workers.several:
+        if self.workers.apart:
             self._marks.ask_to_stop()

@@ -75,7 +75,7 @@ def check_launcher(config: Config, environment: Mapping[str, str] = os.environ) 
     launcher, processes = _processes_here(environment)
     if processes == 1:
         return
-    if config.workers != 1:
+    if not config.has_one_device:
         raise ConfigError(
             [
                 f"workers: {launcher} starts {processes} processes on this machine, and each would use all cards that "
@@ -97,7 +97,7 @@ def with_own_device(config: Config, environment: Mapping[str, str] = os.environ)
     Where a process has several workers, these have the cards that it sees.
     """
     rank = next((environment[name] for name in LOCAL_RANKS if environment.get(name, "").isdigit()), None)
-    if rank is None or config.workers != 1 or config.device not in ("auto", "cuda", "xpu"):
+    if rank is None or not config.has_one_device or config.device not in ("auto", "cuda", "xpu"):
         return config
     from t2i_core.engine.device import card_of_rank
 

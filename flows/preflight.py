@@ -71,7 +71,7 @@ def check_workers(config: Config) -> None:
     if not config.needs_device:
         return
     option = "dask_scheduler" if config.dask_scheduler else "workers"
-    if (config.workers != 1 or config.dask_scheduler) and ":" in config.device:
+    if not config.has_one_device and ":" in config.device:
         raise ConfigError([f"device: {config.device} is one card; leave device or {option} out"])
     if config.dask_scheduler:
         check_dask(option, config.dask_scheduler)

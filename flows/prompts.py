@@ -45,7 +45,7 @@ def warn_of_prompts(resolved: Resolved, plan: Plan, plans: Path, workers: Worker
     """Say what `lines_about_prompts` returns; nothing after a stop."""
     if THIS_PROCESS.stop.is_set():
         return
-    if not workers.several:
+    if not workers.apart:
         import_engine()  # which another thread may do now: its libraries are not to be met half-way
     for line in lines_about_prompts(resolved, plan, plans):
         log.warning(line)

@@ -16,23 +16,19 @@ from prefect.utilities.callables import get_call_parameters
 
 from flows.apart import ask_apart
 from flows.dask_scheduler import check_dask_scheduler, scheduler_address
+from flows.own_process import OwnProcess
 from flows.preflight import check_dask, check_workers
 from flows.workers import RunToJoin, Workers
 from t2i_core.config import Config
 from t2i_core.errors import ConfigError
-from tasks.process import HANG_SECONDS, THIS_PROCESS, result_of
+from tasks.process import HANG_SECONDS, THIS_PROCESS, THREADS, result_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Shards that a process has in hand: one generates, while the last images of the other are being written.
-THREADS = 2
-
 
 class Threads(Workers):
     """Threads of this process, which has one device."""
-
-    several = False
 
     def __init__(self, count: int = 1) -> None:
         """`count`: for how many processes a run that only looks counts shards."""
@@ -86,21 +82,23 @@ class Threads(Workers):
 def find_workers(config: Config) -> Workers:
     """Return the processes that the configuration asks for; this one for a run that only looks.
 
+    One device has a process of its own, unless the user wants it in this one, or none can be started here.
+
     Raises:
         ConfigError: this machine has not so many devices, or devices of several kinds; an existing scheduler does not
             answer or has no workers; or Dask is not installed.
     """
     if not config.needs_device:
-        return Threads(config.workers if isinstance(config.workers, int) else 1)
+        return Threads(config.workers if isinstance(config.workers, int) and config.workers else 1)
     if config.dask_scheduler:
         return _existing_dask(config.dask_scheduler)
-    if config.workers == 1:
-        return Threads()
+    if config.has_one_device:
+        return _one(config)
     check_workers(config)
     found, threads = ask_apart(devices_of, config.device)
     count = (len(found) or 1) if config.workers == "auto" else config.workers
     if count == 1:
-        return Threads()
+        return _one(config)
     if found and count > len(found):
         raise ConfigError([f"workers: this machine has {len(found)} GPUs, and each process needs one (got {count})"])
     if len(kinds := set(found[:count])) > 1:
@@ -134,6 +132,11 @@ def api_url() -> str:
     """Return the address of Prefect's server for this run."""
     with get_client(sync_client=True) as client:
         return str(client.api_url)
+
+
+def _one(config: Config) -> Workers:
+    """Return a process for one device: one of its own, or this one."""
+    return OwnProcess(api_url()) if OwnProcess.serves(config) else Threads()
 
 
 def _own_dask(environments: Sequence[dict[str, str]]) -> Workers:

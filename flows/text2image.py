@@ -203,7 +203,8 @@ class Text2Image:
         self.start_workers(resolved)
         if self.config.dask_scheduler:
             return load_elsewhere(resolved)
-        resolved = replace(resolved, config=with_own_device(self.config))
+        if self.config.has_one_device:
+            resolved = replace(resolved, config=self.generating.workers.ask(with_own_device, self.config))
         announce_download(resolved)
         for line in self.generating.workers.ask(check_machine, resolved, self.generating.workers.count):
             log.warning(line)

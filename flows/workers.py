@@ -1,7 +1,7 @@
 """`Workers`: what the flow asks of the processes that generate, whatever engine runs them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -9,12 +9,18 @@ from typing import Any, ParamSpec, TypeVar
 from prefect import Task
 from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner
+from prefect.utilities.annotations import quote
 
 from flows.apart import ask_apart
 from t2i_core.models.local_files import ModelSource
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+def without_marks(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters of a task without the marks of `data`: on their way to another process these become tuples."""
+    return {name: value.unwrap() if isinstance(value, quote) else value for name, value in parameters.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +42,14 @@ class Workers(ABC):
     """The processes that generate, behind a Prefect task runner. A *place* is one of them, by its address.
 
     Attributes:
-        count: how many there are to be; 1 is this process, unless they belong to an existing scheduler.
-        several: whether they are other processes than this one.
+        count: how many there are to be.
+        apart: whether they are other processes than this one.
+        several: whether there may be more than one.
         deaths: what the engine raises in place of the result of a task whose process died.
         losses: what it raises where a result is lost for a reason that says nothing of the task.
     """
 
-    several = True
+    apart = several = False
     deaths: tuple[type[Exception], ...] = ()
     losses: tuple[type[Exception], ...] = ()
 
@@ -94,8 +101,8 @@ class Workers(ABC):
         """Return whether a process may take shards soon."""
         return False
 
-    def refused(self) -> str:
-        """Return how many processes were refused, and why the first was, to be added to a message; empty for none."""
+    def troubles(self) -> str:
+        """Return what befell processes that were refused or died, to be added to a message; empty for nothing."""
         return ""
 
     def fetching(self) -> bool:

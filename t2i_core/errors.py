@@ -6,7 +6,8 @@ T2IError
 │   ├── DatasetError       the input as a whole (a single bad row is a rejected row, not an error)
 │   ├── ModelError         a model that cannot be found, read or used
 │   │   └── HubUnavailable     no usable answer from the hub: the one transient ModelError, so worth a retry
-│   └── OutputError        the output folder
+│   ├── OutputError        the output folder
+│   └── DeviceLost         the device answers this process no more; another process may use it
 ├── ImageFailure       a permanent failure of one image: recorded, and reused as failed
 │   └── SafetyFailure      the model's safety checker replaced the image, or refused the prompt
 ├── DamagedImage       a stored image that is torn, foreign, or holds other pixels than its header names
@@ -61,6 +62,10 @@ class HubUnavailable(ModelError):
 
 class OutputError(UserError):
     """The output folder cannot be used for this run."""
+
+
+class DeviceLost(UserError):
+    """The device answers this process no more, whatever it is asked; another process may use it."""
 
 
 class ImageFailure(T2IError):

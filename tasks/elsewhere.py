@@ -8,6 +8,7 @@ import os
 import platform
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ from t2i_core.storage.run_marks import RunMarks, Told
 from t2i_core.storage.workspace import Workspace
 from tasks.process import HANG_SECONDS, THIS_PROCESS, import_engine
 from tasks.server import why_unreachable
+from tasks.server_wait import everything_sent
 from tasks.settings import apply_settings, show_own_lines
 
 log = logging.getLogger(__name__)
@@ -37,8 +39,10 @@ STEPS_SECONDS = 60.0
 FLOW_SECONDS = 180.0
 # How long a process looks for the output: a network file system may show a new folder half a minute later.
 SEE_SECONDS = 35.0
-# The exit code of a process that ends itself because its device hangs.
-HANGS = 75
+# The exit codes of a process that ends itself because its device hangs, or is lost to it.
+HANGS, LOST = 75, 76
+# How long the end of a process waits for log lines on their way to Prefect's server.
+SENT_SECONDS = 2.0
 
 
 class _Run:
@@ -77,7 +81,7 @@ class _Run:
                     log.debug("how far the shards are cannot be told: %s", error)
             if THIS_PROCESS.hangs():
                 log.error("worker    %s hangs for %.0f s in a step; it is ended, others go on", _title(), HANG_SECONDS)
-                os._exit(HANGS)
+                leave(HANGS)
             time.sleep(LOOK_SECONDS)
 
     def _heed(self) -> None:
@@ -105,7 +109,7 @@ def dask_setup(worker: object) -> None:
     Ctrl-C in a terminal reaches all processes of a run: the flow alone decides what it means.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _set_up()
+    set_up()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +135,10 @@ class Introduction:
         card = f", card {self.card}" if self.card else ""
         return f"{self.host}{card}, process {self.process}"
 
+    def versions_of(self, packages: Sequence[str]) -> dict[str, str]:
+        """Return the versions of those of `packages` that it told."""
+        return {name: self.versions[name] for name in packages if name in self.versions}
+
 
 def introduce(run: str, root: Path, api_url: str, device: str, packages: Sequence[str]) -> Introduction:
     """Return what the flow must know of this process before it gives it a shard of `run`; get ready for shards.
@@ -144,7 +152,7 @@ def introduce(run: str, root: Path, api_url: str, device: str, packages: Sequenc
     Raises:
         ConfigError: for a device that is not there.
     """
-    _set_up()
+    set_up()
     import_engine()  # while the flow still plans, and not with the first shard
     from t2i_core.engine.device import card_id, title_of_device
 
@@ -234,8 +242,17 @@ def _title() -> str:
     return f"{socket.gethostname()}, process {os.getpid()}"
 
 
+def leave(code: int) -> None:
+    """End this process at once, whatever runs in it; what it said goes to Prefect's server first, if that is quick."""
+    sending = threading.Thread(target=everything_sent, daemon=True)
+    sending.start()
+    sending.join(SENT_SECONDS)
+    sys.stdout.flush()
+    os._exit(code)
+
+
 @functools.cache
-def _set_up() -> None:
+def set_up() -> None:
     """Set Prefect's settings and the logging; once a process."""
     _sources_digest()
     apply_settings()

@@ -1,5 +1,6 @@
 """The tasks that need the model: a shard of images, and the measuring of its speed."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +11,7 @@ from prefect.client.schemas.objects import State
 from prefect.context import TaskRunContext
 from prefect.states import Cancelled
 
-from t2i_core.errors import Stopped, UserError
+from t2i_core.errors import DeviceLost, Stopped, UserError
 from t2i_core.generation.image_writer import RunContext, failure_record
 from t2i_core.generation.interface import LoadConfig, Speed
 from t2i_core.generation.shard import Hooks, ShardResult, generate_shard
@@ -18,11 +19,13 @@ from t2i_core.planning.shards import Shard
 from t2i_core.spec import ImageSpec
 from t2i_core.storage.image_store import ImageStore
 from tasks.caching import TASK_OPTIONS, VersionedKey
-from tasks.elsewhere import here, join_run
+from tasks.elsewhere import LOST, here, join_run, leave
 from tasks.process import THIS_PROCESS, import_engine
 
 if TYPE_CHECKING:  # torch and diffusers take seconds to import: they are, only where something is made
     from t2i_core.engine.batch_generator import BatchGenerator
+
+log = logging.getLogger(__name__)
 
 SHARD_KEY = "shard-v2"
 SPEED_KEY = "speed-v1"
@@ -77,7 +80,7 @@ def measure_speed_task(
 
     `run` and `output` tell a process that is not the flow's whose stop it heeds.
     """
-    return _measure(load_config, spec, batch_size, join_run(run, output))
+    return _measure(load_config, spec, batch_size, run, join_run(run, output))
 
 
 def load_generator(load_config: LoadConfig, run: str | None = None) -> "BatchGenerator":
@@ -117,6 +120,11 @@ def _generate(
             result = generate_shard(shard, images, context, lambda: load_generator(load_config, context.run), hooks)
         except Stopped:
             return Cancelled(message="stopped; the next run goes on")
+        except Exception:
+            _end_if_lost(load_config, context.run)
+            raise
+        if result.failures:
+            _end_if_lost(load_config, context.run)
         task_run = TaskRunContext.get()
         assert task_run is not None, "a task runs in its context"
         if result.failures and task_run.task_run.run_count <= task_run.task.retries:
@@ -125,7 +133,7 @@ def _generate(
 
 
 def _measure(
-    load_config: LoadConfig, spec: ImageSpec, batch_size: int | None, should_stop: Callable[[], bool]
+    load_config: LoadConfig, spec: ImageSpec, batch_size: int | None, run: str, should_stop: Callable[[], bool]
 ) -> dict[str, Any]:
     def measured() -> Speed:
         generator = load_generator(load_config)
@@ -136,4 +144,27 @@ def _measure(
         return measure(generator, spec, batch_size, should_stop, THIS_PROCESS.note_step)
 
     with THIS_PROCESS.running():
-        return asdict(THIS_PROCESS.on_device(measured))
+        try:
+            return asdict(THIS_PROCESS.on_device(measured))
+        except Stopped:
+            raise
+        except Exception:
+            _end_if_lost(load_config, run)
+            raise
+
+
+def _end_if_lost(load_config: LoadConfig, run: str) -> None:
+    """End this process if its device is lost to it: all further images would fail, too, and another process may do.
+
+    Raises:
+        DeviceLost: this is the flow's own process.
+    """
+    import_engine()
+    from t2i_core.engine.device import why_lost
+
+    if not (why := THIS_PROCESS.on_device(lambda: why_lost(load_config.device))):
+        return
+    if THIS_PROCESS.run == run:
+        raise DeviceLost(f"device: {load_config.device} is lost to this process ({why}); workers 1 would start another")
+    log.error("worker    its device is lost to it, and it ends: %s", why)
+    leave(LOST)

@@ -24,6 +24,8 @@ from t2i_core.generation.interface import OnStep
 T = TypeVar("T")
 
 LOOK_SECONDS = 0.5
+# Shards that a process has in hand: one generates, while the last images of the other are being written.
+THREADS = 2
 # How long a device may work without a step or an image.
 HANG_SECONDS = 1800.0
 

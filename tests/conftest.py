@@ -24,8 +24,8 @@ hypothesis.settings.register_profile("no clock", deadline=None)
 hypothesis.settings.register_profile("soak", deadline=None, max_examples=int(os.environ.get("SOAK_CASES", "100")))
 hypothesis.settings.load_profile("soak" if "SOAK_CASES" in os.environ else "no clock")
 
-# Quick settings: one step of the demo model is enough where a test is not about pictures.
-QUICK = {"model": "demo", "steps": 1, "batch_size": 2, "retries": 0}
+# Quick settings where a test is not about pictures: one step of the demo model, in the process of the run.
+QUICK = {"model": "demo", "steps": 1, "batch_size": 2, "retries": 0, "workers": 0}
 
 
 def pytest_collection_modifyitems(items):

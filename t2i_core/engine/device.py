@@ -204,6 +204,24 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def why_lost(name: str) -> str:
+    """Return why a device answers this process no more, whatever it is asked; empty if it answers.
+
+    After some errors of CUDA, such as an illegal address, all that this process asks of the card fails; another
+    process may use it. `name`: as configured.
+    """
+    if not (torch.cuda.is_available() and torch.cuda.is_initialized()):
+        return ""
+    device = torch.device(resolve_device(name))
+    if device.type != "cuda":
+        return ""
+    try:
+        torch.ones(1, device=device).add_(1).cpu()
+    except RuntimeError as error:
+        return "" if is_out_of_memory(error) else str(error).strip().partition("\n")[0]
+    return ""
+
+
 def release_memory(device: torch.device) -> None:
     """Give unused memory back to the device.
 

@@ -15,8 +15,10 @@ class SpeedOptions(BaseModel):
 
     heading: ClassVar = "Speed and memory"
 
-    workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
-        1, description="Processes that generate, each with a GPU of its own; auto: one for each GPU of this machine."
+    workers: Annotated[int, Field(ge=0, le=1024)] | Literal["auto"] = Field(
+        1,
+        description="Processes that generate, each with a GPU of its own; auto: one for each GPU of this machine; 0: "
+        "the run's own process.",
     )
     dask_scheduler: Annotated[str, Field(pattern=SCHEDULER)] | None = Field(
         None,
@@ -45,6 +47,11 @@ class SpeedOptions(BaseModel):
         "default",
         description="With compile: max-autotune measures which kernels are fastest, and compiles the VAE's decoder.",
     )
+
+    @property
+    def has_one_device(self) -> bool:
+        """Whether a run uses one device of its machine."""
+        return self.workers in (0, 1) and not self.dask_scheduler
 
     @model_validator(mode="after")
     def _possible_speed(self) -> Self:

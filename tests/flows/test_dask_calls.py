@@ -10,10 +10,9 @@ from distributed import CancelledError, KilledWorker
 from flows import dask_workers
 from flows.dask_clusters import own_cluster
 from flows.dask_workers import DaskWorkers
-from flows.runners import THREADS
 from t2i_core.errors import MeasureFailed, Stopped
 from tasks.elsewhere import files_here, introduce
-from tasks.process import THIS_PROCESS
+from tasks.process import THIS_PROCESS, THREADS
 from tests.answering_dask import RUN, Future, cluster
 
 

@@ -210,7 +210,7 @@ def test_until_a_worker_gets_a_task_another_kind_may_take_the_place_of_the_first
     workers._used = True
     look("b")
     assert (workers.places(), workers.device()) == ([], "H100")
-    assert workers.refused() == (
+    assert workers.troubles() == (
         "; 1 refused: b, process 7: has a A100, and the first worker (a, process 7) a H100: they make other pixels"
     )
 

@@ -1,0 +1,269 @@
+"""One process of the run's own for its one device: what ends it, or takes its device from it, does not end the run."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from typing import Any, ParamSpec, TypeVar
+from uuid import uuid4
+
+from prefect import Task
+from prefect.client.schemas.objects import RunInput
+from prefect.context import serialize_context
+from prefect.futures import PrefectConcurrentFuture, PrefectFuture
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.task_runners import TaskRunner
+from prefect.utilities.callables import get_call_parameters
+
+from flows.served import ProcessDied, Served
+from flows.workers import RunToJoin, Workers, without_marks
+from t2i_core.config import Config
+from t2i_core.errors import ConfigError, MeasureFailed, Stopped, UserError
+from tasks.elsewhere import Introduction, introduce
+from tasks.lost_runs import LostRuns
+from tasks.process import THIS_PROCESS, import_engine, result_of
+from tasks.serving import run_task
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.5
+# How long a process may take until it is ready: it may hang.
+READY_SECONDS = 3600.0
+# So many processes, one after another, may end before they are ready, and the next one is still hoped for.
+EARLY_DEATHS = 3
+# The pause before another one is started then: a driver that lost its device may need a while.
+PAUSE_SECONDS = 10.0
+# So many may end over a task that is called.
+DEATHS = 2
+
+# A process that was started before its run, while Prefect's server starts.
+_EARLY: list[Served] = []
+
+
+def start_early() -> None:
+    """Start the process of the run that comes next."""
+    _EARLY.append(Served())
+    _EARLY[0].call(import_engine)
+
+
+class ProcessTaskRunner(TaskRunner[PrefectConcurrentFuture[Any]]):
+    """Runs tasks in a process of its own, several at a time: in Prefect's own process pool, each would be alone."""
+
+    def __init__(self, api_url: str) -> None:
+        """`api_url`: of Prefect's server, for the other process starts none of its own."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._api_url = api_url
+        self._context: dict[str, Any] | None = None
+        self.served: Served | None = None
+
+    def duplicate(self) -> "ProcessTaskRunner":
+        """Return another one."""
+        return type(self)(self._api_url)
+
+    def start_process(self) -> Served:
+        """Start a process in place of the one before; return it."""
+        self.served = _EARLY.pop() if _EARLY else Served()
+        return self.served
+
+    def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> None:
+        """End the process."""
+        if self.served is not None:
+            self.served.end()
+        super().__exit__(exc_type, exc_value, traceback)
+
+    def submit(
+        self,
+        task: Task[..., Any],
+        parameters: dict[str, Any],
+        wait_for: Iterable[PrefectFuture[Any]] | None = None,
+        dependencies: dict[str, set[RunInput]] | None = None,
+    ) -> PrefectConcurrentFuture[Any]:
+        """Run a task in the process."""
+        if self._context is None:  # that of the run, which does not change
+            with temporary_settings({PREFECT_API_URL: self._api_url}):
+                self._context = serialize_context()
+        assert self.served is not None, "submitted to a process that is there"
+        run, values = uuid4(), without_marks(parameters)
+        future = self.served.call(run_task, task, run, values, self._context)
+        return PrefectConcurrentFuture(run, future)
+
+
+class OwnProcess(Workers):
+    """A process beside the flow's, for the one device of a run.
+
+    A crash of a library or of the driver, and want of memory, end that process alone: the flow starts another one, and
+    tries again there what the first one had in hand. And the flow has its own memory and its own Python lock.
+    """
+
+    deaths = (ProcessDied,)
+    apart = True
+
+    def __init__(self, api_url: str) -> None:
+        """`api_url`: of Prefect's server."""
+        self._runner = ProcessTaskRunner(api_url)
+        super().__init__(self._runner, 1)
+        self._api_url = api_url
+        self._run: RunToJoin | None = None
+        self._asked: Future[Introduction] | None = None
+        self._ready = False
+        self._first: Introduction | None = None
+        self._early_deaths = 0  # of processes that were not ready yet, since one was
+        self._next_start = 0.0
+        self._ended = False  # whether the end of this process was noted
+        self._last_end = ""  # how the last one ended
+        self._lost_runs = LostRuns()
+
+    @staticmethod
+    def serves(config: Config) -> bool:
+        """Return whether it is what makes the images of a run on one device."""
+        return config.workers != 0 and Served.is_possible()
+
+    def start(self, run: RunToJoin) -> None:
+        """Start the process."""
+        if self._run is None:
+            self._run = run
+            self._runner.__enter__()
+            self._begin()
+
+    def end(self) -> None:
+        """End the process."""
+        if self._run is not None:
+            self._lost_runs.end()
+            self._runner.__exit__(None, None, None)
+
+    def places(self) -> list[str]:
+        """Return the process, once it is ready; start another one where it has ended.
+
+        Raises:
+            UserError: the first one cannot be used, or one after another ends before any is ready.
+        """
+        served = self._runner.served
+        if served is None:
+            return []
+        if served.died is not None:
+            self._note_end(served, str(served.died))
+            if time.monotonic() >= self._next_start:
+                log.warning("workers   another process is started")
+                self._begin()
+        elif not self._ready and self._asked is not None and self._asked.done():
+            self._take(served, self._asked)
+        return [served.title] if self._ready else []
+
+    def hopeful(self) -> bool:
+        """Return whether the process gets ready, but not for ever."""
+        served = self._runner.served
+        if served is None or self._early_deaths >= EARLY_DEATHS:
+            return False
+        return not self._ready and time.monotonic() - served.started < READY_SECONDS
+
+    def submit(self, task: Task[..., Any], *arguments: Any, place: str) -> PrefectFuture[Any]:
+        """Submit a task to the process."""
+        return self._runner.submit(task, parameters=get_call_parameters(task.fn, arguments, {}))
+
+    def call(self, task: Task[..., Any], *arguments: Any) -> Any:
+        """Run a task in the process; in another one, where that ends.
+
+        Raises:
+            MeasureFailed: it ended each time, or none gets ready.
+        """
+        for _ in range(DEATHS):
+            while not (places := self.places()):
+                if not self.hopeful():
+                    raise MeasureFailed(f"there is no process to measure it in{self.troubles()}")
+                time.sleep(LOOK_SECONDS)
+            future = self.submit(task, *arguments, place=places[0])
+            try:
+                result_of(future.wrapped_future)  # type: ignore[attr-defined]
+                return future.result()
+            except ProcessDied as died:
+                self.abandon(future)
+                self._last_end = str(died)
+            except Stopped:
+                if THIS_PROCESS.stop.is_set():
+                    raise
+                self._last_end = "heard nothing of the run"
+        raise MeasureFailed(f"the process {self._last_end}, {DEATHS} times")
+
+    def ask(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """Return what a function tells of this machine; the process that generates has the engine."""
+        if self._runner.served is None:
+            return super().ask(function, *arguments, **named)
+        try:
+            return result_of(self._runner.served.call(function, *arguments, **named))
+        except UserError:
+            raise
+        except Exception as error:  # its traceback is worth having here
+            log.debug("%s does not answer: %s", function.__name__, error)
+            return super().ask(function, *arguments, **named)
+
+    def troubles(self) -> str:
+        """Return how the last process ended."""
+        return f"; the last one {self._last_end}" if self._last_end else ""
+
+    def seat(self, place: str) -> str:
+        """Return the same name for each process."""
+        return "the process"
+
+    def device(self) -> str | None:
+        """Return the name of the device."""
+        return self._first.device if self._first else None
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions of the packages, as the process told them."""
+        return self._first.versions_of(self._run.packages) if self._run and self._first else {}
+
+    def abandon(self, future: PrefectFuture[Any]) -> None:
+        """Tell Prefect that the task run crashed; kill the process, if it still has it: it hangs."""
+        if not future.wrapped_future.done() and self._runner.served is not None:  # type: ignore[attr-defined]
+            self._runner.served.kill()
+        self._lost_runs.note(future.task_run_id)
+
+    def _begin(self) -> None:
+        """Start a process, and ask it who it is."""
+        assert self._run is not None
+        run, served = self._run, self._runner.start_process()
+        self._ready = self._ended = False
+        self._asked = served.call(introduce, run.run, run.output, self._api_url, run.device, run.packages)
+
+    def _take(self, served: Served, asked: "Future[Introduction]") -> None:
+        """Take a process that said who it is, if it can be used.
+
+        Raises:
+            UserError: it cannot be used, and none could before.
+        """
+        try:
+            told = asked.result()
+            problem = f"it {told.problem}" if told.problem else ""
+            if self._first is not None and told.device != self._first.device:
+                problem = f"it has a {told.device}, and the one before had a {self._first.device}"
+            if problem:
+                raise ConfigError([f"workers: {problem}"])
+        except Exception as error:
+            if self._first is None and isinstance(error, UserError):
+                raise
+            served.kill()
+            self._note_end(served, f"cannot be used: {error}")
+            return
+        self._first = self._first or told
+        self._ready, self._early_deaths = True, 0
+
+    def _note_end(self, served: Served, how: str) -> None:
+        """Note once how a process ended.
+
+        Raises:
+            ConfigError: several have ended, and none was ever ready.
+        """
+        if self._ended:
+            return
+        self._ended, self._last_end = True, how
+        log.error("workers   %s %s", served.title, how)
+        if not self._ready:
+            self._early_deaths += 1
+        self._ready = False
+        if self._early_deaths >= EARLY_DEATHS:
+            if self._first is None:
+                raise ConfigError([f"workers: the process that generates {how}, {EARLY_DEATHS} times; see above"])
+            self._next_start = time.monotonic() + PAUSE_SECONDS

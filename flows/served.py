@@ -1,0 +1,140 @@
+"""A process beside this one that makes calls: `tasks/serving.py` is what runs there."""
+
+import multiprocessing
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from itertools import count
+from typing import Any, ParamSpec, TypeVar
+
+import cloudpickle
+
+from t2i_core.other_process import command_of
+from tasks.elsewhere import HANGS, LOST
+from tasks.process import HANG_SECONDS, THIS_PROCESS
+from tasks.serving import STEP
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# What runs in such a process. Another module may take its place that prepares the process first, and calls its `serve`.
+MODULE = "tasks.serving"
+# How long a process that was told to end may take, before it is killed.
+END_SECONDS = 5.0
+
+
+class ProcessDied(Exception):
+    """The process of a call has ended before it answered. The message says how."""
+
+
+class Served:
+    """A process that makes calls, several at a time. It ends with this process, whatever ends that."""
+
+    def __init__(self) -> None:
+        ours, theirs = multiprocessing.Pipe()
+        command = command_of(MODULE, str(theirs.fileno()))
+        assert command is not None, "asked before"
+        # In a session of its own it gets no Ctrl-C, which this process gets.
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True
+        )
+        theirs.close()
+        self._connection = ours
+        self._calls: dict[int, Future[Any]] = {}
+        self._numbers = count(STEP + 1)
+        self._lock = threading.Lock()
+        self._died: ProcessDied | None = None
+        # A process that is stopped takes nothing: then a thread waits for it, and not the flow.
+        self._sending = ThreadPoolExecutor(1, thread_name_prefix="sending")
+        self.started = time.monotonic()
+        threading.Thread(target=self._read, name="served", daemon=True).start()
+
+    @staticmethod
+    def is_possible() -> bool:
+        """Return whether this machine can start one: not where Python is part of another program, nor on Windows."""
+        return command_of(MODULE) is not None and os.name == "posix"
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return f"process {self._process.pid}"
+
+    @property
+    def died(self) -> ProcessDied | None:
+        """How it ended; None as long as it lives."""
+        return self._died
+
+    def call(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> "Future[T]":
+        """Return the future of what a function returns or raises there; `ProcessDied` if the process ends before."""
+        future: Future[T] = Future()
+        future.set_running_or_notify_cancel()  # it cannot be cancelled
+        number = next(self._numbers)
+        packed = pickle.dumps((number, cloudpickle.dumps((function, arguments, named))))
+        with self._lock:
+            if self._died is not None:
+                future.set_exception(self._died)
+                return future
+            self._calls[number] = future
+        self._sending.submit(self._send, packed)
+        return future
+
+    def end(self) -> None:
+        """End the process, whatever it does."""
+        self._sending.shutdown(wait=False, cancel_futures=True)
+        with suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as both_ends:
+            both_ends.shutdown(socket.SHUT_RDWR)  # to close it is not enough, while a thread reads from it
+        try:
+            self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        """Kill the process: it hangs. Where its driver does, too, it stays; nobody waits for it."""
+        self._process.kill()
+
+    def _send(self, packed: bytes) -> None:
+        with suppress(OSError):  # it has ended; whoever reads its answers notes that
+            self._connection.send_bytes(packed)
+
+    def _read(self) -> None:
+        """Take answers until the process has ended."""
+        with suppress(EOFError, OSError):
+            while True:
+                number, *answer = pickle.loads(self._connection.recv_bytes())  # noqa: S301 - of our own process
+                if number == STEP:
+                    THIS_PROCESS.on_step(*answer)
+                    continue
+                result, error = answer
+                with self._lock:
+                    future = self._calls.pop(number)
+                if error is None:
+                    future.set_result(result)
+                else:
+                    future.set_exception(error)
+        self._connection.close()
+        died = ProcessDied(_why(self._process.wait()))
+        with self._lock:
+            self._died = died
+            left, self._calls = self._calls, {}
+        for future in left.values():
+            future.set_exception(died)
+
+
+def _why(code: int) -> str:
+    """Return how a process ended, by its exit code."""
+    if code == -signal.SIGKILL:
+        return "was killed (SIGKILL; perhaps memory was short)"
+    if code < 0:
+        with suppress(ValueError):
+            return f"was ended by {signal.Signals(-code).name}"
+    return {
+        HANGS: f"ended itself: its device made no step for {HANG_SECONDS:.0f} s",
+        LOST: "ended itself: its device is lost to it",
+    }.get(code, f"ended with exit code {code}")
