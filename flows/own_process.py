@@ -19,10 +19,11 @@ from flows.served import ProcessDied, Served
 from flows.workers import RunToJoin, Workers, without_marks
 from t2i_core.config import Config
 from t2i_core.errors import ConfigError, MeasureFailed, Stopped, UserError
-from tasks.elsewhere import Introduction, introduce
+from tasks.elsewhere import Introduction
 from tasks.lost_runs import LostRuns
 from tasks.process import THIS_PROCESS, import_engine, result_of
-from tasks.serving import run_task
+from tasks.server_wait import WAIT
+from tasks.serving import ALIVE_SECONDS, forget_server, join, run_task
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -36,6 +37,10 @@ READY_SECONDS = 3600.0
 EARLY_DEATHS = 3
 # The pause before another one is started then: a driver that lost its device may need a while.
 PAUSE_SECONDS = 10.0
+# A process that gives no sign of life for so long is killed. Longer than any call that keeps Python's lock.
+SILENT_SECONDS = 600.0
+# How long it may be silent still, once that is found: this process may itself have been stopped, and read nothing.
+DOUBT_SECONDS = 3 * ALIVE_SECONDS
 # So many may end over a task that is called.
 DEATHS = 2
 
@@ -112,6 +117,8 @@ class OwnProcess(Workers):
         self._first: Introduction | None = None
         self._early_deaths = 0  # of processes that were not ready yet, since one was
         self._next_start = 0.0
+        self._doubted: float | None = None  # since when the process is silent for too long
+        self._server_is_gone = False  # whether the process was told so
         self._ended = False  # whether the end of this process was noted
         self._last_end = ""  # how the last one ended
         self._lost_runs = LostRuns()
@@ -143,6 +150,7 @@ class OwnProcess(Workers):
         served = self._runner.served
         if served is None:
             return []
+        self._look_after()
         if served.died is not None:
             self._note_end(served, str(served.died))
             if time.monotonic() >= self._next_start:
@@ -176,7 +184,7 @@ class OwnProcess(Workers):
                 time.sleep(LOOK_SECONDS)
             future = self.submit(task, *arguments, place=places[0])
             try:
-                result_of(future.wrapped_future)  # type: ignore[attr-defined]
+                result_of(future.wrapped_future, self._look_after)  # type: ignore[attr-defined]
                 return future.result()
             except ProcessDied as died:
                 self.abandon(future)
@@ -192,7 +200,7 @@ class OwnProcess(Workers):
         if self._runner.served is None:
             return super().ask(function, *arguments, **named)
         try:
-            return result_of(self._runner.served.call(function, *arguments, **named))
+            return result_of(self._runner.served.call(function, *arguments, **named), self._look_after)
         except UserError:
             raise
         except Exception as error:  # its traceback is worth having here
@@ -216,17 +224,30 @@ class OwnProcess(Workers):
         return self._first.versions_of(self._run.packages) if self._run and self._first else {}
 
     def abandon(self, future: PrefectFuture[Any]) -> None:
-        """Tell Prefect that the task run crashed; kill the process, if it still has it: it hangs."""
-        if not future.wrapped_future.done() and self._runner.served is not None:  # type: ignore[attr-defined]
-            self._runner.served.kill()
+        """Tell Prefect that the task run crashed."""
         self._lost_runs.note(future.task_run_id)
+
+    def _look_after(self) -> None:
+        """Kill a process that hangs; tell it of a server that is gone, for which it would wait."""
+        served = self._runner.served
+        assert served is not None, "looked after once it is started"
+        if served.silent_seconds() < SILENT_SECONDS:
+            self._doubted = None
+        elif self._doubted is None:
+            self._doubted = time.monotonic()
+        elif time.monotonic() - self._doubted > DOUBT_SECONDS and served.died is None:
+            log.error("workers   %s gave no sign of life for %.0f s: it is killed", served.title, SILENT_SECONDS)
+            served.kill()
+        if WAIT.is_gone() and not self._server_is_gone:
+            self._server_is_gone = True
+            served.call(forget_server)
 
     def _begin(self) -> None:
         """Start a process, and ask it who it is."""
         assert self._run is not None
         run, served = self._run, self._runner.start_process()
-        self._ready = self._ended = False
-        self._asked = served.call(introduce, run.run, run.output, self._api_url, run.device, run.packages)
+        self._ready = self._ended = self._server_is_gone = False
+        self._asked = served.call(join, run.run, run.output, self._api_url, WAIT.seconds, run.device, run.packages)
 
     def _take(self, served: Served, asked: "Future[Introduction]") -> None:
         """Take a process that said who it is, if it can be used.

@@ -19,7 +19,7 @@ import cloudpickle
 from t2i_core.other_process import command_of
 from tasks.elsewhere import HANGS, LOST
 from tasks.process import HANG_SECONDS, THIS_PROCESS
-from tasks.serving import STEP
+from tasks.serving import ALIVE, STEP
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -53,7 +53,7 @@ class Served:
         self._died: ProcessDied | None = None
         # A process that is stopped takes nothing: then a thread waits for it, and not the flow.
         self._sending = ThreadPoolExecutor(1, thread_name_prefix="sending")
-        self.started = time.monotonic()
+        self.started = self._heard = time.monotonic()
         threading.Thread(target=self._read, name="served", daemon=True).start()
 
     @staticmethod
@@ -70,6 +70,10 @@ class Served:
     def died(self) -> ProcessDied | None:
         """How it ended; None as long as it lives."""
         return self._died
+
+    def silent_seconds(self) -> float:
+        """Return for how long the process gave no sign of life."""
+        return time.monotonic() - self._heard
 
     def call(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> "Future[T]":
         """Return the future of what a function returns or raises there; `ProcessDied` if the process ends before."""
@@ -108,6 +112,9 @@ class Served:
         with suppress(EOFError, OSError):
             while True:
                 number, *answer = pickle.loads(self._connection.recv_bytes())  # noqa: S301 - of our own process
+                self._heard = time.monotonic()
+                if number == ALIVE:
+                    continue
                 if number == STEP:
                     THIS_PROCESS.on_step(*answer)
                     continue

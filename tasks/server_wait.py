@@ -55,19 +55,22 @@ class ServerWait:
     def __init__(self) -> None:
         self.seconds = SERVER_WAIT
         self.is_gone: Callable[[], bool] = lambda: False
-        self.begin(SERVER_WAIT)
-        self._quiet = True  # before a run begins
+        self.begin(SERVER_WAIT, quiet=True)  # before a run begins
 
     def __reduce__(self) -> str:
         """Go to another process by name: there it is that process's own. A flow's context names it (`noting`)."""
         return "WAIT"
 
-    def begin(self, seconds: float) -> None:
-        """Wait for the server up to `seconds` in the run that begins now, each time that it is silent."""
+    def begin(self, seconds: float, *, quiet: bool = False) -> None:
+        """Wait for the server up to `seconds` in the run that begins now, each time that it is silent.
+
+        `quiet`: another process says that it is.
+        """
         self.seconds = seconds
         self.given_up, self.why = False, ""
         self._since: float | None = None
-        self._ends = self._said = self._quiet = False
+        self._ends = self._said = False
+        self._quiet = quiet
         self._lock = threading.Lock()
 
     def run_ends(self) -> None:

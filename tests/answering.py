@@ -49,7 +49,7 @@ class Processes(Workers):
 
     def __init__(self, answer, count=2, alive=None):
         super().__init__(None, count)
-        self.several = count > 1
+        self.apart = self.several = count > 1
         self.answer, self.submitted, self.in_flight, self.most = answer, Counter(), Counter(), 0
         self.here = [f"p{i}" for i in range(count)] if alive is None else alive
         self.gone, self.abandoned, self.where = set(), [], {}

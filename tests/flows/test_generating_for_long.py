@@ -118,7 +118,7 @@ def test_a_process_that_stopped_by_itself_costs_nothing(generate, monkeypatch, c
         return CancelledRun("the flow was out of reach") if times < 4 else DONE
 
     engine = Processes(answer, count)
-    engine.several = True  # one worker of a scheduler, too, is another process than the flow's
+    engine.apart = engine.several = True  # one worker of a scheduler, too, is another process than the flow's
     made, shown, _ = generate(None, *[1] * 6, engine=engine)
     assert (made.errors, shown.done) == ({}, 6)
 
