@@ -1,7 +1,7 @@
 """What a run costs besides its images, from ten thousand rows to a million: seconds and peak memory of its process.
 
     python -m benchmarks.scale [--rows 10000 100000 1000000] [--phases plan ...] [--folder DIR]
-                               [--slow] [--workers | --cluster]
+                               [--slow] [--here | --workers | --cluster]
 
 The model is simulated and makes 64x64 images in no time; Prefect, files and checks are real, with a server that runs
 already. Of each phase: wall seconds, seconds of CPU time (on a machine that does other work, too, these tell
@@ -15,9 +15,9 @@ adopt      all images are there, and their records are lost; the manifest is wri
 unchanged  nothing has changed
 inserted   1,000 prompts inserted at random places; their images take no time
 
-`--slow` adds a millisecond to each call that looks for a file or a folder, as a network file system does. With
-`--workers` the images are made by two processes of the run's own, with `--cluster` by a worker of a Dask scheduler: the
-memory is that of a flow which makes none itself.
+`--slow` adds a millisecond to each call that looks for a file or a folder, as a network file system does. The images
+are made by the process beside the flow's; with `--here` by the flow's own, with `--workers` by two processes of the
+run's own, with `--cluster` by a worker of a Dask scheduler.
 """
 
 import argparse
@@ -43,6 +43,8 @@ from t2i_core.generation.interface import GeneratedImage, Pixels
 PHASES = ("plan", "first", "submit", "adopt", "unchanged", "inserted")
 INSERTED = 1000
 SUBMITTED = 2000
+# In the environment of the processes of a run: the simulated seconds an image.
+SECONDS = "T2I_BENCH_SECONDS"
 SLOW = Path(__file__).with_name("slow_files.c")
 
 
@@ -50,7 +52,7 @@ class Runs:
     """The flow over a made-up data set of so many rows, in a folder of its own."""
 
     def __init__(self, folder: Path, rows: int, slow: bool, elsewhere: list[str]) -> None:
-        """`elsewhere`: options by which other processes make the images; empty: the flow makes them."""
+        """`elsewhere`: options that say which processes make the images."""
         self.rows, self.home, self.elsewhere = rows, folder / f"rows{rows}", elsewhere
         self.environment = {"LD_PRELOAD": str(slow_files(folder)), "SLOW_FILES": str(self.home)} if slow else {}
         if not (self.home / "prompts.jsonl").exists():
@@ -166,14 +168,12 @@ class Generator:
         self.seconds = seconds
         rng = np.random.default_rng(0)
         self.pixels = [rng.integers(0, 256, (64, 64, 3), np.uint8) for _ in range(8)]
-        self.made = 0
 
     def generate(self, batches, batch_size, should_stop, timings, on_step):
         for batch in batches:
             time.sleep(self.seconds * len(batch))
             if should_stop():
                 raise Stopped
-            self.made += len(batch)
             yield [self.image(spec) for spec in batch]
 
     def image(self, spec) -> GeneratedImage:
@@ -182,13 +182,20 @@ class Generator:
         return GeneratedImage(lambda: Pixels(values, low, high), lambda: self.seconds, 4, False)
 
 
-def simulate(seconds: float) -> Generator:
+def simulate(seconds: float) -> None:
     """Put the simulated model in the place of the real one, in this process."""
     import tasks.generation
 
     generator = Generator(seconds)
     tasks.generation.load_generator = lambda *_: generator
-    return generator
+
+
+def serve() -> None:
+    """Make the calls of a flow, as `tasks.serving` does."""
+    import tasks.serving
+
+    simulate(float(os.environ[SECONDS]))
+    tasks.serving.serve()
 
 
 def dask_setup(worker: object) -> None:
@@ -216,6 +223,7 @@ def cluster(folder: Path) -> Iterator[str]:
 def child(seconds: float, arguments: list[str]) -> int:
     """Run the flow with a simulated model; print, as JSON, seconds of its stages."""
     import flows.generating
+    import flows.served
     import tasks.dataset
     import tasks.manifest
     import tasks.records
@@ -239,9 +247,20 @@ def child(seconds: float, arguments: list[str]) -> int:
     timed("records", tasks.records, "collect_records")
     timed("manifest", tasks.manifest, "write_manifest")
     timed("generate", flows.generating.Generating, "__call__")
-    generator = simulate(seconds)
+    images = []
+    note = flows.generating.Generating._note
+
+    def noted(self, flight, result, shown) -> None:
+        images.append(len(flight.work.shard.requests))
+        note(self, flight, result, shown)
+
+    flows.generating.Generating._note = noted
+    flows.served.MODULE = "benchmarks.scale"
+    os.environ[SECONDS] = str(seconds)
+    if "--workers=0" in arguments:
+        simulate(seconds)
     code = main(arguments)
-    print(json.dumps(stages | ({"images": generator.made} if generator.made else {})))
+    print(json.dumps(stages | ({"images": sum(images)} if images else {})))
     return code
 
 
@@ -254,17 +273,18 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keep the made-up images here")
     parser.add_argument("--slow", action="store_true", help="a millisecond for each look at a file")
     others = parser.add_mutually_exclusive_group()
+    others.add_argument("--here", action="store_true", help="the flow's own process makes the images")
     others.add_argument("--workers", action="store_true", help="two processes of the run's own make the images")
     others.add_argument("--cluster", action="store_true", help="a worker of a Dask scheduler makes them")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
-    from tests.prefect_server import serve  # not in the flow's process, whose memory is measured: it imports pytest
+    from tests import prefect_server  # not in the flow's process, whose memory is measured: it imports pytest
 
     results: dict[str, dict[str, float]] = {}
     with ExitStack() as stack:
         temporary = stack.enter_context(tempfile.TemporaryDirectory())
-        stack.enter_context(serve(Path(temporary) / "prefect"))
-        elsewhere = ["--workers=2"] if options.workers else []
+        stack.enter_context(prefect_server.serve(Path(temporary) / "prefect"))
+        elsewhere = ["--workers=2"] if options.workers else ["--workers=0"] if options.here else []
         if options.cluster:
             elsewhere = [f"--dask-scheduler={stack.enter_context(cluster(Path(temporary)))}"]
         folder = options.folder or Path(temporary)

@@ -9,6 +9,7 @@ kernels does: a mere sleep would leave the other threads more time than they rea
 """
 
 import json
+import os
 import sys
 import time
 from contextlib import nullcontext
@@ -21,6 +22,8 @@ from PIL import Image
 
 LOCKED_SHARE = 0.15  # of a step's time, in which no other thread can run Python
 BATCH_SIZE = 4
+# In the environment of the processes of a run: the case, and a file for how long the device worked, and since when.
+CASE, NOTE = "T2I_BENCH_CASE", "T2I_BENCH_NOTE"
 SECONDS_PER_TFLOP = 3.96 / (28 * 74.4)
 ENCODE_TFLOP = 4.84
 TFLOP = {512: (21.5, 2.5), 1024: (74.4, 10.5)}  # of a denoising step, of decoding
@@ -60,6 +63,7 @@ class Device:
         self.started: float | None = None
 
     def work(self, seconds: float) -> None:
+        """Work for so long, and leave a note of how long that was in all."""
         if self.started is None:
             self.started = time.time()
         end = time.perf_counter() + seconds
@@ -68,6 +72,8 @@ class Device:
             pass
         time.sleep(max(0.0, end - time.perf_counter()))
         self.busy += seconds
+        if path := os.environ.get(NOTE):
+            Path(path).write_text(json.dumps([self.busy, self.started]))
 
 
 def made_up_image(side: int, seed: int) -> torch.Tensor:
@@ -119,16 +125,26 @@ class SimulatedStages:
         return False
 
 
-def flow(stages: SimulatedStages, prompts: Path, folder: Path) -> None:
-    """Run the flow as a user does, but with a simulated model."""
+def serve() -> None:
+    """Make the calls of a flow, as `tasks.serving` does, with a simulated model."""
     from t2i_core.engine.quiet import silence_libraries
 
     silence_libraries()
     import t2i_core.engine.load as load
-    from flows.cli import main
+    import tasks.serving
     from t2i_core.engine.batch_generator import BatchGenerator
 
+    stages = SimulatedStages(CASES[os.environ[CASE]])
     load.load_model = lambda load_config: BatchGenerator(stages, "simulated", {})
+    tasks.serving.serve()
+
+
+def flow(stages: SimulatedStages, prompts: Path, folder: Path) -> None:
+    """Run the flow as a user does, but with a simulated model, in the process that has it."""
+    from flows import served
+    from flows.cli import main
+
+    served.MODULE = "benchmarks.simulated"
     case = stages.case
     arguments = [f"--dataset={prompts}", "--model=demo", f"--output={folder}", f"--batch-size={BATCH_SIZE}"]
     arguments += [f"--height={case.side}", f"--width={case.side}", f"--steps={case.steps}"]
@@ -165,13 +181,16 @@ def main() -> None:
     way, name, images, folder = sys.argv[1], sys.argv[2], int(sys.argv[3]), Path(sys.argv[4])
     prompts = folder.with_suffix(".txt")
     prompts.write_text("".join(f"a photograph of object number {i} on a table\n" for i in range(images)))
+    note = folder.with_suffix(".note")
+    os.environ |= {CASE: name, NOTE: str(note)}
     stages = SimulatedStages(CASES[name])
     {"flow": flow, "plain": loop, "reference": loop}[way](stages, prompts, folder)
     files = [path for path in folder.rglob("*.png") if ".t2i" in path.parts or way != "flow"]
     assert len(files) == images, f"{len(files)} of {images}"
     # From the first work of the device to the last image on disk.
-    wall = max(path.stat().st_mtime for path in files) - (stages.accelerator.started or 0)
-    print(json.dumps({"busy_share": stages.accelerator.busy / wall, "seconds": wall}))
+    busy, started = json.loads(note.read_text())
+    wall = max(path.stat().st_mtime for path in files) - started
+    print(json.dumps({"busy_share": busy / wall, "seconds": wall}))
 
 
 if __name__ == "__main__":

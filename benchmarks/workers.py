@@ -37,8 +37,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import tasks.generation
+import tasks.serving
 from tasks.process import import_engine
-from tests.prefect_server import serve
+from tests import prefect_server
 
 WAYS = ("workers", "parts", "demo", "bare")
 BARE_SECONDS = 20.0
@@ -104,8 +105,13 @@ def load_generator(load_config, run=None) -> Logged:
     return _loaded["model"]
 
 
-if FOLDER in os.environ:  # Dask's processes import this module, too
+if FOLDER in os.environ:  # the processes of a flow import this module, too
     tasks.generation.load_generator = load_generator
+
+
+def serve() -> None:
+    """Make the calls of a flow, as `tasks.serving` does."""
+    tasks.serving.serve()
 
 
 # What measures them.
@@ -294,8 +300,10 @@ def medians_of(rows: list[dict[str, float]]) -> dict[str, float]:
 
 def main() -> None:
     if sys.argv[1:2] == ["--flow"]:
+        from flows import served
         from flows.cli import main as flow
 
+        served.MODULE = "benchmarks.workers"
         raise SystemExit(flow(sys.argv[2:]))
     if sys.argv[1:2] == ["--bare"]:
         generate_bare()
@@ -314,7 +322,7 @@ def main() -> None:
     rounds: list[dict[str, dict[str, float]]] = []
     columns = (*COLUMNS, *SERVER_COLUMNS)
     print(f"| way | processes | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 2)}")
-    with tempfile.TemporaryDirectory() as temporary, serve(Path(temporary) / "prefect") as url:
+    with tempfile.TemporaryDirectory() as temporary, prefect_server.serve(Path(temporary) / "prefect") as url:
         for number in range(options.rounds):
             results: dict[str, dict[str, float]] = {}
             rounds.append(results)

@@ -9,7 +9,7 @@ from flows import generating
 from flows.flights import Flight, Work
 from flows.generating import Generating
 from flows.standing import STRIKES, Standing
-from t2i_core.errors import ModelError, OutputError
+from t2i_core.errors import DeviceLost, ModelError, OutputError
 from t2i_core.storage import run_marks
 from t2i_core.storage.run_marks import RunMarks, Told
 from tasks.process import THIS_PROCESS
@@ -111,6 +111,14 @@ def test_an_error_that_all_shards_would_meet_stops_the_run_and_the_other_process
         generate(lambda prompts, *_: ModelError("torn") if "p3" in prompts else DONE, *[1] * 9)
     assert RunMarks(tmp_path, "r1").says_stop()
     assert THIS_PROCESS.stop.is_set()
+
+
+def test_a_device_that_is_lost_to_this_process_ends_the_run_and_keeps_what_was_made(generate):
+    lost = DeviceLost("device: cuda is lost to this process")
+    made, _, _ = generate(lambda prompts, *_: lost if prompts == ("p1",) else DONE, *[1] * 9)
+    assert made.gave_up
+    assert set(made.errors.values()) == {str(lost)}
+    assert image_spec(0).key not in made.errors
 
 
 def test_after_a_stop_nothing_more_is_submitted(generate, tmp_path):

@@ -47,6 +47,41 @@ def test_processes_that_never_get_ready_are_not_waited_for_for_ever(generate, mo
     assert set(made.errors) == {image_spec(i).key for i in range(3)}
 
 
+def reborn(answer):
+    """One process, which is another one after each death."""
+
+    class Reborn(Processes):
+        def places(self):
+            return [f"p0 {len(self.abandoned)}"]
+
+        def troubles(self):
+            return "; the last one was killed"
+
+    return Reborn(answer, 1)
+
+
+def test_processes_that_die_and_make_nothing_end_the_run_and_it_says_how_they_died(generate, monkeypatch):
+    monkeypatch.setattr(generating, "VAIN_DEATHS", 8)
+    engine = reborn(lambda *_: Died())
+    engine.apart = True
+    made, _, _ = generate(None, *[2] * 40, engine=engine)
+    assert set(made.errors) == {image_spec(i).key for i in range(80)}
+    reason = "processes died, one after another, and made no image; the last one was killed"
+    assert all(reason in error for error in made.errors.values())
+    assert max(engine.submitted.values()) == 2, "none was tried alone"
+
+
+def test_deaths_between_which_images_are_made_or_called_failures_do_not_end_the_run(generate, monkeypatch):
+    monkeypatch.setattr(generating, "VAIN_DEATHS", 14)
+    bad = {"p1", "p9", "p17", "p25"}
+    engine = reborn(lambda prompts, *_: Died() if bad & set(prompts) else DONE)
+    engine.apart = True
+    made, _, _ = generate(None, *[4] * 8, engine=engine)
+    assert set(made.errors) == {image_spec(int(name[1:])).key for name in bad}
+    assert set(made.errors.values()) == {generating.DEADLY}
+    assert len(engine.abandoned) > 14
+
+
 def still_read(go_on, error=None):
     """Two shards of a data set that is still read: the second one, or an error, comes once the test says so."""
     first, second = shards(2, 2)

@@ -183,9 +183,9 @@ def test_a_process_gets_shards_once_it_said_who_it_is(own):
 
 
 def test_what_is_wrong_with_the_machine_is_said_as_it_is(own):
-    with pytest.raises(ConfigError, match="^device: torch finds no cuda here$"):
+    with pytest.raises(ConfigError, match=r"^device: torch finds no cuda here$"):
         own(Stub(ConfigError(["device: torch finds no cuda here"]))).places()
-    with pytest.raises(ConfigError, match="^workers: it cannot write to /shared$"):
+    with pytest.raises(ConfigError, match=r"^workers: it cannot write to /shared$"):
         own(Stub(told(problem="cannot write to /shared"))).places()
 
 
@@ -258,7 +258,7 @@ def test_a_measurement_is_tried_in_another_process_and_then_given_up(own, monkey
 
     monkeypatch.setattr(workers, "submit", lambda task, place: Died(workers._runner.served))
     monkeypatch.setattr(workers._lost_runs, "note", lambda run: None)
-    with pytest.raises(MeasureFailed, match="^the process was killed, 2 times$"):
+    with pytest.raises(MeasureFailed, match=r"^the process was killed, 2 times$"):
         workers.call(None)
 
 
@@ -275,7 +275,7 @@ def test_calls_are_made_by_a_real_process_and_errors_come_back():
         assert process.silent_seconds() < serving.ALIVE_SECONDS + 5
     finally:
         process.end()
-    with pytest.raises(ProcessDied, match="^ended with exit code 0$"):
+    with pytest.raises(ProcessDied, match=r"^ended with exit code 0$"):
         waiting.result(10)
     assert not psutil.pid_exists(pid)
     with pytest.raises(ProcessDied):
