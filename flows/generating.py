@@ -48,8 +48,8 @@ GAP_SECONDS = 90.0
 # So often a single image, alone, may end its process before it is called a failure: once may be chance.
 DEATHS = 2
 # So many processes for each device may die, one after another, while no image is made and none is called a failure.
-# More than it takes to find one in a shard by halves: a model that does not fit into memory kills each of them.
-VAIN_DEATHS = 15
+# More than it takes to find one in a shard of 10,000 by halves; a model that is too large for the memory kills each.
+VAIN_DEATHS = 20
 DEADLY = f"its process died whenever it was made, {DEATHS} times alone"
 
 
@@ -148,10 +148,14 @@ class Generating:
 
     def end(self) -> None:
         """End the processes, and forget what they told."""
-        self._signing.close()
-        if self.workers.apart:
-            self._marks.end()
-        self.workers.end()
+        try:
+            self._signing.close()
+            if self.workers.apart:
+                self._marks.end()
+            for flight in self._flights.values():
+                self.workers.abandon(flight.future)
+        finally:
+            self.workers.end()
 
     def _generate(self, feed: Feed, submit: Submit, shown: Progress) -> None:
         looked = self._awake = time.monotonic()

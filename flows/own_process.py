@@ -1,17 +1,22 @@
 """One process of the run's own for its one device: what ends it, or takes its device from it, does not end the run."""
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar
 from uuid import uuid4
 
 from prefect import Task
 from prefect.client.schemas.objects import RunInput
 from prefect.context import serialize_context
 from prefect.futures import PrefectConcurrentFuture, PrefectFuture
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED,
+    temporary_settings,
+)
 from prefect.task_runners import TaskRunner
 from prefect.utilities.callables import get_call_parameters
 
@@ -21,7 +26,7 @@ from t2i_core.config import Config
 from t2i_core.errors import ConfigError, MeasureFailed, Stopped, UserError
 from tasks.elsewhere import Introduction
 from tasks.lost_runs import LostRuns
-from tasks.process import THIS_PROCESS, import_engine, result_of
+from tasks.process import THIS_PROCESS, import_engine, interruptible, result_of
 from tasks.server_wait import WAIT
 from tasks.serving import ALIVE_SECONDS, forget_server, join, run_task
 
@@ -30,9 +35,11 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+# What says which servers are reached past a proxy: this process may have set it after it started the other one.
+PROXIES = ("NO_PROXY", "no_proxy")
 LOOK_SECONDS = 0.5
 # How long a process may take until it is ready: it may hang.
-READY_SECONDS = 3600.0
+READY_SECONDS = 1800.0
 # So many processes, one after another, may end before they are ready, and the next one is still hoped for.
 EARLY_DEATHS = 3
 # The pause before another one is started then: a driver that lost its device may need a while.
@@ -61,7 +68,7 @@ class ProcessTaskRunner(TaskRunner[PrefectConcurrentFuture[Any]]):
         """`api_url`: of Prefect's server, for the other process starts none of its own."""
         super().__init__()  # type: ignore[no-untyped-call]
         self._api_url = api_url
-        self._context: dict[str, Any] | None = None
+        self._context: dict[str, Any] = {}
         self.served: Served | None = None
 
     def duplicate(self) -> "ProcessTaskRunner":
@@ -72,6 +79,22 @@ class ProcessTaskRunner(TaskRunner[PrefectConcurrentFuture[Any]]):
         """Start a process in place of the one before; return it."""
         self.served = _EARLY.pop() if _EARLY else Served()
         return self.served
+
+    def __enter__(self) -> Self:
+        """Take the context of the run, which does not change.
+
+        In a thread: where a signal arrives while it is serialized, pydantic makes an error of its own out of it.
+        """
+
+        def serialized() -> dict[str, Any]:
+            # The version was compared by this process; and while the server is away, a new process could not ask.
+            with temporary_settings(
+                {PREFECT_API_URL: self._api_url, PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED: False}
+            ):
+                return serialize_context()
+
+        self._context = interruptible(serialized)
+        return super().__enter__()
 
     def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> None:
         """End the process."""
@@ -87,9 +110,6 @@ class ProcessTaskRunner(TaskRunner[PrefectConcurrentFuture[Any]]):
         dependencies: dict[str, set[RunInput]] | None = None,
     ) -> PrefectConcurrentFuture[Any]:
         """Run a task in the process."""
-        if self._context is None:  # that of the run, which does not change
-            with temporary_settings({PREFECT_API_URL: self._api_url}):
-                self._context = serialize_context()
         assert self.served is not None, "submitted to a process that is there"
         run, values = uuid4(), without_marks(parameters)
         future = self.served.call(run_task, task, run, values, self._context)
@@ -138,8 +158,10 @@ class OwnProcess(Workers):
     def end(self) -> None:
         """End the process."""
         if self._run is not None:
-            self._lost_runs.end()
-            self._runner.__exit__(None, None, None)
+            try:
+                self._runner.__exit__(None, None, None)
+            finally:
+                self._lost_runs.end()
 
     def places(self) -> list[str]:
         """Return the process, once it is ready; start another one where it has ended.
@@ -154,21 +176,21 @@ class OwnProcess(Workers):
         if served.died is not None:
             self._note_end(served, str(served.died))
             if time.monotonic() >= self._next_start:
-                log.warning("workers   another process is started")
-                self._begin()
+                self._begin_again()
         elif not self._ready and self._asked is not None and self._asked.done():
             self._take(served, self._asked)
         return [served.title] if self._ready else []
 
     def hopeful(self) -> bool:
         """Return whether the process gets ready, but not for ever."""
-        served = self._runner.served
-        if served is None or self._early_deaths >= EARLY_DEATHS:
-            return False
-        return not self._ready and time.monotonic() - served.started < READY_SECONDS
+        return self._runner.served is not None and not self._ready and self._early_deaths < EARLY_DEATHS
 
     def submit(self, task: Task[..., Any], *arguments: Any, place: str) -> PrefectFuture[Any]:
-        """Submit a task to the process."""
+        """Submit a task to the process; to the one before, if it has ended meanwhile."""
+        if self._runner.served is None or place != self._runner.served.title:
+            ended: Future[Any] = Future()
+            ended.set_exception(ProcessDied(self._last_end))
+            return PrefectConcurrentFuture(uuid4(), ended)
         return self._runner.submit(task, parameters=get_call_parameters(task.fn, arguments, {}))
 
     def call(self, task: Task[..., Any], *arguments: Any) -> Any:
@@ -236,8 +258,9 @@ class OwnProcess(Workers):
         elif self._doubted is None:
             self._doubted = time.monotonic()
         elif time.monotonic() - self._doubted > DOUBT_SECONDS and served.died is None:
-            log.error("workers   %s gave no sign of life for %.0f s: it is killed", served.title, SILENT_SECONDS)
-            served.kill()
+            served.kill(f"gave no sign of life for {SILENT_SECONDS:.0f} s, and was killed")
+        if not self._ready and served.died is None and time.monotonic() - served.started > READY_SECONDS:
+            served.kill(f"was not ready after {READY_SECONDS:.0f} s, and was killed")
         if WAIT.is_gone() and not self._server_is_gone:
             self._server_is_gone = True
             served.call(forget_server)
@@ -247,7 +270,18 @@ class OwnProcess(Workers):
         assert self._run is not None
         run, served = self._run, self._runner.start_process()
         self._ready = self._ended = self._server_is_gone = False
-        self._asked = served.call(join, run.run, run.output, self._api_url, WAIT.seconds, run.device, run.packages)
+        server = {name: os.environ[name] for name in PROXIES if name in os.environ} | {"PREFECT_API_URL": self._api_url}
+        self._asked = served.call(join, run.run, run.output, run.device, run.packages, server, WAIT.seconds)
+
+    def _begin_again(self) -> None:
+        log.warning("workers   another process is started")
+        try:
+            self._begin()
+        except (OSError, RuntimeError) as error:  # memory or processes are short; they may not be later
+            log.error("workers   it cannot be started: %s", error)
+            self._last_end = f"could not be started ({error})"
+            self._early_deaths += 1
+            self._next_start = time.monotonic() + PAUSE_SECONDS
 
     def _take(self, served: Served, asked: "Future[Introduction]") -> None:
         """Take a process that said who it is, if it can be used.
@@ -265,8 +299,8 @@ class OwnProcess(Workers):
         except Exception as error:
             if self._first is None and isinstance(error, UserError):
                 raise
-            served.kill()
-            self._note_end(served, f"cannot be used: {error}")
+            served.kill(f"cannot be used: {error}")
+            self._note_end(served, str(served.died))
             return
         self._first = self._first or told
         self._ready, self._early_deaths = True, 0

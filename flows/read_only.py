@@ -17,7 +17,8 @@ log = logging.getLogger(__name__)
 # What of `.t2i` a dry run may write to. Of the rest it reads what it needs where it lies.
 _COPIED = ("results", "written")
 _FILE_BY_FILE = ("plans", "records")
-_LEFT_OUT = "in-use"  # leases of runs: what is laid out is this run's alone
+# Leases and marks of runs: what is laid out is this run's alone.
+_LEFT_OUT = ("in-use", "running")
 
 
 @contextmanager
@@ -55,7 +56,7 @@ def _lay_out(root: Path, target: Path) -> None:
     (target / ".t2i").mkdir()
     for entry in (root / ".t2i").iterdir():
         own = target / ".t2i" / entry.name
-        if entry.name == _LEFT_OUT:
+        if entry.name in _LEFT_OUT:
             continue
         if entry.is_file():
             shutil.copyfile(entry, own)

@@ -19,7 +19,7 @@ import cloudpickle
 from t2i_core.other_process import command_of
 from tasks.elsewhere import HANGS, LOST
 from tasks.process import HANG_SECONDS, THIS_PROCESS
-from tasks.serving import ALIVE, STEP
+from tasks.serving import ALIVE, CallFailed
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -48,13 +48,15 @@ class Served:
         theirs.close()
         self._connection = ours
         self._calls: dict[int, Future[Any]] = {}
-        self._numbers = count(STEP + 1)
+        self._numbers = count(ALIVE + 1)
         self._lock = threading.Lock()
         self._died: ProcessDied | None = None
         # A process that is stopped takes nothing: then a thread waits for it, and not the flow.
         self._sending = ThreadPoolExecutor(1, thread_name_prefix="sending")
         self.started = self._heard = time.monotonic()
-        threading.Thread(target=self._read, name="served", daemon=True).start()
+        self._reading = threading.Thread(target=self._read, name="served", daemon=True)
+        self._reading.start()
+        threading.Thread(target=self._await_end, name="end of served", daemon=True).start()
 
     @staticmethod
     def is_possible() -> bool:
@@ -92,46 +94,66 @@ class Served:
     def end(self) -> None:
         """End the process, whatever it does."""
         self._sending.shutdown(wait=False, cancel_futures=True)
-        with suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as both_ends:
-            both_ends.shutdown(socket.SHUT_RDWR)  # to close it is not enough, while a thread reads from it
+        self._hang_up()
         try:
             self._process.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
-            self.kill()
+            self.kill("did not end when it was told to")
 
-    def kill(self) -> None:
-        """Kill the process: it hangs. Where its driver does, too, it stays; nobody waits for it."""
+    def kill(self, why: str) -> None:
+        """Kill the process, and count it as ended, though it stays where its driver hangs, too."""
         self._process.kill()
+        self._note_end(why)
 
     def _send(self, packed: bytes) -> None:
         with suppress(OSError):  # it has ended; whoever reads its answers notes that
             self._connection.send_bytes(packed)
 
     def _read(self) -> None:
-        """Take answers until the process has ended."""
+        """Take answers as long as the process sends any."""
         with suppress(EOFError, OSError):
             while True:
-                number, *answer = pickle.loads(self._connection.recv_bytes())  # noqa: S301 - of our own process
+                number, packed = pickle.loads(self._connection.recv_bytes())  # noqa: S301 - of our own process
                 self._heard = time.monotonic()
                 if number == ALIVE:
+                    for step in pickle.loads(packed):  # noqa: S301 - as above
+                        THIS_PROCESS.on_step(*step)
                     continue
-                if number == STEP:
-                    THIS_PROCESS.on_step(*answer)
-                    continue
-                result, error = answer
                 with self._lock:
-                    future = self._calls.pop(number)
-                if error is None:
-                    future.set_result(result)
-                else:
-                    future.set_exception(error)
+                    future = self._calls.pop(number, None)
+                if future is not None:
+                    _answer(future, packed)
+
+    def _await_end(self) -> None:
+        """Note how the process ended, once it has, and what it sent before is read."""
+        code = self._process.wait()
+        self._reading.join(END_SECONDS)
+        self._note_end(_why(code))
+        self._hang_up()
+        self._reading.join()
         self._connection.close()
-        died = ProcessDied(_why(self._process.wait()))
+
+    def _note_end(self, why: str) -> None:
         with self._lock:
-            self._died = died
+            self._died = self._died or ProcessDied(why)
             left, self._calls = self._calls, {}
         for future in left.values():
-            future.set_exception(died)
+            future.set_exception(self._died)
+
+    def _hang_up(self) -> None:
+        with suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as both_ends:
+            both_ends.shutdown(socket.SHUT_RDWR)  # to close it is not enough, while a thread reads from it
+
+
+def _answer(future: "Future[Any]", packed: bytes) -> None:
+    try:
+        result, error = pickle.loads(packed)  # noqa: S301 - of our own process
+    except Exception as unreadable:  # an error that cannot be made again from what it was pickled to
+        result, error = None, CallFailed(f"its answer cannot be read ({type(unreadable).__name__}: {unreadable})")
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
 
 
 def _why(code: int) -> str:

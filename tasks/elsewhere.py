@@ -145,7 +145,7 @@ def introduce(run: str, root: Path, api_url: str, device: str, packages: Sequenc
 
     Args:
         root: the output.
-        api_url: of Prefect's server.
+        api_url: of Prefect's server; empty on the flow's own machine, which reaches it.
         device: as configured.
         packages: whose versions decide the pixels.
 
@@ -159,7 +159,7 @@ def introduce(run: str, root: Path, api_url: str, device: str, packages: Sequenc
     marks, deadline = RunMarks(Workspace(root).running, run), time.monotonic() + SEE_SECONDS
     while (problem := marks.why_unusable(process_name())) and time.monotonic() < deadline:
         time.sleep(LOOK_SECONDS)
-    problem = problem or why_unreachable(api_url)
+    problem = problem or (why_unreachable(api_url) if api_url else "")
     return Introduction(
         host=socket.gethostname(),
         process=os.getpid(),
@@ -244,11 +244,13 @@ def _title() -> str:
 
 def leave(code: int) -> None:
     """End this process at once, whatever runs in it; what it said goes to Prefect's server first, if that is quick."""
-    sending = threading.Thread(target=everything_sent, daemon=True)
-    sending.start()
-    sending.join(SENT_SECONDS)
-    sys.stdout.flush()
-    os._exit(code)
+    try:
+        sending = threading.Thread(target=everything_sent, daemon=True)
+        sending.start()
+        sending.join(SENT_SECONDS)
+        sys.stdout.flush()
+    finally:  # whoever read the output is gone, or the disk is full
+        os._exit(code)
 
 
 @functools.cache

@@ -3,12 +3,14 @@
 It ends with that connection, however the flow ended.
 """
 
+import faulthandler
 import os
 import pickle
 import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
@@ -27,14 +29,16 @@ from tasks.elsewhere import Introduction, introduce, leave, set_up
 from tasks.process import THIS_PROCESS, THREADS
 from tasks.server_wait import WAIT
 
-# In place of the number of a call: this process lives; a denoising step is done. Numbers of calls are larger.
-ALIVE, STEP = 0, 1
-# Between two signs of life.
-ALIVE_SECONDS = 10.0
+# In place of the number of a call: this process lives, and these denoising steps are done. Numbers of calls are larger.
+ALIVE = 0
+# Between two signs of life, and between two looks at whether steps are done.
+ALIVE_SECONDS, STEPS_SECONDS = 10.0, 0.5
+# Steps that are kept, where the flow does not take them.
+STEPS_KEPT = 1000
 
 
-class AnswerUnreadable(Exception):
-    """What a call returned or raised cannot be sent to the flow."""
+class CallFailed(Exception):
+    """What a call returned or raised cannot be sent to the flow, or would end a process there. The message says it."""
 
 
 class _Flow:
@@ -43,6 +47,7 @@ class _Flow:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._lock = threading.Lock()
+        self._steps: deque[tuple[int, int]] = deque(maxlen=STEPS_KEPT)
 
     def take_calls(self, tasks: Executor, others: Executor) -> None:
         """Make the calls of the flow until it ends: its tasks, and between them whatever else it asks."""
@@ -52,20 +57,24 @@ class _Flow:
                 try:
                     function, arguments, named = pickle.loads(packed)  # noqa: S301 - of the flow
                 except Exception as error:
-                    self._send(number, None, error)
+                    self._send(number, (None, error))
                 else:
                     pool = tasks if function is run_task else others
                     pool.submit(self._answer, number, function, arguments, named)
 
     def show_life(self) -> None:
         """Give signs of life; they stay away where a call of the driver hangs and keeps Python's lock."""
+        last = float("-inf")
         while True:
-            self._send(ALIVE)
-            time.sleep(ALIVE_SECONDS)
+            steps = [self._steps.popleft() for _ in range(len(self._steps))]
+            if steps or time.monotonic() - last > ALIVE_SECONDS:
+                last = time.monotonic()
+                self._send(ALIVE, steps)
+            time.sleep(STEPS_SECONDS)
 
     def note_step(self, step: int, steps: int) -> None:
-        """Tell of a denoising step."""
-        self._send(STEP, step, steps)
+        """Keep a denoising step, to be told: the device waits for no flow that was stopped and reads nothing."""
+        self._steps.append((step, steps))
 
     def _answer(self, number: int, function: Callable[..., Any], arguments: Any, named: Any) -> None:
         result = error = None
@@ -73,15 +82,17 @@ class _Flow:
             result = function(*arguments, **named)
         except Exception as raised:
             error = raised
-        self._send(number, result, error)
+        except BaseException as raised:  # a panic of a library in Rust, or its wish to end the process
+            error = CallFailed(f"{type(raised).__name__}: {raised}")
+        self._send(number, (result, error))
 
-    def _send(self, *message: Any) -> None:
+    def _send(self, number: int, content: Any) -> None:
         try:
-            packed = cloudpickle.dumps(message)
+            packed = cloudpickle.dumps(content)
         except Exception as error:
-            packed = pickle.dumps((message[0], None, AnswerUnreadable(f"{message[1:]!r} ({error})")))
+            packed = cloudpickle.dumps((None, CallFailed(f"{content!r} cannot be sent ({error})")))
         with self._lock, suppress(OSError):  # the flow has ended
-            self._connection.send_bytes(packed)
+            self._connection.send_bytes(pickle.dumps((number, packed)))
 
 
 def run_task(task: Task[..., Any], run: UUID, parameters: dict[str, Any], context: dict[str, Any]) -> Any:
@@ -92,16 +103,16 @@ def run_task(task: Task[..., Any], run: UUID, parameters: dict[str, Any], contex
 
 
 def join(
-    run: str, output: Path, api_url: str, server_wait: float, device: str, packages: Sequence[str]
+    run: str, output: Path, device: str, packages: Sequence[str], server: dict[str, str], server_wait: float
 ) -> Introduction:
     """Get ready for shards of a run; return what the flow must know of this process, as `introduce` does.
 
-    `api_url`: of Prefect's server, of which this process starts none. `server_wait`: seconds, as configured.
+    `server`: variables of the environment, by which Prefect's server is reached. `server_wait`: seconds, as configured.
     """
-    os.environ["PREFECT_API_URL"] = api_url
+    os.environ |= server
     prefect.context.refresh_global_settings_context()
     WAIT.begin(server_wait, quiet=True)
-    return introduce(run, output, api_url, device, packages)
+    return introduce(run, output, "", device, packages)
 
 
 def forget_server() -> None:
@@ -116,7 +127,10 @@ def serve() -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    flow = _Flow(Connection(int(sys.argv[1])))
+    faulthandler.enable()  # where a library crashes, the standard error says in which line
+    connection = int(sys.argv[1])
+    os.set_inheritable(connection, False)  # a process that outlives this one would hold it open
+    flow = _Flow(Connection(connection))
     set_up()
     THIS_PROCESS.on_step = flow.note_step
     threading.Thread(target=flow.show_life, name="life", daemon=True).start()

@@ -13,7 +13,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from flows import own_process, served
+from flows import generating, own_process, served
 from t2i_core.generation import image_writer
 from tasks import elsewhere, generation, process, serving
 
@@ -84,6 +84,7 @@ def let_devices_be_lost():
 def serve():
     """Make the calls of a flow, as `tasks.serving` does."""
     let_devices_be_lost()
+    serving.ALIVE_SECONDS = 1.0
     if os.environ[WHAT] == "fail":
         os._exit(7)
     serving.serve()
@@ -92,7 +93,8 @@ def serve():
 if __name__ == "__main__":
     os.environ[WHAT] = sys.argv[1]
     served.MODULE = "tests.workers"
-    own_process.SILENT_SECONDS, own_process.DOUBT_SECONDS, own_process.PAUSE_SECONDS = 15.0, 5.0, 1.0
+    generating.VAIN_DEATHS = 4
+    own_process.SILENT_SECONDS, own_process.DOUBT_SECONDS = 8.0, 4.0
 if WHAT in os.environ:  # also in the processes that are started for the run
     image_writer.RecordWriter.write = write
     process.ThisProcess.note_step = note_step

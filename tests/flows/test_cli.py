@@ -213,11 +213,14 @@ def test_the_default_model_without_a_gpu_names_two_commands_that_work(server, pr
     assert "--model demo" in done.stderr
 
 
-@pytest.mark.parametrize("proxy", [{}, {"http_proxy": "http://127.0.0.1:9", "no_proxy": "intranet"}])
-def test_without_a_server_it_starts_one_quietly_and_reaches_it_past_a_proxy(tmp_path, output, prompts, proxy):
+PROXY = {"http_proxy": "http://127.0.0.1:9", "no_proxy": "intranet"}
+
+
+@pytest.mark.parametrize(("workers", "proxy"), [(0, {}), (1, PROXY)])
+def test_without_a_server_it_starts_one_quietly_and_reaches_it_past_a_proxy(tmp_path, output, prompts, workers, proxy):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     done = subprocess.run(
-        command(f"--dataset={prompts('a fox')}", f"--output={output.folder}"),
+        command(f"--dataset={prompts('a fox')}", f"--output={output.folder}", f"--workers={workers}"),
         cwd=tmp_path,
         env=environment | {"PREFECT_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"} | proxy,
         capture_output=True,
