@@ -152,6 +152,9 @@ class Generating:
             self._signing.close()
             if self.workers.apart:
                 self._marks.end()
+            with suppress(Empty):
+                while True:
+                    self._flights.pop(self._ended.get_nowait(), None)
             for flight in self._flights.values():
                 self.workers.abandon(flight.future)
         finally:
@@ -170,8 +173,11 @@ class Generating:
                     return
             with suppress(Empty):
                 number = self._ended.get(timeout=LOOK_SECONDS)
-                # One that was given up may end all the same.
-                if not THIS_PROCESS.stop.is_set() and (flight := self._flights.pop(number, None)) is not None:
+                if THIS_PROCESS.stop.is_set():
+                    self._ended.put(number)  # for `stop`, which waits for it
+                elif (
+                    flight := self._flights.pop(number, None)
+                ) is not None:  # one that was given up may end all the same
                     self._take(flight, shown)
             self._forgive_sleep()
             if THIS_PROCESS.hangs():
@@ -372,6 +378,7 @@ class Generating:
             UserError: that of the shard.
         """
         if isinstance(result, DeviceLost):
+            self._fail(flight.work.shard, str(result))
             raise NoWorkers(str(result))
         shard = flight.work.shard
         if isinstance(result, dict) and len(result["failures"]) < len(shard.requests):

@@ -206,7 +206,7 @@ class OwnProcess(Workers):
                 time.sleep(LOOK_SECONDS)
             future = self.submit(task, *arguments, place=places[0])
             try:
-                result_of(future.wrapped_future, self._look_after)  # type: ignore[attr-defined]
+                result_of(future.wrapped_future, self._look_while_called)  # type: ignore[attr-defined]
                 return future.result()
             except ProcessDied as died:
                 self.abandon(future)
@@ -215,6 +215,10 @@ class OwnProcess(Workers):
                 if THIS_PROCESS.stop.is_set():
                     raise
                 self._last_end = "heard nothing of the run"
+            except BaseException:
+                if not future.wrapped_future.done():  # type: ignore[attr-defined] # nobody waits for it any more
+                    self.abandon(future)
+                raise
         raise MeasureFailed(f"the process {self._last_end}, {DEATHS} times")
 
     def ask(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
@@ -253,23 +257,31 @@ class OwnProcess(Workers):
         """Kill a process that hangs; tell it of a server that is gone, for which it would wait."""
         served = self._runner.served
         assert served is not None, "looked after once it is started"
+        doubted = self._doubted
         if served.silent_seconds() < SILENT_SECONDS:
             self._doubted = None
-        elif self._doubted is None:
+        elif doubted is None:
             self._doubted = time.monotonic()
-        elif time.monotonic() - self._doubted > DOUBT_SECONDS and served.died is None:
+        elif time.monotonic() - doubted > DOUBT_SECONDS and served.died is None:
             served.kill(f"gave no sign of life for {SILENT_SECONDS:.0f} s, and was killed")
-        if not self._ready and served.died is None and time.monotonic() - served.started > READY_SECONDS:
+        waits = served.died is None and self._asked is not None and not self._asked.done()
+        if waits and time.monotonic() - served.started > READY_SECONDS:
             served.kill(f"was not ready after {READY_SECONDS:.0f} s, and was killed")
         if WAIT.is_gone() and not self._server_is_gone:
             self._server_is_gone = True
             served.call(forget_server)
 
+    def _look_while_called(self) -> None:
+        self._look_after()
+        if THIS_PROCESS.stop.is_set():
+            raise Stopped
+
     def _begin(self) -> None:
         """Start a process, and ask it who it is."""
         assert self._run is not None
+        self._asked, self._ready = None, False
         run, served = self._run, self._runner.start_process()
-        self._ready = self._ended = self._server_is_gone = False
+        self._ended = self._server_is_gone = False
         server = {name: os.environ[name] for name in PROXIES if name in os.environ} | {"PREFECT_API_URL": self._api_url}
         self._asked = served.call(join, run.run, run.output, run.device, run.packages, server, WAIT.seconds)
 
@@ -279,7 +291,9 @@ class OwnProcess(Workers):
             self._begin()
         except (OSError, RuntimeError) as error:  # memory or processes are short; they may not be later
             log.error("workers   it cannot be started: %s", error)
-            self._last_end = f"could not be started ({error})"
+            if self._runner.served is not None:
+                self._runner.served.kill("was not started in full")
+            self._ended, self._last_end = True, f"could not be started ({error})"
             self._early_deaths += 1
             self._next_start = time.monotonic() + PAUSE_SECONDS
 

@@ -55,8 +55,12 @@ class Served:
         self._sending = ThreadPoolExecutor(1, thread_name_prefix="sending")
         self.started = self._heard = time.monotonic()
         self._reading = threading.Thread(target=self._read, name="served", daemon=True)
-        self._reading.start()
-        threading.Thread(target=self._await_end, name="end of served", daemon=True).start()
+        try:
+            self._reading.start()
+            threading.Thread(target=self._await_end, name="end of served", daemon=True).start()
+        except RuntimeError:  # no more threads can be started
+            self._process.kill()
+            raise
 
     @staticmethod
     def is_possible() -> bool:
@@ -88,12 +92,11 @@ class Served:
                 future.set_exception(self._died)
                 return future
             self._calls[number] = future
-        self._sending.submit(self._send, packed)
+            self._sending.submit(self._send, packed)
         return future
 
     def end(self) -> None:
         """End the process, whatever it does."""
-        self._sending.shutdown(wait=False, cancel_futures=True)
         self._hang_up()
         try:
             self._process.wait(END_SECONDS)
@@ -104,6 +107,8 @@ class Served:
         """Kill the process, and count it as ended, though it stays where its driver hangs, too."""
         self._process.kill()
         self._note_end(why)
+        self._sending.shutdown(wait=False, cancel_futures=True)
+        self._hang_up()  # or Python would wait at its end for what is being sent
 
     def _send(self, packed: bytes) -> None:
         with suppress(OSError):  # it has ended; whoever reads its answers notes that
@@ -131,7 +136,9 @@ class Served:
         self._note_end(_why(code))
         self._hang_up()
         self._reading.join()
-        self._connection.close()
+        self._sending.shutdown(cancel_futures=True)
+        with self._lock:
+            self._connection.close()
 
     def _note_end(self, why: str) -> None:
         with self._lock:
@@ -141,7 +148,7 @@ class Served:
             future.set_exception(self._died)
 
     def _hang_up(self) -> None:
-        with suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as both_ends:
+        with self._lock, suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as both_ends:
             both_ends.shutdown(socket.SHUT_RDWR)  # to close it is not enough, while a thread reads from it
 
 

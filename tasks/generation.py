@@ -162,7 +162,8 @@ def _end_if_lost(load_config: LoadConfig, run: str) -> None:
     import_engine()
     from t2i_core.engine.device import why_lost
 
-    if not (why := THIS_PROCESS.on_device(lambda: why_lost(load_config.device))):
+    # Not in the device's thread, where it would wait for the next shard.
+    if not (why := why_lost(load_config.device)):
         return
     if THIS_PROCESS.run == run:
         raise DeviceLost(f"device: {load_config.device} is lost to this process ({why}); workers 1 would start another")

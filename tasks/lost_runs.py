@@ -55,9 +55,10 @@ class LostRuns:
                 with get_client(sync_client=True) as client:
                     client.set_task_run_state(task_run, Crashed(message=LOST), force=True)
             except ObjectNotFound:
-                self._ended.wait(_RETRY_SECONDS)
                 if tries < _TRIES:
                     self._waiting.append((task_run, tries + 1))
             except Exception as error:  # the server is away: the run matters more than what is shown of it
                 log.debug("a lost task run is not shown as crashed: %s", error)
             self._waiting.popleft()
+            if self._waiting and all(tried for _, tried in list(self._waiting)):
+                self._ended.wait(_RETRY_SECONDS)

@@ -84,13 +84,16 @@ class _Flow:
             error = raised
         except BaseException as raised:  # a panic of a library in Rust, or its wish to end the process
             error = CallFailed(f"{type(raised).__name__}: {raised}")
-        self._send(number, (result, error))
+        try:
+            self._send(number, (result, error))
+        except BaseException:  # memory is short: the flow is not to wait for this answer
+            leave(1)
 
     def _send(self, number: int, content: Any) -> None:
         try:
             packed = cloudpickle.dumps(content)
         except Exception as error:
-            packed = cloudpickle.dumps((None, CallFailed(f"{content!r} cannot be sent ({error})")))
+            packed = cloudpickle.dumps((None, CallFailed(f"what it returned or raised cannot be sent ({error})")))
         with self._lock, suppress(OSError):  # the flow has ended
             self._connection.send_bytes(pickle.dumps((number, packed)))
 
