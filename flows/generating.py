@@ -12,9 +12,11 @@ from typing import Any
 from prefect.exceptions import CancelledRun
 from prefect.futures import PrefectFuture
 
+from flows import vigil
 from flows.feed import Feed
 from flows.flights import Flight, Work, reason_of
 from flows.standing import Standing
+from flows.vigil import NoWorkers, Vigil
 from flows.workers import RunToJoin, Workers
 from t2i_core.errors import DeviceLost, UserError
 from t2i_core.generation.image_writer import RunContext
@@ -37,24 +39,11 @@ WINDOW = 3
 NEWS = 0
 # Between two looks at what processes tell, and at whether they live.
 LOOK_SECONDS = 1.0
-# How long a run waits for a process where all have died.
-NO_WORKER_SECONDS = 600.0
-# How long a run waits for an image or a step: longer than a process that hangs waits before it ends itself.
-NO_NEWS_SECONDS = 2 * HANG_SECONDS
 # How long the result of a shard that ended is waited for: its process may die before it is fetched.
 RESULT_SECONDS = 60.0
-# Between two rounds of the flow: if it is longer, the flow was stopped meanwhile.
-GAP_SECONDS = 90.0
 # So often a single image, alone, may end its process before it is called a failure: once may be chance.
 DEATHS = 2
-# So many processes for each device may die, one after another, while no image is made and none is called a failure.
-# More than it takes to find one in a shard of 10,000 by halves; a model that is too large for the memory kills each.
-VAIN_DEATHS = 20
 DEADLY = f"its process died whenever it was made, {DEATHS} times alone"
-
-
-class NoWorkers(Exception):
-    """No process is left to generate, or those that live make nothing, or this one's device hangs."""
 
 
 def record_death(cache: ResultCache, context: RunContext, workers: Workers, shard: Shard) -> None:
@@ -91,14 +80,8 @@ class Generating:
         self._ended: SimpleQueue[int] = SimpleQueue()
         self._again: deque[Work] = deque()
         self._suspects: deque[Work] = deque()  # whose process died twice: each is tried alone, after all others
-        self._came = False  # whether any process ever got a shard
         self._dead: set[str] = set()  # places whose process died
-        self._vain_deaths = 0  # since an image was made, or was called a failure
-        self._last_alive = 0.0  # when a process lived
-        self._news: dict[str, float] = {}  # by place: when a step, an image or a shard was made there
-        self._told: dict[str, Told] = {}  # by shard
-        self._heard: dict[str, float] = {}  # by place: the same, where a shard that was only submitted does not count
-        self._awake = 0.0  # when this process last did something
+        self._vigil = Vigil(workers)
 
     def start(self, run: RunToJoin) -> None:
         """Start the processes, beside whatever comes next; a second time they are there already."""
@@ -119,7 +102,7 @@ class Generating:
             UserError: that of a shard, which every other shard would meet, too.
         """
         started, self._record = time.perf_counter(), record
-        self._last_alive = self._news[""] = time.monotonic()
+        self._vigil.begin()
         try:
             with Feed(shards, lambda: self._ended.put(NEWS)) as feed:
                 try:
@@ -161,24 +144,22 @@ class Generating:
             self.workers.end()
 
     def _generate(self, feed: Feed, submit: Submit, shown: Progress) -> None:
-        looked = self._awake = time.monotonic()
+        looked = time.monotonic()
         while not THIS_PROCESS.stop.is_set():
             self._look_for_lost()
             while (picked := self._pick(feed)) is not None:
                 self._submit(*picked, submit)
             if not (self._flights or self._again):
                 if feed.is_waiting():
-                    self._news[""] = time.monotonic()  # the processes are not to blame
+                    self._vigil.wait_for_data_set()
                 elif not self._suspects and feed.is_over():
                     return
             with suppress(Empty):
                 number = self._ended.get(timeout=LOOK_SECONDS)
                 if THIS_PROCESS.stop.is_set():
                     self._ended.put(number)  # for `stop`, which waits for it
-                elif (
-                    flight := self._flights.pop(number, None)
-                ) is not None:  # one that was given up may end all the same
-                    self._take(flight, shown)
+                elif number in self._flights:  # one that was given up may end all the same
+                    self._take(self._flights.pop(number), shown)
             self._forgive_sleep()
             if THIS_PROCESS.hangs():
                 THIS_PROCESS.give_up()
@@ -188,16 +169,11 @@ class Generating:
                 looked = time.monotonic()
 
     def _forgive_sleep(self) -> None:
-        """Count no time in which this process was itself stopped: by Ctrl-Z, or a scheduler that lets others run."""
-        before, self._awake = self._awake, time.monotonic()
-        if (seconds := self._awake - before) < GAP_SECONDS:
-            return
-        THIS_PROCESS.forgive(seconds)
-        self._last_alive += seconds
-        for times in (self._news, self._heard):
-            times.update({place: then + seconds for place, then in times.items()})
-        for flight in self._flights.values():
-            flight.since += seconds
+        """Count no time in which this process was itself stopped."""
+        if seconds := self._vigil.slept():
+            THIS_PROCESS.forgive(seconds)
+            for flight in self._flights.values():
+                flight.since += seconds
 
     def _pick(self, feed: Feed) -> tuple[Work, str] | None:
         """Return what is submitted next, and to which process; None as long as all have enough."""
@@ -233,9 +209,8 @@ class Generating:
         return next((place for place in free if self.workers.seat(place) in untried or not untried), None)
 
     def _submit(self, work: Work, place: str, submit: Submit) -> None:
-        self._came, self._submitted = True, self._submitted + 1
-        number = self._submitted
-        self._news[place] = now = time.monotonic()
+        self._submitted += 1
+        number, now = self._submitted, self._vigil.submitted(place)
         future = submit(work.shard, place)
         self._flights[number] = Flight(work, place, self.workers.seat(place), self.workers.title(place), now, future)
         future.add_done_callback(lambda _: self._ended.put(number))
@@ -257,7 +232,7 @@ class Generating:
         if isinstance(result, CancelledRun) and self.workers.apart:
             self._called_off(flight)
             return
-        self._news[""] = self._news[flight.place] = self._heard[flight.place] = time.monotonic()
+        self._vigil.ended(flight.place)
         self._note(flight, result, shown)
 
     def _called_off(self, flight: Flight) -> None:
@@ -269,7 +244,7 @@ class Generating:
         log.warning("workers   shard %d was stopped, for %s heard nothing", flight.work.shard.number, flight.title)
         place = flight.place
         if not self.standing.rests(place):
-            if any(heard > flight.since for other, heard in self._heard.items() if other != place):
+            if self._vigil.others_heard(flight):
                 self.standing.strike(flight, "it hears nothing of the run, and others do")
             with suppress(OSError):  # the output is out of reach
                 self._marks.begin()
@@ -292,36 +267,14 @@ class Generating:
         """
         told = self._marks.told()
         self._forgive_sleep()
-        now = time.monotonic()
         in_flight = [told.get(flight.work.shard.digest, Told()) for flight in self._flights.values()]
         shown.reach(self._done + sum(shard.images for shard in in_flight))
         places = self.standing.places()
         shown.workers = len(places) if self.workers.several else 0
-        for flight in self._flights.values():
-            digest = flight.work.shard.digest
-            if digest in told and told[digest] != self._told.get(digest):
-                self._news[""] = self._news[flight.place] = self._heard[flight.place] = now
-            if digest in told and told[digest].images > self._told.get(digest, Told()).images:
-                self._vain_deaths = 0
-        self._told |= told  # what cannot be read just now is as it was
-        if self.workers.fetching():
-            self._news[""] = now
-        if places or self.workers.hopeful():
-            self._last_alive = now
-        if self._vain_deaths >= VAIN_DEATHS * self.workers.count:
-            raise NoWorkers(
-                f"{self._vain_deaths} processes died, one after another, and made no image{self.workers.troubles()}"
-            )
-        if now - self._last_alive > NO_WORKER_SECONDS:
-            what = "all processes died, and none came back" if self._came else "no process came that can be used"
-            raise NoWorkers(f"{what} for {NO_WORKER_SECONDS:.0f} s{self.workers.troubles()}")
-        if not self.workers.several:
-            return  # it knows by itself whether it hangs; on a CPU a step may take hours
-        if now - self._news[""] > NO_NEWS_SECONDS:
-            raise NoWorkers(f"no process made anything for {NO_NEWS_SECONDS:.0f} s")
-        for place in {flight.place for flight in self._flights.values()}:
-            if now - self._news[place] > NO_NEWS_SECONDS:
-                self._write_off(place)
+        self._vigil.take(told, self._flights.values())
+        self._vigil.check(places)
+        for place in self._vigil.silent({flight.place for flight in self._flights.values()}):
+            self._write_off(place)
 
     def _write_off(self, place: str) -> None:
         """Take what a process has in hand that makes nothing, and give it no more."""
@@ -331,7 +284,7 @@ class Generating:
             del self._flights[number]
             self._died(flight)
         title = hanging[0][1].title
-        log.error("workers   %s made nothing for %.0f s; it gets no more", title, NO_NEWS_SECONDS)
+        log.error("workers   %s made nothing for %.0f s; it gets no more", title, vigil.NO_NEWS_SECONDS)
 
     def _died(self, flight: Flight) -> None:
         """Decide what becomes of a shard whose process died, perhaps because of another shard."""
@@ -339,7 +292,7 @@ class Generating:
         self._give_up(flight)
         if flight.place not in self._dead:
             self._dead.add(flight.place)
-            self._vain_deaths += 1
+            self._vigil.death()
             self.standing.strike(flight, "its process died")
         work.tried.add(flight.seat)
         work.deaths += 1
@@ -351,7 +304,7 @@ class Generating:
         elif work.deaths < DEATHS:
             self._suspects.appendleft(work)
         else:
-            self._vain_deaths = 0
+            self._vigil.success()
             self._fail(shard, DEADLY)
             self.deadly.append(shard)
             try:
@@ -383,7 +336,7 @@ class Generating:
         shard = flight.work.shard
         if isinstance(result, dict) and len(result["failures"]) < len(shard.requests):
             self.standing.made_images(flight)
-            self._vain_deaths = 0
+            self._vigil.success()
         if isinstance(result, dict) and not result["failures"]:
             self.standing.made_all(flight)
         elif self._tried_elsewhere(flight, result):

@@ -13,7 +13,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from flows import generating, own_process, served
+from flows import own_process, served, vigil
 from t2i_core.generation import image_writer
 from tasks import elsewhere, generation, process, serving
 
@@ -93,7 +93,7 @@ def serve():
 if __name__ == "__main__":
     os.environ[WHAT] = sys.argv[1]
     served.MODULE = "tests.workers"
-    generating.VAIN_DEATHS = 4
+    vigil.VAIN_DEATHS = 4
     own_process.SILENT_SECONDS, own_process.DOUBT_SECONDS = 8.0, 4.0
 if WHAT in os.environ:  # also in the processes that are started for the run
     image_writer.RecordWriter.write = write

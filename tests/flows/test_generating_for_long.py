@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from prefect.exceptions import CancelledRun
 
-from flows import generating, standing
+from flows import generating, standing, vigil
 from t2i_core.errors import DatasetError
 from t2i_core.storage.run_marks import RunMarks, Told
 from tasks import process
@@ -18,8 +18,8 @@ from tests.builders import image_spec
 
 @pytest.mark.parametrize(("alive", "reason"), [(0, "none came back for 0 s"), (1, "no process made anything for 1 s")])
 def test_a_run_never_waits_for_ever(generate, monkeypatch, alive, reason):
-    monkeypatch.setattr(generating, "NO_WORKER_SECONDS", 0.2)
-    monkeypatch.setattr(generating, "NO_NEWS_SECONDS", 0.9 if alive else 100)
+    monkeypatch.setattr(vigil, "NO_WORKER_SECONDS", 0.2)
+    monkeypatch.setattr(vigil, "NO_NEWS_SECONDS", 0.9 if alive else 100)
     released, places = threading.Event(), ["p0", "p1"]
 
     def answer(prompts, *_):
@@ -42,7 +42,7 @@ def test_processes_that_never_get_ready_are_not_waited_for_for_ever(generate, mo
         def hopeful(self):
             return True
 
-    monkeypatch.setattr(generating, "NO_NEWS_SECONDS", 0.3)
+    monkeypatch.setattr(vigil, "NO_NEWS_SECONDS", 0.3)
     made, _, _ = generate(None, *[1] * 3, engine=Starting(None, alive=[]))
     assert set(made.errors) == {image_spec(i).key for i in range(3)}
 
@@ -61,7 +61,7 @@ def reborn(answer):
 
 
 def test_processes_that_die_and_make_nothing_end_the_run_and_it_says_how_they_died(generate, monkeypatch):
-    monkeypatch.setattr(generating, "VAIN_DEATHS", 8)
+    monkeypatch.setattr(vigil, "VAIN_DEATHS", 8)
     engine = reborn(lambda *_: Died())
     engine.apart = True
     made, _, _ = generate(None, *[2] * 40, engine=engine)
@@ -72,7 +72,7 @@ def test_processes_that_die_and_make_nothing_end_the_run_and_it_says_how_they_di
 
 
 def test_deaths_between_which_images_are_made_or_called_failures_do_not_end_the_run(generate, monkeypatch):
-    monkeypatch.setattr(generating, "VAIN_DEATHS", 14)
+    monkeypatch.setattr(vigil, "VAIN_DEATHS", 14)
     bad = {"p1", "p9", "p17", "p25"}
     engine = reborn(lambda prompts, *_: Died() if bad & set(prompts) else DONE)
     engine.apart = True
@@ -106,7 +106,7 @@ def test_a_death_is_noticed_while_the_data_set_is_still_read(generate):
 
 
 def test_a_data_set_that_is_read_for_long_is_no_silence_of_processes(generate, monkeypatch):
-    monkeypatch.setattr(generating, "NO_NEWS_SECONDS", 1)
+    monkeypatch.setattr(vigil, "NO_NEWS_SECONDS", 1)
     go_on = threading.Event()
     threading.Timer(2, go_on.set).start()
     made, shown, _ = generate(lambda *_: DONE, planned=still_read(go_on))
@@ -138,7 +138,7 @@ def test_a_stop_does_not_wait_for_the_data_set(generate):
 
 
 def test_a_run_without_processes_still_reads_the_data_set_to_its_end(generate, monkeypatch):
-    monkeypatch.setattr(generating, "NO_WORKER_SECONDS", 0.2)
+    monkeypatch.setattr(vigil, "NO_WORKER_SECONDS", 0.2)
     go_on = threading.Event()
     threading.Timer(0.6, go_on.set).start()
     made, _, _ = generate(None, alive=[], planned=still_read(go_on))
@@ -236,7 +236,7 @@ def test_a_device_that_hangs_in_this_process_ends_the_run(generate, monkeypatch)
 
 
 def test_suspects_that_wait_for_a_long_data_set_are_no_silence_of_processes(generate, monkeypatch):
-    monkeypatch.setattr(generating, "NO_NEWS_SECONDS", 1)
+    monkeypatch.setattr(vigil, "NO_NEWS_SECONDS", 1)
     go_on = threading.Event()
     threading.Timer(2, go_on.set).start()
     made, shown, _ = generate(
@@ -247,13 +247,13 @@ def test_suspects_that_wait_for_a_long_data_set_are_no_silence_of_processes(gene
 
 def test_a_run_whose_processes_all_stop_by_themselves_ends(generate, monkeypatch):
     monkeypatch.setattr(standing, "REST_SECONDS", 0.01)
-    monkeypatch.setattr(generating, "NO_NEWS_SECONDS", 0.5)
+    monkeypatch.setattr(vigil, "NO_NEWS_SECONDS", 0.5)
     made, _, _ = generate(lambda *_: CancelledRun("x"), *[1] * 3)
     assert set(made.errors) == {image_spec(i).key for i in range(3)}
 
 
 def test_a_process_that_makes_nothing_loses_its_shards_to_the_others(generate, monkeypatch, caplog):
-    monkeypatch.setattr(generating, "NO_NEWS_SECONDS", 0.5)
+    monkeypatch.setattr(vigil, "NO_NEWS_SECONDS", 0.5)
     released, slow = threading.Event(), threading.Event()
 
     def answer(prompts, times, others, place):
@@ -272,7 +272,7 @@ def test_a_process_that_makes_nothing_loses_its_shards_to_the_others(generate, m
 
 
 def test_an_image_that_takes_long_is_waited_for_as_long_as_it_makes_steps(generate, tmp_path, monkeypatch):
-    monkeypatch.setattr(generating, "NO_NEWS_SECONDS", 1.0)
+    monkeypatch.setattr(vigil, "NO_NEWS_SECONDS", 1.0)
 
     def answer(prompts, *_):
         if "p0" in prompts:
@@ -287,7 +287,7 @@ def test_an_image_that_takes_long_is_waited_for_as_long_as_it_makes_steps(genera
 
 
 def test_a_model_that_is_fetched_for_long_is_waited_for(generate, monkeypatch):
-    monkeypatch.setattr(generating, "NO_NEWS_SECONDS", 0.3)
+    monkeypatch.setattr(vigil, "NO_NEWS_SECONDS", 0.3)
     engine = Processes(lambda *_: DONE, alive=[])
     monkeypatch.setattr(engine, "hopeful", lambda: True)
     monkeypatch.setattr(engine, "fetching", lambda: not engine.here)
