@@ -41,7 +41,7 @@ class LostRuns:
         """Wait for what is still to be told, but not for long."""
         if self._thread is not None:
             deadline = time.monotonic() + _END_SECONDS
-            while any(tries == 0 for _, tries in list(self._waiting)) and time.monotonic() < deadline:
+            while self._waiting and time.monotonic() < deadline:
                 time.sleep(0.1)
             self._ended.set()
 
