@@ -26,7 +26,7 @@ def test_a_worker_that_hangs_and_one_that_joins_late_change_nothing(cluster, ser
     dataset.write_text("".join(f"{text}\n" for text in TEXTS))
     hung = tmp_path / "hung"
     cluster.start_worker("tests.workers", OMP_NUM_THREADS="1", **{WHAT: f"hang once:{hung}"})
-    flags = [f"--dataset={dataset}", f"--dask-scheduler={cluster.address}", "--save-interval=1"]
+    flags = [f"--dataset={dataset}", f"--dask-scheduler={cluster.address}", "--save-interval=1", "--workers=1"]
     until(lambda: has_workers(cluster.address))
     log = tmp_path / "run.log"
     with log.open("w") as lines:
