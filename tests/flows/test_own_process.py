@@ -74,6 +74,13 @@ def test_an_image_that_kills_the_process_is_a_failure_and_its_mates_are_made(ser
     assert (failure["row"], failure["reason"]) == (1, "its process died whenever it was made, 2 times alone")
     assert len(output.stored()) == 3
     assert output.manifest_is_true()
+    # The next run knows it, and kills no process.
+    again = start("poison", *flags(dataset, output))
+    text, _ = again.communicate(timeout=200)
+    assert again.returncode == 3, text
+    assert "died" not in text
+    assert output.failures() == [failure]
+    assert output.run()["accounting"]["images_reused"] == 3
 
 
 def test_where_each_process_ends_before_it_makes_anything_the_run_ends_and_says_how(server, prompts, output):

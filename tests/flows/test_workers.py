@@ -18,7 +18,6 @@ from t2i_core.errors import ConfigError
 from tasks import dataset as dataset_tasks
 from tasks.process import THIS_PROCESS, ThisProcess, result_of
 from tests.conftest import ROOT, Output, command, in_process
-from tests.workers import POISON
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -68,25 +67,6 @@ def test_a_killed_process_costs_nothing_and_is_counted_once(alone, tmp_path, out
     assert "distributed" not in text, "the engine speaks for itself"
     assert "torch is in the flow's own process: False\n" in text
     assert "leaked" not in text
-
-
-def test_an_image_that_kills_its_process_is_a_failure_and_its_mates_are_made(server, prompts, output):
-    dataset = prompts("a cat", POISON, "a fox", "a boat")
-    run = start("poison", *flags(dataset, output))
-    text, _ = run.communicate(timeout=280)
-    assert run.returncode == 3, text
-    (failure,) = output.failures()
-    assert failure["row"] == 1
-    assert failure["reason"] == "its process died whenever it was made, 2 times alone"
-    assert len(output.stored()) == 3
-    assert output.manifest_is_true()
-    # The next run knows it, and kills no process.
-    again = start("poison", *flags(dataset, output))
-    text, _ = again.communicate(timeout=200)
-    assert again.returncode == 3, text
-    assert "died" not in text
-    assert output.failures() == [failure]
-    assert output.run()["accounting"]["images_reused"] == 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
