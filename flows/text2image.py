@@ -292,8 +292,7 @@ class Text2Image:
         sizes = growing_shard_sizes(batches, self.config.save_interval, workers.count)
         begun = work()
         shards = make_shards(pending, batch_size, sizes, begun.shards if begun else None)
-        shown_as = progress(begun.images if begun else None, self.config.dataset_names)
-        with self.cancel.looked_at(), shown_as as shown:
+        with self.cancel.looked_at(), progress(begun.images if begun else None, self.config.dataset_names) as shown:
             counted.add_done_callback(shown.expect)
             self.generating(shards, submit, shown, partial(record_death, self.cache, context, workers))
 
