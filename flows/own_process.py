@@ -119,8 +119,8 @@ class ProcessTaskRunner(TaskRunner[PrefectConcurrentFuture[Any]]):
 class OwnProcess(Workers):
     """A process beside the flow's, for the one device of a run.
 
-    A crash of a library or of the driver, and want of memory, end that process alone: the flow starts another one, and
-    tries again there what the first one had in hand. And the flow has its own memory and its own Python lock.
+    A crash of a library or of the driver, or lack of memory, ends that process alone: the flow starts another one, and
+    tries again there what the first one had in hand. The flow has its own memory and its own Python lock.
     """
 
     deaths = (ProcessDied,)

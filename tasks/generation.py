@@ -166,6 +166,8 @@ def _end_if_lost(load_config: LoadConfig, run: str) -> None:
     if not (why := why_lost(load_config.device)):
         return
     if THIS_PROCESS.run == run:
-        raise DeviceLost(f"device: {load_config.device} is lost to this process ({why}); workers 1 would start another")
+        raise DeviceLost(
+            f"device: {load_config.device} is lost to this process ({why}); --workers 1 goes on in another"
+        )
     log.error("worker    its device is lost to it, and it ends: %s", why)
     leave(LOST)

@@ -119,6 +119,20 @@ def test_a_device_that_is_lost_to_this_process_ends_the_run_and_keeps_what_was_m
     assert made.gave_up
     assert set(made.errors.values()) == {str(lost)}
     assert image_spec(0).key not in made.errors
+    assert image_spec(1).key in made.errors
+
+
+def test_a_stop_does_not_wait_for_a_shard_that_ended_at_that_moment_nor_call_it_crashed(generate):
+    def answer(*_):
+        THIS_PROCESS.stop.set()
+        return DONE
+
+    made, _, engine = generate(answer, 1)
+    began = time.monotonic()
+    made.stop(10)
+    assert time.monotonic() - began < 5
+    made.end()
+    assert engine.abandoned == []
 
 
 def test_after_a_stop_nothing_more_is_submitted(generate, tmp_path):

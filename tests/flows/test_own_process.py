@@ -249,6 +249,15 @@ def test_only_a_process_that_is_silent_for_long_and_then_still_is_killed(own, mo
     assert process.killed
 
 
+@pytest.mark.parametrize("said", [True, False])
+def test_a_process_is_killed_as_late_only_if_it_did_not_say_who_it_is(own, said):
+    process = Stub(told() if said else None)
+    workers = own(process, Stub())
+    process.started -= own_process.READY_SECONDS + 1  # the flow fetched a model meanwhile
+    assert workers.places() == (["process 7"] if said else [])
+    assert process.killed == (not said)
+
+
 def test_the_process_is_told_once_that_the_server_is_gone(own, monkeypatch):
     process = Stub(told())
     workers = own(process)
