@@ -137,10 +137,12 @@ def test_an_estimate_over_an_output_that_cannot_be_written_needs_no_marks_in_it(
     dataset = prompts("a fox", "a cat")
     (output.folder / ".t2i" / "running").mkdir(parents=True)  # as runs leave it
     run(dataset=dataset)
+    before = everything(output.folder)
     read_only()
     state = run(dataset=prompts("a fox", "a cat", "a house"), dry_run=True, estimate=True, workers=1)
     assert state.is_completed(), state.message
     assert "1 of them to make" in state.message
+    assert everything(output.folder) == before
 
 
 def test_a_dry_run_for_an_output_that_cannot_be_made_says_so_and_what_there_is_to_do(run, prompts, disk, caplog):

@@ -242,9 +242,10 @@ def test_only_a_process_that_is_silent_for_long_and_then_still_is_killed(own, mo
     process.silent = 1.0  # this process had been stopped, and reads now
     workers.places()
     process.silent = own_process.SILENT_SECONDS + 1
-    monkeypatch.setattr(own_process, "DOUBT_SECONDS", 0.0)
+    workers.places()
     workers.places()
     assert not process.killed
+    monkeypatch.setattr(own_process, "DOUBT_SECONDS", 0.0)
     workers.places()
     assert process.killed
 
